@@ -1,0 +1,241 @@
+"""New tensors: from data, filled, counted, drawn at random. Names and defaults are PyTorch's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import random
+from minidl.device import device as device_type
+from minidl.ops.dtype import Number, as_dtype, float32, to
+from minidl.ops.shape import sizes
+from minidl.tensor import Array, Tensor
+
+
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of `data`: numbers, nested lists, arrays or tensors.
+
+    Real Python numbers become float32, ints int64, bools bool; arrays keep their dtype.
+
+    Raises
+    ------
+    TypeError
+        If the data is not numeric.
+    ValueError
+        If nested lists have different lengths.
+
+    Examples
+    --------
+    >>> tensor([[1, 2], [3, 4]])
+    tensor([[1, 2],
+            [3, 4]], shape=(2, 2), dtype=int64)
+    """
+    return _finish(np.array(_as_array(data, dtype)), device, requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """Like ``tensor``, but tensors and arrays that need no conversion are not copied."""
+    if isinstance(data, Tensor):
+        return to(data, data.dtype if dtype is None else dtype)
+    return _finish(_as_array(data, dtype), device, False)
+
+
+def from_numpy(ndarray: Array) -> Tensor:
+    """A tensor that shares the array's memory. What NumPy writes there later, minidl cannot see."""
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"from_numpy: expected a numpy.ndarray, not {type(ndarray).__name__}")
+    if as_dtype(ndarray.dtype) != ndarray.dtype:
+        raise TypeError(f"from_numpy: {ndarray.dtype} has the other byte order; minidl.tensor(array) converts it")
+    return Tensor(ndarray)
+
+
+def _as_array(data: Any, dtype: Any) -> Array:
+    if isinstance(data, Tensor):
+        data = data.array
+    elif isinstance(data, list | tuple) and any(isinstance(x, Tensor) for x in data):
+        data = [x.tolist() if isinstance(x, Tensor) else x for x in data]
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"tensor: the data is not a regular grid of numbers: {error}") from None
+    if not isinstance(data, np.ndarray | np.generic) and (array.dtype == np.float64 or not array.size):
+        array = array.astype(float32)  # Python's own numbers have no dtype to keep
+    return array.astype(as_dtype(array.dtype if dtype is None else dtype), copy=False)
+
+
+def _finish(array: Array, device: Any, requires_grad: bool) -> Tensor:
+    if device is not None:
+        device_type(device)
+    return Tensor(array, requires_grad)
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros, float32 unless `dtype` says otherwise: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
+    return _finish(np.zeros(_shape("zeros", size), as_dtype(dtype or float32)), device, requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones, float32 unless `dtype` says otherwise."""
+    return _finish(np.ones(_shape("ones", size), as_dtype(dtype or float32)), device, requires_grad)
+
+
+def full(
+    size: Any, fill_value: Number, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """One value everywhere, in its own kind of dtype unless `dtype` says otherwise."""
+    kind = dtype or _as_array(fill_value, None).dtype
+    return _finish(np.full(_shape("full", (size,)), fill_value, as_dtype(kind)), device, requires_grad)
+
+
+def arange(
+    start: Number,
+    end: Number | None = None,
+    step: Number = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """start, start + step, ... below `end`; ``arange(n)`` counts from 0 to n - 1."""
+    first, last = (0, start) if end is None else (start, end)
+    if step == 0 or (last - first) * step < 0:
+        raise RuntimeError(f"arange: steps of {step} do not lead from {first} to {last}")
+    kind = dtype or (np.int64 if all(isinstance(x, int | np.integer) for x in (first, last, step)) else float32)
+    return _finish(np.arange(first, last, step).astype(as_dtype(kind)), device, requires_grad)
+
+
+def linspace(
+    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """`steps` numbers at equal distances from `start` to `end`, both included."""
+    if steps < 0:
+        raise RuntimeError(f"linspace: steps must be at least 0, not {steps}")
+    return _finish(np.linspace(start, end, steps, dtype=as_dtype(dtype or float32)), device, requires_grad)
+
+
+def eye(
+    n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """The identity matrix of n rows and m (by default n) columns."""
+    return _finish(np.eye(n, m, dtype=as_dtype(dtype or float32)), device, requires_grad)
+
+
+def rand(
+    *size: Any,
+    generator: random.Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Uniform in [0, 1)."""
+    kind = _real("rand", dtype)
+    drawn = _rng(generator).random(_shape("rand", size), np.float64 if kind == np.float64 else np.float32)
+    return _finish(np.asarray(drawn, kind), device, requires_grad)
+
+
+def randn(
+    *size: Any,
+    generator: random.Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Normal with mean 0 and variance 1."""
+    kind = _real("randn", dtype)
+    shape = _shape("randn", size)
+    drawn = _rng(generator).standard_normal(shape, np.float64 if kind == np.float64 else np.float32)
+    return _finish(np.asarray(drawn, kind), device, requires_grad)
+
+
+def randint(
+    low: int,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: random.Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+) -> Tensor:
+    """Integers from `low` to `high` - 1, each equally likely: ``randint(10, (3,))``, ``randint(5, 10, (3,))``."""
+    if size is None or high is None:
+        low, high, size = 0, low, high if size is None else size
+    if size is None:
+        raise TypeError("randint: give a size, such as randint(10, (3,))")
+    if low >= high:
+        raise RuntimeError(f"randint: no integer from {low} to below {high}")
+    drawn = _rng(generator).integers(low, high, _shape("randint", (size,)))
+    return _finish(np.asarray(drawn, as_dtype(dtype or np.int64)), device, False)
+
+
+def randperm(
+    n: int, *, generator: random.Generator | None = None, dtype: Any = None, device: Any = None
+) -> Tensor:
+    """The integers 0 to n - 1 in random order."""
+    return _finish(_rng(generator).permutation(n).astype(as_dtype(dtype or np.int64)), device, False)
+
+
+def zeros_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Zeros of another tensor's shape, dtype and memory order."""
+    return _finish(np.zeros_like(input.array, as_dtype(dtype or input.dtype)), device, requires_grad)
+
+
+def ones_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones of another tensor's shape, dtype and memory order."""
+    return _finish(np.ones_like(input.array, as_dtype(dtype or input.dtype)), device, requires_grad)
+
+
+def full_like(
+    input: Tensor, fill_value: Number, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """One value, in another tensor's shape, dtype and memory order."""
+    kind = as_dtype(dtype or input.dtype)
+    return _finish(np.full_like(input.array, fill_value, kind), device, requires_grad)
+
+
+def rand_like(
+    input: Tensor,
+    *,
+    generator: random.Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Uniform in [0, 1), of another tensor's shape and dtype."""
+    kind = input.dtype if dtype is None else dtype
+    return rand(input.shape, generator=generator, dtype=kind, device=device, requires_grad=requires_grad)
+
+
+def randn_like(
+    input: Tensor,
+    *,
+    generator: random.Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Normal with mean 0 and variance 1, of another tensor's shape and dtype."""
+    kind = input.dtype if dtype is None else dtype
+    return randn(input.shape, generator=generator, dtype=kind, device=device, requires_grad=requires_grad)
+
+
+def _shape(name: str, size: Any) -> tuple[int, ...]:
+    shape = sizes(tuple(size[0]) if len(size) == 1 and isinstance(size[0], tuple | list) else size)
+    if min(shape, default=0) < 0:
+        raise RuntimeError(f"{name}: a tensor cannot have the negative size in {shape}")
+    return shape
+
+
+def _real(name: str, dtype: Any) -> np.dtype[Any]:
+    kind = as_dtype(dtype or float32)
+    if kind.kind != "f":
+        raise RuntimeError(f"{name}: draws real numbers, and {kind} holds none")
+    return kind
+
+
+def _rng(generator: random.Generator | None) -> np.random.Generator:
+    return (generator or random.default_generator).rng

@@ -1,0 +1,235 @@
+"""MNIST: 70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges 1998), and its IDX files.
+
+An IDX file has a big-endian header - two zero bytes, a type code, the number of dimensions, the dimensions as
+int32 - and then the values, row after row. MNIST's hold unsigned bytes: type code 8.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import os
+import struct
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minidl.data.download import fetch
+from minidl.data.loader import PixelDataset
+
+Array = npt.NDArray[Any]
+PathLike = str | os.PathLike[str]
+Stream = IO[bytes] | gzip.GzipFile
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+ARCHIVES = {  # sha256 of what the mirrors send
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+UNPACKED = {  # sha256 of the files themselves, however they are packed
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+SUBFOLDERS = (".", "MNIST/raw", "MNIST", "mnist")  # the second is torchvision's
+UNSIGNED_BYTE = 8
+GZIP_MAGIC = b"\x1f\x8b"
+DEFLATE_LIMIT = 1032  # no compressed byte unpacks to more
+
+
+class MNIST(PixelDataset):
+    """Handwritten digits: 60,000 to train with, 10,000 to test with.
+
+    Items are ``(image, label)``: float32 (1, 28, 28) between 0 and 1, white on black, and an int.
+
+    Parameters
+    ----------
+    root : path, optional
+        Folder with the four files, gzipped or not, or with a MNIST/raw/, MNIST/ or mnist/ that has them. If
+        not given: the one that the environment variable MINIDL_DATA names, or else the user's cache folder.
+    train : bool
+        Which of the two sets.
+    download : bool
+        Fetch files that are not there, 12 MB in all, into the mnist/ of that folder.
+
+    Attributes
+    ----------
+    images : numpy.ndarray
+        The pixels, uint8 (n, 28, 28).
+    labels, targets : numpy.ndarray
+        The digits, int64 (n,).
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing and `download` is False.
+    ValueError
+        If a file is damaged.
+    DownloadError
+        If no mirror gave the file.
+
+    Notes
+    -----
+    A file that is not the official one is used all the same, and a printed line says so.
+
+    Examples
+    --------
+    >>> digits = MNIST(download=True)  # doctest: +SKIP
+    >>> image, label = digits[0]  # doctest: +SKIP
+    >>> image.shape, label  # doctest: +SKIP
+    ((1, 28, 28), 5)
+    """
+
+    def __init__(self, root: PathLike | None = None, train: bool = True, *, download: bool = False) -> None:
+        folder = Path(root).expanduser() if root is not None else default_folder()
+        part = "train" if train else "t10k"
+        names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+        paths = [_find(folder, name, download) for name in names]
+        images, labels = (_read_known(path, name) for path, name in zip(paths, names, strict=True))
+        _check_pair(images, labels, *paths)
+        super().__init__(images, labels.astype(np.int64))
+
+
+def default_folder() -> Path:
+    """Where data sets lie unless a folder is given: MINIDL_DATA, or the user's cache folder."""
+    if named := os.environ.get("MINIDL_DATA"):
+        return Path(named).expanduser()
+    try:
+        import pooch
+    except ImportError as error:
+        raise ImportError('the cache folder is found by pooch: pip install "minidl[examples]"') from error
+    return Path(pooch.os_cache("minidl"))
+
+
+def read_idx(path: PathLike) -> Array:
+    """Read an IDX file of bytes, gzipped or not, with one to three dimensions.
+
+    Parameters
+    ----------
+    path : path
+        The file. Whether it is gzipped is seen from its first bytes, not from its name.
+
+    Returns
+    -------
+    numpy.ndarray
+        The values, uint8.
+
+    Raises
+    ------
+    ValueError
+        If the file is no such IDX file, or shorter or longer than its header says. The memory used is never
+        more than the file's own content.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "three-labels")
+    ...     _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3]) + bytes([7, 2, 1]))
+    ...     read_idx(path)
+    array([7, 2, 1], dtype=uint8)
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        available = path.stat().st_size * (DEFLATE_LIMIT if packed else 1)
+        if not packed:
+            return _read_stream(file, path, available)
+        try:
+            with gzip.open(file) as stream:
+                return _read_stream(stream, path, available)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{path}: the gzip archive is damaged or cut off: {error}") from error
+
+
+def _read_stream(stream: Stream, path: Path, available: int) -> Array:
+    shape = _read_header(stream, path)
+    size = math.prod(shape)
+    says = f"the header says {' x '.join(map(str, shape))} = {size} bytes of values"
+    if size > available:  # before any memory is asked for
+        raise ValueError(f"{path}: {says}, but the file cannot hold more than {available}")
+    values = _read_at_most(stream, size + 1)
+    if len(values) != size:
+        found = f"there are {len(values)}" if len(values) < size else "there are more"
+        raise ValueError(f"{path}: {says}, but {found}")
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _read_header(stream: Stream, path: Path) -> tuple[int, ...]:
+    magic = _read_at_most(stream, 4)
+    if len(magic) < 4 or magic[:2] != b"\0\0":
+        raise ValueError(
+            f"{path}: not an IDX file: it begins with {magic.hex(' ') or 'nothing'}, expected 00 00, "
+            "a type code and the number of dimensions"
+        )
+    if magic[2] != UNSIGNED_BYTE:
+        raise ValueError(f"{path}: type code {magic[2]}, expected {UNSIGNED_BYTE} (unsigned bytes)")
+    if not 1 <= magic[3] <= 3:
+        raise ValueError(f"{path}: {magic[3]} dimensions, expected 1 (labels) to 3 (images)")
+    sizes = _read_at_most(stream, 4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
+        raise ValueError(f"{path}: the header ends after {4 + len(sizes)} bytes, expected {4 + 4 * magic[3]}")
+    return struct.unpack(f">{magic[3]}I", sizes)
+
+
+def _read_at_most(stream: Stream, size: int) -> bytearray:
+    """Read `size` bytes, or fewer where the stream ends; memory grows with what is really there."""
+    values = bytearray()
+    while len(values) < size and (more := stream.read(min(size - len(values), 2**20))):
+        values += more
+    return values
+
+
+def _find(folder: Path, name: str, download: bool) -> Path:
+    """Path of a file, gzipped or not, which is fetched if it is missing."""
+    for place in SUBFOLDERS:
+        for path in (folder / place / name, folder / place / f"{name}.gz"):
+            if path.is_file():
+                return path
+    if download:
+        return fetch(f"{name}.gz", ARCHIVES[f"{name}.gz"], MIRRORS, folder / "mnist")
+    places = "\n  ".join(str(folder / place) for place in SUBFOLDERS)
+    raise FileNotFoundError(
+        f"neither {name} nor {name}.gz is in any of\n  {places}\n"
+        "Pass download=True to fetch it, or say where it is: MNIST(root), --data-dir in the examples, or the "
+        "environment variable MINIDL_DATA."
+    )
+
+
+def _read_known(path: Path, name: str) -> Array:
+    values = read_idx(path)
+    header = struct.pack(f">4B{values.ndim}I", 0, 0, UNSIGNED_BYTE, values.ndim, *values.shape)
+    digest = hashlib.sha256(header)
+    digest.update(values.data)
+    if digest.hexdigest() != UNPACKED[name]:
+        _say_once(f"{path}: used as it is, but not the official file (unpacked sha256 {digest.hexdigest()})")
+    return values
+
+
+@cache
+def _say_once(message: str) -> None:
+    print(message, flush=True)
+
+
+def _check_pair(images: Array, labels: Array, images_path: Path, labels_path: Path) -> None:
+    if images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise ValueError(f"{images_path}: images of shape {images.shape}, expected (n, 28, 28)")
+    if labels.ndim != 1:
+        raise ValueError(f"{labels_path}: labels of shape {labels.shape}, expected (n,)")
+    if len(labels) != len(images):
+        raise ValueError(f"{labels_path}: {len(labels)} labels, but {images_path} holds {len(images)} images")
+    if wrong := np.flatnonzero(labels > 9).tolist():
+        at = wrong[0]
+        raise ValueError(f"{labels_path}: label {labels[at]} at position {at}, expected digits 0 to 9")

@@ -1,0 +1,211 @@
+"""The sizes of a convolution, checked once, with every error message about them.
+
+Letters: N images in a batch; C channels of the image, O of the map; H x W the image, OH x OW the map, KH x KW the kernel.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+Pair = tuple[int, int]
+Pairlike = int | Sequence[int]
+AXES = ("height", "width")
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Every size of one convolution, `conv2d` and `conv_transpose2d` alike.
+
+    Both are read as a relation of an image (N, C, H, W), a weight (O, C, KH, KW) and a feature map (N, O, OH, OW). `conv2d`
+    leads from the image to the map, `conv_transpose2d` from the map to the image.
+
+    Notes
+    -----
+    The map's height is (H + 2p - d*(KH - 1) - 1)//s + 1. The floor makes several image heights lead to one map height;
+    `output_padding` says by how much the image that a transposed convolution makes is higher than the smallest of them.
+
+    Source: Dumoulin and Visin 2016, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
+    """
+
+    batch: int
+    image_channels: int
+    image_size: Pair
+    map_channels: int
+    map_size: Pair
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+    @property
+    def image_shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)"""
+        return (self.batch, self.image_channels, *self.image_size)
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """(O, C, KH, KW)"""
+        return (self.map_channels, self.image_channels, *self.kernel)
+
+    @property
+    def map_shape(self) -> tuple[int, int, int, int]:
+        """(N, O, OH, OW)"""
+        return (self.batch, self.map_channels, *self.map_size)
+
+    @property
+    def padded_size(self) -> Pair:
+        """(H + 2p, W + 2p)"""
+        (h, width), (ph, pw) = self.image_size, self.padding
+        return h + 2 * ph, width + 2 * pw
+
+    @classmethod
+    def of_conv2d(
+        cls,
+        x_shape: Sequence[int],
+        w_shape: Sequence[int],
+        stride: Pairlike = 1,
+        padding: Pairlike = 0,
+        dilation: Pairlike = 1,
+    ) -> "ConvGeometry":
+        """The geometry of conv2d(x, w), with x (N, C, H, W) the image and w (O, C, KH, KW).
+
+        Raises
+        ------
+        TypeError
+            If stride, padding or dilation is neither an int nor a pair of ints.
+        RuntimeError
+            If the sizes do not fit together.
+        """
+        op = "conv2d"
+        steps, pads, dilations = _step_sizes(op, stride, padding, dilation)
+        n, c, *image = _four(op, "input", x_shape, "(N, C, H, W)")
+        o, wc, *kernel = _four(op, "weight", w_shape, "(O, C, KH, KW)")
+        if c != wc:
+            _fail(
+                op,
+                f"weight {tuple(w_shape)} reads {wc} channels, but input {tuple(x_shape)} has {c}; "
+                f"a weight of shape {(o, c, *kernel)} or an input of shape {(n, wc, *image)} would fit",
+            )
+        _positive(op, "input", x_shape, image, o, kernel)
+        size = tuple(
+            _map_length(op, *along) for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True)
+        )
+        return cls(n, c, _pair(image), o, _pair(size), _pair(kernel), steps, pads, dilations)
+
+    @classmethod
+    def of_conv_transpose2d(
+        cls,
+        x_shape: Sequence[int],
+        w_shape: Sequence[int],
+        stride: Pairlike = 1,
+        padding: Pairlike = 0,
+        output_padding: Pairlike = 0,
+        dilation: Pairlike = 1,
+    ) -> "ConvGeometry":
+        """The geometry of conv_transpose2d(x, w): x (N, O, OH, OW) is the map, w is (O, C, KH, KW), the output is the image.
+
+        Its height is H = (OH - 1)*s - 2p + d*(KH - 1) + output_padding + 1.
+
+        Raises
+        ------
+        TypeError
+            If stride, padding, output_padding or dilation is neither an int nor a pair of ints.
+        RuntimeError
+            If the sizes do not fit together, or output_padding is not smaller than both or either of stride and dilation.
+        """
+        op = "conv_transpose2d"
+        steps, pads, dilations = _step_sizes(op, stride, padding, dilation)
+        extra = _ints(op, "output_padding", output_padding, 0)
+        n, o, *size = _four(op, "input", x_shape, "(N, C_in, H, W)")
+        wo, c, *kernel = _four(op, "weight", w_shape, "(C_in, C_out, KH, KW)")
+        if o != wo:
+            _fail(
+                op,
+                f"weight {tuple(w_shape)} reads {wo} channels (its first size), but input {tuple(x_shape)} has {o}; "
+                f"a weight of shape {(o, c, *kernel)} or an input of shape {(n, wo, *size)} would fit",
+            )
+        _positive(op, "input", x_shape, size, c, kernel)
+        image = tuple(
+            _image_length(op, *along)
+            for along in zip(AXES, size, kernel, steps, pads, extra, dilations, strict=True)
+        )
+        return cls(n, c, _pair(image), o, _pair(size), _pair(kernel), steps, pads, dilations)
+
+
+def _fail(op: str, message: str) -> NoReturn:
+    raise RuntimeError(f"{op}: {message}")
+
+
+def _pair(values: Sequence[int]) -> Pair:
+    first, second = values
+    return first, second
+
+
+def _ints(op: str, name: str, value: Pairlike, least: int) -> Pair:
+    """An int or a pair of ints, as a pair; each at least `least`."""
+    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    if not all(_is_int(v) for v in values):
+        raise TypeError(f"{op}: {name} must be an int or a pair of ints, got {value!r}")
+    if len(values) not in (1, 2):
+        _fail(op, f"{name} must be one int, or two for (height, width), got {len(values)}: {value!r}")
+    if min(values) < least:
+        _fail(op, f"{name} must be at least {least}, got {value!r}")
+    return operator.index(values[0]), operator.index(values[-1])
+
+
+def _is_int(value: object) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _step_sizes(op: str, stride: Pairlike, padding: Pairlike, dilation: Pairlike) -> tuple[Pair, Pair, Pair]:
+    return _ints(op, "stride", stride, 1), _ints(op, "padding", padding, 0), _ints(op, "dilation", dilation, 1)
+
+
+def _four(op: str, name: str, shape: Sequence[int], letters: str) -> tuple[int, ...]:
+    if len(shape) != 4:
+        expected = f"3-d or 4-d {letters}" if name == "input" else f"4-d {letters}"
+        _fail(op, f"{name} must be {expected}, got {len(shape)}-d of shape {tuple(shape)}")
+    return tuple(shape)
+
+
+def _positive(
+    op: str, name: str, shape: Sequence[int], size: Sequence[int], channels: int, kernel: Sequence[int]
+) -> None:
+    """Only the batch and the input's channels may be empty."""
+    if min(size) < 1:
+        _fail(op, f"{name} of shape {tuple(shape)} has no pixels; only the batch may be empty")
+    if min(kernel) < 1 or channels < 1:
+        _fail(op, f"the weight must have at least one output channel and one tap, got {channels} and {tuple(kernel)}")
+
+
+def _map_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, d: int) -> int:
+    result = (length + 2 * p - d * (kernel - 1) - 1) // s + 1
+    if length + 2 * p < d * (kernel - 1) + 1:
+        reach, short = d * (kernel - 1) + 1, d * (kernel - 1) + 1 - length - 2 * p
+        _fail(
+            op,
+            f"kernel {kernel} does not fit in {axis} {length} with padding {p}: "
+            f"({length} + 2*{p} - {d}*({kernel} - 1) - 1)//{s} + 1 = {result}; at dilation {d} the kernel reaches over {reach} "
+            f"pixels: a {axis} of {reach - 2 * p} or more, a padding of {p + (short + 1) // 2} or more, "
+            f"or a kernel of at most {(length + 2 * p - 1) // d + 1} would fit",
+        )
+    return result
+
+
+def _image_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, extra: int, d: int) -> int:
+    if extra >= max(s, d):
+        _fail(
+            op,
+            f"output_padding {extra} along the {axis} must be smaller than stride {s} or dilation {d}: "
+            f"at most {max(s, d) - 1} would fit",
+        )
+    result = (length - 1) * s - 2 * p + d * (kernel - 1) + extra + 1
+    if result < 1:
+        _fail(
+            op,
+            f"padding {p} leaves nothing of the output's {axis}: "
+            f"({length} - 1)*{s} - 2*{p} + {d}*({kernel} - 1) + {extra} + 1 = {result}; "
+            f"a padding of at most {(result - 1 + 2 * p) // 2} would fit",
+        )
+    return result

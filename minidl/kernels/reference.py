@@ -1,0 +1,227 @@
+"""The kernels in plain NumPy: short, and the definition of what the fast ones have to compute.
+
+A convolution is a trilinear form in an image x, a weight w and a feature map y:
+
+    T(x, w, y) = sum over n, o, c, i, j, u, v of  y[n,o,i,j] * w[o,c,u,v] * x[n, c, i*s - p + u*d, j*s - p + v*d]
+
+with x = 0 outside the image. Each of the three convolution kernels is its derivative in one argument, so each is the gradient
+of the others, and the backward pass of a backward pass needs no further kernel.
+
+Letters: N images in a batch; C channels of the image, O of the map; H x W pixels of the image, OH x OW of the map, KH x KW
+taps of the kernel; (u, v) one tap; s stride, p padding, d dilation. A name `gx` is the gradient of the loss in x.
+
+Nothing here calls the fast kernels, so the tests may compare the two.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minidl.kernels.geometry import ConvGeometry
+
+Array = np.ndarray
+
+
+def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
+    """Convolution, dT/dy: each pixel of the map is the product of the weight and a window of the image.
+
+    y[n,o,i,j] = sum over c, u, v of w[o,c,u,v] * x[n, c, i*s - p + u*d, j*s - p + v*d]
+
+    Parameters
+    ----------
+    x : (N, C, H, W) array
+    w : (O, C, KH, KW) array
+    geometry : ConvGeometry
+        The sizes, checked.
+
+    Returns
+    -------
+    (N, O, OH, OW) array, with OH = (H + 2p - d*(KH - 1) - 1)//s + 1
+
+    Notes
+    -----
+    Source: Dumoulin and Visin 2016, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
+    """
+    y = np.zeros(geometry.map_shape, x.dtype)
+    padded = _padded(x, geometry)
+    for u, v, window in _taps(geometry):
+        y += np.einsum("oc,ncij->noij", w[:, :, u, v], padded[window], optimize=True)
+    return y
+
+
+def conv2d_input(y: Array, w: Array, geometry: ConvGeometry) -> Array:
+    """Transposed convolution, dT/dx: each pixel of the map adds a multiple of the weight to its window of the image.
+
+    x[n, c, i*s - p + u*d, j*s - p + v*d] += y[n,o,i,j] * w[o,c,u,v],  what falls into the padding is dropped
+
+    It is the forward pass of `conv_transpose2d` and the gradient of `conv2d` in its image.
+
+    Parameters
+    ----------
+    y : (N, O, OH, OW) array
+    w : (O, C, KH, KW) array
+    geometry : ConvGeometry
+
+    Returns
+    -------
+    (N, C, H, W) array
+
+    Notes
+    -----
+    Sources: Zeiler and Fergus 2014, arXiv:1311.2901; Dumoulin and Visin 2016, arXiv:1603.07285, chapter 4.
+    """
+    (n, c, h, width), (ph, pw) = geometry.image_shape, geometry.padding
+    padded = np.zeros((n, c, h + 2 * ph, width + 2 * pw), y.dtype)
+    for u, v, window in _taps(geometry):
+        padded[window] += np.einsum("oc,noij->ncij", w[:, :, u, v], y, optimize=True)
+    return padded[:, :, ph : ph + h, pw : pw + width]
+
+
+def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
+    """Gradient in the weight, dT/dw: each tap correlates the map with the pixels that the tap meets.
+
+    w[o,c,u,v] = sum over n, i, j of y[n,o,i,j] * x[n, c, i*s - p + u*d, j*s - p + v*d]
+
+    Parameters
+    ----------
+    x : (N, C, H, W) array
+    y : (N, O, OH, OW) array
+    geometry : ConvGeometry
+
+    Returns
+    -------
+    (O, C, KH, KW) array
+    """
+    w = np.zeros(geometry.weight_shape, x.dtype)
+    padded = _padded(x, geometry)
+    for u, v, window in _taps(geometry):
+        w[:, :, u, v] = np.einsum("noij,ncij->oc", y, padded[window], optimize=True)
+    return w
+
+
+def _padded(x: Array, geometry: ConvGeometry) -> Array:
+    ph, pw = geometry.padding
+    return np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+
+
+def _taps(geometry: ConvGeometry) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
+    """For each tap (u, v), the slices that pick from a padded image the pixels that the tap meets: (N, C, OH, OW)."""
+    (kh, kw), (oh, ow) = geometry.kernel, geometry.map_size
+    (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
+    for u, v in np.ndindex(kh, kw):
+        rows = slice(u * dh, u * dh + (oh - 1) * sh + 1, sh)
+        columns = slice(v * dw, v * dw + (ow - 1) * sw + 1, sw)
+        yield u, v, (slice(None), slice(None), rows, columns)
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Matrix product: (M, K) and (K, N) give (M, N)."""
+    return a @ b
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0), elementwise; NaN stays NaN."""
+    return np.where(x <= 0, x.dtype.type(0), x)
+
+
+def relu_backward(gy: Array, y: Array) -> Array:
+    """Gradient of `relu` from its output y: gy where y > 0, and 0 where y <= 0, the kink included, as PyTorch has it."""
+    return np.where(y <= 0, gy.dtype.type(0), gy)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), elementwise, written so that exp never overflows."""
+    z = np.exp(-np.abs(x))  # in (0, 1]
+    return np.where(x >= 0, x.dtype.type(1), z) / (1 + z)
+
+
+def sigmoid_backward(gy: Array, y: Array) -> Array:
+    """Gradient of the sigmoid from its output y: gy * y * (1 - y)."""
+    return gy * y * (1 - y)
+
+
+def tanh_backward(gy: Array, y: Array) -> Array:
+    """Gradient of tanh from its output y: gy * (1 - y*y)."""
+    return gy * (1 - y * y)
+
+
+def adam_step(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    """One step of Adam, in place on p, m and v, as `torch.optim.Adam` takes it.
+
+        g = g + weight_decay * p
+        m = m + (1 - beta1) * (g - m)
+        v = beta2 * v + (1 - beta2) * g*g
+        p = p - lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
+
+    Parameters
+    ----------
+    p, g, m, v : arrays of one shape
+        Parameter, gradient, and the running means of the gradient and of its square, both 0 before the first step.
+    lr, beta1, beta2, eps, weight_decay : float
+    step : int
+        Counts from 1.
+
+    Notes
+    -----
+    Moments smaller than the smallest normal number are set to zero. A parameter whose gradient is exactly zero (behind a dead
+    ReLU, say) halves its moments every seventh step or so; after some 800 steps they are denormal numbers, for which a
+    processor takes many times longer, and they say nothing that zero does not.
+
+    Source: Kingma and Ba 2015, Adam: a method for stochastic optimization, arXiv:1412.6980.
+    """
+    tiny = np.finfo(p.dtype).tiny
+    g = g + weight_decay * p
+    m += (1 - beta1) * (g - m)
+    v *= beta2
+    v += (1 - beta2) * g * g
+    m[np.abs(m) < tiny] = 0
+    v[v < tiny] = 0
+    p -= lr / (1 - beta1**step) * m / (np.sqrt(v) / np.sqrt(1 - beta2**step) + eps)
+
+
+def sgd_step(
+    p: Array,
+    g: Array,
+    buf: Array | None,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> None:
+    """One step of stochastic gradient descent, in place on p and buf, as `torch.optim.SGD` takes it.
+
+        g = g + weight_decay * p
+        buf = momentum * buf + (1 - dampening) * g
+        p = p - lr * (g + momentum * buf  if nesterov else  buf)
+
+    Parameters
+    ----------
+    p, g : arrays of one shape
+    buf : array of that shape, or None
+        The running sum of gradients; None when the momentum is 0, then p = p - lr * g. PyTorch starts it from the first
+        gradient, without dampening: give zeros and `dampening=0` on the first step.
+    lr, momentum, dampening, weight_decay : float
+    nesterov : bool
+
+    Notes
+    -----
+    Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
+    """
+    g = g + weight_decay * p
+    if buf is not None:
+        buf *= momentum
+        buf += (1 - dampening) * g
+        g = g + momentum * buf if nesterov else buf
+    p -= lr * g

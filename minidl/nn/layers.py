@@ -1,0 +1,362 @@
+"""Layers: modules around one operation each. Arguments, defaults and printed forms are PyTorch's."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from minidl.creation import zeros
+from minidl.nn import functional as F
+from minidl.nn import init
+from minidl.nn.module import Module, Parameter
+from minidl.tensor import Tensor
+
+Pair = int | tuple[int, int]
+
+
+class Sequential(Module):
+    """Modules one after another, given in order or as an ``OrderedDict`` with names.
+
+    Examples
+    --------
+    >>> Sequential(Linear(2, 3), ReLU())
+    Sequential(
+      (0): Linear(in_features=2, out_features=3, bias=True)
+      (1): ReLU()
+    )
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+        named = args[0] if len(args) == 1 and isinstance(args[0], OrderedDict) else dict(enumerate(args))
+        for name, module in named.items():
+            self.add_module(str(name), module)
+
+    def forward(self, input: Any) -> Any:
+        """Pass the input through all modules in turn."""
+        for module in self:
+            input = module(input)
+        return input
+
+    def append(self, module: Module) -> Sequential:
+        """Add a module at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._modules.values())
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Sequential(OrderedDict(list(self._modules.items())[index]))
+        return list(self._modules.values())[index]
+
+
+class Linear(Module):
+    """y = x w^T + b, on the last dimension: (..., in_features) to (..., out_features).
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+
+    Attributes
+    ----------
+    weight : Parameter
+        (out_features, in_features)
+    bias : Parameter or None
+        (out_features,)
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = Parameter(zeros(out_features, in_features, dtype=dtype, device=device))
+        self.register_parameter("bias", Parameter(zeros(out_features, dtype=dtype, device=device)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the initial values again."""
+        init.default_(self.weight, self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        return F.linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        has_bias = self.bias is not None
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={has_bias}"
+
+
+class _Conv(Module):
+    """What both convolutions share: their settings, their parameters, and how they print."""
+
+    transposed: bool
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        output_padding: Pair,
+        groups: int,
+        bias: bool,
+        dilation: Pair,
+        padding_mode: str,
+        device: Any,
+        dtype: Any,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if groups != 1:
+            raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
+        if padding_mode != "zeros":
+            raise NotImplementedError(f"{name}: padding_mode={padding_mode!r} is not supported, only 'zeros'")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
+        self.output_padding, self.dilation = _pair(output_padding), _pair(dilation)
+        channels = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
+        self.weight = Parameter(zeros(*channels, *self.kernel_size, dtype=dtype, device=device))
+        self.register_parameter("bias", Parameter(zeros(out_channels, dtype=dtype, device=device)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the initial values again."""
+        init.default_(self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """The settings that are not defaults, as PyTorch prints them."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, default in (("padding", (0, 0)), ("dilation", (1, 1)), ("output_padding", (0, 0))):
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)}"
+        return text + ("" if self.bias is not None else ", bias=False")
+
+
+class Conv2d(_Conv):
+    """Convolution of images (N, in_channels, H, W) with out_channels filters; see ``functional.conv2d``.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, dilation : int or (int, int)
+    groups : int
+        Only 1.
+    bias : bool
+    padding_mode : str
+        Only "zeros".
+
+    Attributes
+    ----------
+    weight : Parameter
+        (out_channels, in_channels, KH, KW)
+    bias : Parameter or None
+        (out_channels,)
+    """
+
+    transposed = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, 0, groups, bias, dilation, padding_mode, device, dtype
+        )  # fmt: skip
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, OH, OW)."""
+        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
+
+
+class ConvTranspose2d(_Conv):
+    """Transposed convolution of (N, in_channels, H, W); see ``functional.conv_transpose2d``.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, output_padding, dilation : int or (int, int)
+    groups : int
+        Only 1.
+    bias : bool
+    padding_mode : str
+        Only "zeros".
+
+    Attributes
+    ----------
+    weight : Parameter
+        (in_channels, out_channels, KH, KW)
+    bias : Parameter or None
+        (out_channels,)
+    """
+
+    transposed = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        output_padding: Pair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Pair = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode, device, dtype
+        )  # fmt: skip
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, OH, OW).
+
+        Several output sizes belong to one input size where stride > 1: `output_size` (OH, OW) chooses one, in
+        place of the layer's output_padding.
+        """
+        output_padding = self.output_padding if output_size is None else self._padding_for(input, output_size)
+        return F.conv_transpose2d(
+            input, self.weight, self.bias, self.stride, self.padding, output_padding, 1, self.dilation
+        )
+
+    def _padding_for(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, int]:
+        smallest = [
+            (size - 1) * s - 2 * p + d * (k - 1) + 1
+            for size, s, p, d, k in zip(
+                input.shape[-2:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True
+            )
+        ]
+        wanted = list(output_size)[-2:]
+        if any(not 0 <= w - m < s for w, m, s in zip(wanted, smallest, self.stride, strict=True)):
+            largest = [m + s - 1 for m, s in zip(smallest, self.stride, strict=True)]
+            raise ValueError(
+                f"ConvTranspose2d: output_size {tuple(wanted)} cannot be had from input {input.shape[-2:]}: it must "
+                f"lie between {tuple(smallest)} and {tuple(largest)}"
+            )
+        return wanted[0] - smallest[0], wanted[1] - smallest[1]
+
+
+class ReLU(Module):
+    """max(x, 0).
+
+    Parameters
+    ----------
+    inplace : bool
+        Write the result into the input.
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return F.relu(input, self.inplace)
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return "inplace=True" if self.inplace else ""
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^-x)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return F.sigmoid(input)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return F.tanh(input)
+
+
+class Flatten(Module):
+    """Join the dimensions from `start_dim` to `end_dim` into one: by default all but the batch."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C*H*W)."""
+        return input.flatten(self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """Split dimension `dim` into the sizes `unflattened_size`, one of which may be -1."""
+
+    def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
+        super().__init__()
+        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C*H*W) to (N, C, H, W)."""
+        return input.unflatten(self.dim, self.unflattened_size)
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+
+
+class Dropout(Module):
+    """In training, set elements to 0 with probability `p` and multiply the others by 1 / (1 - p)."""
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p is a probability, between 0 and 1, not {p}")
+        self.p, self.inplace = p, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return F.dropout(input, self.p, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return f"p={self.p}, inplace={self.inplace}"
+
+
+class MSELoss(Module):
+    """Squared error, averaged over all elements, summed, or not reduced; see ``functional.mse_loss``."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Two tensors of one shape."""
+        return F.mse_loss(input, target, self.reduction)
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)  # type: ignore[return-value]

@@ -1,0 +1,303 @@
+"""Module: a part of a model, which owns parameters and further modules."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from minidl.creation import as_tensor
+from minidl.ops.dtype import as_dtype
+from minidl.tensor import Array, Tensor
+
+T = TypeVar("T", bound="Module")
+
+
+class Parameter(Tensor):
+    """A tensor that is trained: a leaf that requires a gradient, and that a `Module` finds by itself.
+
+    Parameters
+    ----------
+    data : Tensor or numpy.ndarray
+        The initial values; the memory is shared.
+    requires_grad : bool
+        False freezes the parameter.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Tensor | Array, requires_grad: bool = True) -> None:
+        super().__init__(data.array if isinstance(data, Tensor) else data, requires_grad)
+
+    def __repr__(self) -> str:
+        return "Parameter containing:\n" + super().__repr__()
+
+
+class IncompatibleKeys(NamedTuple):
+    """What ``load_state_dict(strict=False)`` could not match."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not any(self):
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+
+
+class Module:
+    """Base of all layers and models: define parts in ``__init__``, the computation in ``forward``.
+
+    Parameters and modules assigned as attributes are found in the order of assignment.
+
+    Attributes
+    ----------
+    training : bool
+        Whether layers such as dropout behave as in training; see ``train`` and ``eval``.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> class Double(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.inner = nn.Linear(3, 3)
+    ...     def forward(self, x):
+    ...         return self.inner(x) * 2
+    >>> [name for name, _ in Double().named_parameters()]
+    ['inner.weight', 'inner.bias']
+    """
+
+    training: bool
+    _parameters: dict[str, Parameter | None]
+    _modules: dict[str, Module | None]
+
+    def __init__(self) -> None:
+        vars(self).update(training=True, _parameters={}, _modules={})
+
+    # -- parts ------------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        registries = vars(self).get("_parameters"), vars(self).get("_modules")
+        for registry, kind in zip(registries, (Parameter, Module), strict=True):
+            known = registry is not None and name in registry
+            if isinstance(value, kind) or (known and value is None):
+                if registry is None:
+                    raise AttributeError(f"call super().__init__() in {type(self).__name__} before assigning {name}")
+                self._forget(name, other_than=registry)
+                registry[name] = value
+                return
+            if known and not isinstance(value, Parameter | Module):
+                wanted = "nn.Parameter" if kind is Parameter else "nn.Module"
+                raise TypeError(f"cannot assign {type(value).__name__} as {name!r}: it is a {wanted}, or None")
+        object.__setattr__(self, name, value)
+
+    def _forget(self, name: str, other_than: Any = None) -> bool:
+        places = [place for place in (vars(self), self._parameters, self._modules) if place is not other_than]
+        return any([place.pop(name, self) is not self for place in places])
+
+    def __getattr__(self, name: str) -> Any:  # only called where the attribute was not found otherwise
+        for registry in ("_parameters", "_modules"):
+            if name in vars(self).get(registry, ()):
+                return vars(self)[registry][name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        if not self._forget(name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._parameters, *self._modules]
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Add a parameter, or None for one that a variant of the layer does not have."""
+        if name in vars(self):
+            raise KeyError(f"attribute {name!r} already exists")
+        self._parameters[name] = param
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a module under a name that need not be an identifier."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"{name}: {type(module).__name__} is not a Module")
+        self._modules[name] = module
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly inside this one."""
+        return (module for _, module in self.named_children())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly inside this one, with their names."""
+        seen: set[int] = set()
+        for name, module in self._modules.items():
+            if module is not None and id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all inside it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all inside it with their dotted names, each once."""
+        seen: set[int] = set()
+        for name, module in self._walk(prefix):
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, Module]]:
+        yield prefix, self
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module._walk(f"{prefix}.{name}" if prefix else name)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters, each once."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their dotted names, each once."""
+        seen: set[int] = set()
+        for name, parameter in self._all_parameters(prefix):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def _all_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """All parameters; a shared one under each of its names."""
+        for path, module in self._walk(prefix):
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    yield (f"{path}.{name}" if path else name), parameter
+
+    # -- computing --------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the module's output; calling the module calls this."""
+        raise NotImplementedError(f"module {type(self).__name__} defines no forward()")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def train(self: T, mode: bool = True) -> T:
+        """Set training mode here and in all modules inside, and return this module."""
+        if not isinstance(mode, bool):
+            raise ValueError(f"train: mode must be a bool, not {type(mode).__name__}")
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: T) -> T:
+        """Set evaluation mode, the opposite of ``train()``."""
+        return self.train(False)
+
+    def apply(self: T, fn: Callable[[Module], Any]) -> T:
+        """Call `fn` on all modules inside, then on this one, and return it."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
+
+    def requires_grad_(self: T, requires_grad: bool = True) -> T:
+        """Let all parameters be trained, or freeze them."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or set them to zeros."""
+        for parameter in self.parameters():
+            zero_grad(parameter, set_to_none)
+
+    def to(self: T, *args: Any, **kwargs: Any) -> T:
+        """Convert all parameters in place to a floating dtype or a device, as ``Tensor.to``."""
+        for parameter in self.parameters():
+            converted = parameter.detach().to(*args, **kwargs)
+            if not converted.is_floating_point():
+                raise TypeError(f"parameters can only be converted to floating dtypes, not {converted.dtype}")
+            gradient = parameter.grad
+            parameter.grad = None
+            parameter.data = converted
+            parameter.grad = None if gradient is None else gradient.to(*args, **kwargs)
+        return self
+
+    def float(self: T) -> T:
+        """Convert all parameters to float32."""
+        return self.to(as_dtype(np.float32))
+
+    def double(self: T) -> T:
+        """Convert all parameters to float64."""
+        return self.to(as_dtype(np.float64))
+
+    def cpu(self: T) -> T:
+        """Move all parameters to the CPU, where they are."""
+        return self.to("cpu")
+
+    # -- its state --------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> OrderedDict[str, Tensor]:
+        """All parameters by dotted name; the tensors share the parameters' memory. Keys are PyTorch's."""
+        return OrderedDict((name, parameter.detach()) for name, parameter in self._all_parameters())
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Copy values into the parameters, converted to their dtypes.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to Tensor or array
+            As ``state_dict`` returns it, from minidl or from PyTorch.
+        strict : bool
+            Whether the keys must be exactly this module's.
+
+        Returns
+        -------
+        IncompatibleKeys
+            The missing and unexpected keys; both are empty where `strict`.
+
+        Raises
+        ------
+        RuntimeError
+            If keys or shapes do not match; all of them are named, and nothing has been changed.
+        """
+        own = dict(self._all_parameters())
+        keys = IncompatibleKeys([k for k in own if k not in state_dict], [k for k in state_dict if k not in own])
+        faults = [f"missing key {key!r}" for key in keys.missing_keys] if strict else []
+        faults += [f"unexpected key {key!r}" for key in keys.unexpected_keys] if strict else []
+        given = {key: as_tensor(_array_of(state_dict[key])) for key in own if key in state_dict}
+        for key, value in given.items():
+            if value.shape != own[key].shape:
+                faults.append(f"{key!r} has shape {value.shape} in the state, {own[key].shape} in the model")
+        if faults:
+            raise RuntimeError(f"load_state_dict of {type(self).__name__}: " + "; ".join(faults))
+        for key, value in given.items():
+            own[key].detach().copy_(value)
+        return keys
+
+    # -- as text ----------------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses when the module is printed: its settings."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
+        if not lines:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        extra = [self.extra_repr()] if self.extra_repr() else []
+        return f"{type(self).__name__}(\n  " + "\n  ".join(extra + lines) + "\n)"
+
+
+def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
+    """Forget one gradient, or set it to zeros."""
+    if set_to_none:
+        parameter.grad = None
+    elif parameter.grad is not None:
+        parameter.grad = parameter.grad.detach()
+        parameter.grad.zero_()
+
+
+def _array_of(value: Any) -> Any:
+    """A tensor of any library as what NumPy can read; a parameter of PyTorch's needs to be detached first."""
+    return value.detach() if hasattr(value, "detach") else value

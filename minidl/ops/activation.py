@@ -1,0 +1,119 @@
+"""Activations: nonlinear functions of each element, softmax, and dropout.
+
+Where a gradient can be had from the result y it is, so that the input need not be kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import kernels, random
+from minidl.autograd import record
+from minidl.ops.arithmetic import quiet
+from minidl.ops.dtype import floating
+from minidl.ops.inplace import replace
+from minidl.ops.shape import dimension
+from minidl.tensor import Tensor
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = max(x, 0), NaN where x is NaN;  gx = gy where y > 0, else 0. With `inplace`, y overwrites x."""
+    x = floating("relu", input)
+    y = record("relu", kernels.relu(x.array), (x, relu_backward), keep_output=True)
+    return replace("relu", input, y) if inplace else y
+
+
+def relu_backward(gy: Tensor, y: Tensor) -> Tensor:
+    """gx = gy where y > 0, else 0: linear in gy, and constant in y but for its jump."""
+    gx = kernels.relu_backward(gy.array, y.array)
+    y = y.detach()
+    return record("relu_backward", gx, (gy, lambda ggx: relu_backward(ggx, y)))
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """y = 1 / (1 + e^-x);  gx = gy y (1 - y)."""
+    x = floating("sigmoid", input)
+    return record("sigmoid", kernels.sigmoid(x.array), (x, sigmoid_backward), keep_output=True)
+
+
+def sigmoid_backward(gy: Tensor, y: Tensor) -> Tensor:
+    """gx = gy y (1 - y)."""
+    return record(
+        "sigmoid_backward",
+        kernels.sigmoid_backward(gy.array, y.array),
+        (gy, lambda ggx: sigmoid_backward(ggx, y)),
+        (y, lambda ggx: ggx * gy * (1 - 2 * y)),
+    )
+
+
+@quiet
+def tanh(input: Tensor) -> Tensor:
+    """y = tanh x;  gx = gy (1 - y^2)."""
+    x = floating("tanh", input)
+    return record("tanh", np.tanh(x.array), (x, tanh_backward), keep_output=True)
+
+
+def tanh_backward(gy: Tensor, y: Tensor) -> Tensor:
+    """gx = gy (1 - y^2)."""
+    return record(
+        "tanh_backward",
+        kernels.tanh_backward(gy.array, y.array),
+        (gy, lambda ggx: tanh_backward(ggx, y)),
+        (y, lambda ggx: ggx * gy * -2 * y),
+    )
+
+
+@quiet
+def softmax(input: Tensor, dim: int) -> Tensor:
+    """y_i = e^x_i / (sum over j of e^x_j), along `dim`;  gx = y (gy - sum of gy y).
+
+    The greatest x is subtracted first: the quotient is the same, and no power overflows.
+    """
+    x = floating("softmax", input)
+    d = dimension("softmax", dim, x.ndim)
+    powers = np.exp(_below_max(x, d))
+    return record(
+        "softmax",
+        powers / powers.sum(axis=d, keepdims=True),
+        (x, lambda gy, y: y * (gy - (gy * y).sum(d, keepdim=True))),
+        keep_output=True,
+    )
+
+
+@quiet
+def log_softmax(input: Tensor, dim: int) -> Tensor:
+    """y = x - ln(sum of e^x), along `dim`;  gx = gy - e^y sum of gy."""
+    x = floating("log_softmax", input)
+    d = dimension("log_softmax", dim, x.ndim)
+    below = _below_max(x, d)
+    return record(
+        "log_softmax",
+        below - np.log(np.exp(below).sum(axis=d, keepdims=True)),
+        (x, lambda gy, y: gy - y.exp() * gy.sum(d, keepdim=True)),
+        keep_output=True,
+    )
+
+
+def _below_max(x: Tensor, dim: int) -> np.ndarray:
+    if x.numel() == 0 or x.ndim == 0:
+        return x.array - x.array
+    return x.array - x.array.max(axis=dim, keepdims=True)
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """In training, set each element to 0 with probability p and multiply the others by 1 / (1 - p).
+
+    The mean of an element stays what it was, so evaluation needs no factor: there y = x.
+
+    Raises
+    ------
+    ValueError
+        If p is not a probability.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p is a probability, between 0 and 1, not {p}")
+    if not training or p == 0:
+        return input
+    kept = random.default_generator.rng.random(input.shape, np.float32) >= p
+    y = input * Tensor(kept.astype(input.dtype) / input.dtype.type(1 - p if p < 1 else 1))
+    return replace("dropout", input, y) if inplace else y

@@ -1,0 +1,230 @@
+"""Arithmetic, element by element, and the matrix product.
+
+Letters: x, a, b are inputs, y the result, gx, ga, gb, gy the gradients of the final scalar in them.
+Operands have one dtype and, where they need a gradient, one shape when a formula is reached (`operands`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import record
+from minidl.ops.dtype import Number, floating, operands, result_type, to
+from minidl.tensor import Tensor
+
+# As in PyTorch, 1/0 is inf and log(-1) is nan without a warning.
+quiet = np.errstate(all="ignore")
+
+
+@quiet
+def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
+    """y = a + alpha b;  ga = gy, gb = alpha gy."""
+    if alpha != 1:
+        other = mul(other, alpha)
+    a, b = operands("add", input, other)
+    return record("add", np.add(a.array, b.array), (a, lambda gy: gy), (b, lambda gy: gy))
+
+
+@quiet
+def sub(input: Any, other: Any) -> Tensor:
+    """y = a - b;  ga = gy, gb = -gy. Booleans have no difference."""
+    a, b = operands("sub", input, other)
+    if a.dtype == bool:
+        raise RuntimeError("sub: bool tensors cannot be subtracted; use ^ or ~ on masks, or convert them first")
+    return record("sub", np.subtract(a.array, b.array), (a, lambda gy: gy), (b, lambda gy: -gy))
+
+
+@quiet
+def mul(input: Any, other: Any) -> Tensor:
+    """y = a b;  ga = gy b, gb = gy a."""
+    a, b = operands("mul", input, other)
+    return record("mul", np.multiply(a.array, b.array), (a, lambda gy: gy * b), (b, lambda gy: gy * a))
+
+
+@quiet
+def div(input: Any, other: Any) -> Tensor:
+    """y = a / b, true division;  ga = gy / b, gb = -gy a / b^2."""
+    a, b = (floating("div", x) for x in operands("div", input, other))
+    return record(
+        "div", np.divide(a.array, b.array), (a, lambda gy: gy / b), (b, lambda gy: -gy * a / (b * b))
+    )
+
+
+def neg(input: Tensor) -> Tensor:
+    """y = -x;  gx = -gy."""
+    if input.dtype == bool:
+        raise RuntimeError("neg: a bool tensor has no negative; use ~ for its complement")
+    return record("neg", np.negative(input.array), (input, lambda gy: -gy))
+
+
+@quiet
+def pow(input: Any, exponent: Any) -> Tensor:
+    """y = x^p;  gx = gy p x^(p-1), gp = gy y log x.
+
+    At p = 0 the gradient in x is 0, also at x = 0; at x = 0 that in p >= 0 is 0.
+    """
+    x, p = operands("pow", input, exponent)
+    if x.dtype.kind in "iu" and (p.array < 0).any():
+        raise RuntimeError("pow: integers to negative powers are not integers; convert the base with .float()")
+    # NumPy squares and takes roots directly where the exponent is a number.
+    y = x.array ** (p.array.item() if p.ndim == 0 else p.array)
+
+    def gradient_p(gy: Tensor, y: Tensor) -> Tensor:
+        return gy * y * log(where((x == 0) & (p >= 0), 1, x))
+
+    return record(
+        "pow",
+        np.asarray(y, x.dtype),
+        (x, lambda gy, y: gy * p * x ** (where(p == 0, 1, p) - 1)),
+        (p, gradient_p),
+        keep_output=True,
+    )
+
+
+@quiet
+def exp(input: Tensor) -> Tensor:
+    """y = e^x;  gx = gy y."""
+    x = floating("exp", input)
+    return record("exp", np.exp(x.array), (x, lambda gy, y: gy * y), keep_output=True)
+
+
+@quiet
+def log(input: Tensor) -> Tensor:
+    """y = ln x;  gx = gy / x."""
+    x = floating("log", input)
+    return record("log", np.log(x.array), (x, lambda gy: gy / x))
+
+
+@quiet
+def sqrt(input: Tensor) -> Tensor:
+    """y = x^(1/2);  gx = gy / (2 y)."""
+    x = floating("sqrt", input)
+    return record("sqrt", np.sqrt(x.array), (x, lambda gy, y: gy / (2 * y)), keep_output=True)
+
+
+def abs(input: Tensor) -> Tensor:
+    """y = |x|;  gx = gy sign(x), 0 at x = 0."""
+    sign = Tensor(np.sign(input.array)) if input.dtype != bool else input
+    return record("abs", np.absolute(input.array), (input, lambda gy: gy * sign))
+
+
+def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
+    """y = min(max(x, min), max), and NaN where x is NaN;  gx = gy where min <= x <= max, else 0.
+
+    Raises
+    ------
+    RuntimeError
+        If both bounds are None.
+    """
+    bounds = [bound for bound in (min, max) if bound is not None]
+    if not bounds:
+        raise RuntimeError("clamp: give min, max or both")
+    x = to(input, result_type(input, *bounds))
+    low, high = (-np.inf if min is None else min), (np.inf if max is None else max)
+    inside = Tensor((x.array >= low) & (x.array <= high))
+    return record("clamp", np.clip(x.array, min, max), (x, lambda gy: where(inside, gy, 0)))
+
+
+def maximum(input: Tensor, other: Tensor) -> Tensor:
+    """y = the greater of a and b, NaN if either is NaN;  gy goes to the greater, half to each where equal."""
+    a, b = operands("maximum", input, other)
+    tie = np.where(a.array == b.array, 0.5, 1.0)
+    to_a = Tensor(np.where(a.array < b.array, 0.0, tie).astype(a.dtype))
+    to_b = Tensor(np.where(b.array < a.array, 0.0, tie).astype(a.dtype))
+    return record(
+        "maximum", np.maximum(a.array, b.array), (a, lambda gy: gy * to_a), (b, lambda gy: gy * to_b)
+    )
+
+
+def where(condition: Tensor, input: Any, other: Any) -> Tensor:
+    """y = a where the condition holds, b elsewhere;  each gets gy in its own places, and 0 in the other's."""
+    if condition.dtype != bool:
+        raise RuntimeError(f"where: the condition must be a bool tensor, not {condition.dtype}")
+    spread = Tensor(np.broadcast_to(np.zeros((), bool), condition.shape))  # no type, only a shape to meet
+    a, b, _ = operands("where", input, other, spread)
+    return record(
+        "where",
+        np.where(condition.array, a.array, b.array),
+        (a, lambda gy: where(condition, gy, 0)),
+        (b, lambda gy: where(condition, 0, gy)),
+    )
+
+
+@quiet
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """y = a b, the matrix product of the last two dimensions;  ga = gy b^T, gb = a^T gy.
+
+    Dimensions before the last two broadcast; a vector is a row on the left and a column on the right, and that
+    dimension is missing in the result.
+
+    Raises
+    ------
+    RuntimeError
+        If the inner sizes or the dtypes differ, or an operand has no dimension.
+    """
+    for x in (input, other):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"matmul: expected tensors, not {type(x).__name__}")
+    _check_matmul(input, other)
+    a = input.unsqueeze(0) if input.ndim == 1 else input  # (..., M, K)
+    b = other.unsqueeze(1) if other.ndim == 1 else other  # (..., K, N)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = a.expand(batch + a.shape[-2:]), b.expand(batch + b.shape[-2:])
+    y = record(
+        "matmul",
+        np.matmul(a.array, b.array),  # (..., M, N)
+        (a, lambda gy: gy @ b.transpose(-1, -2)),
+        (b, lambda gy: a.transpose(-1, -2) @ gy),
+    )
+    y = y.squeeze(-2) if input.ndim == 1 else y
+    return y.squeeze(-1) if other.ndim == 1 else y
+
+
+def _check_matmul(a: Tensor, b: Tensor) -> None:
+    if a.ndim == 0 or b.ndim == 0:
+        raise RuntimeError(f"matmul: both operands need at least 1 dimension, got shapes {a.shape} and {b.shape}")
+    inner_a, inner_b = a.shape[-1], b.shape[-2] if b.ndim > 1 else b.shape[0]
+    if inner_a != inner_b:
+        raise RuntimeError(
+            f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied: {inner_a} columns on the left, "
+            f"{inner_b} rows on the right"
+        )
+    if a.dtype != b.dtype:
+        raise RuntimeError(f"matmul: dtypes {a.dtype} and {b.dtype} differ; convert one with .to()")
+
+
+def _comparison(name: str, compare: np.ufunc, sign: str) -> Any:
+    def function(input: Any, other: Any) -> Tensor:
+        a, b = operands(name, input, other)
+        return Tensor(compare(a.array, b.array))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"Where a {sign} b, as a bool tensor; it has no gradient."
+    return function
+
+
+eq = _comparison("eq", np.equal, "==")
+ne = _comparison("ne", np.not_equal, "!=")
+lt = _comparison("lt", np.less, "<")
+le = _comparison("le", np.less_equal, "<=")
+gt = _comparison("gt", np.greater, ">")
+ge = _comparison("ge", np.greater_equal, ">=")
+
+
+def logical_and(input: Any, other: Any) -> Tensor:
+    """a and b, bit by bit, of masks or integers (the operator &)."""
+    a, b = operands("&", input, other)
+    return Tensor(np.bitwise_and(a.array, b.array))
+
+
+def logical_or(input: Any, other: Any) -> Tensor:
+    """a or b, bit by bit, of masks or integers (the operator |)."""
+    a, b = operands("|", input, other)
+    return Tensor(np.bitwise_or(a.array, b.array))
+
+
+def logical_not(input: Tensor) -> Tensor:
+    """The complement of a mask, or of an integer's bits (the operator ~)."""
+    return Tensor(np.invert(input.array))

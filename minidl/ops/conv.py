@@ -1,0 +1,205 @@
+"""Convolution and transposed convolution: one trilinear form, differentiated in each of its arguments.
+
+Letters: x is an image (N, C, H, W), w a weight (O, C, KH, KW), y a map (N, O, OH, OW); s, p, d are stride,
+padding and dilation. All of this file follows from
+
+    T(x, w, y) = sum over n,o,c,i,j,u,v of  y[n,o,i,j] w[o,c,u,v] x[n,c, i s - p + u d, j s - p + v d]
+
+(x is 0 outside its borders). T is linear in each argument, so its derivative in one is a function of the others:
+
+    dT/dy = convolve(x, w)           the convolution
+    dT/dx = convolve_input(y, w)     the transposed convolution
+    dT/dw = convolve_weight(x, y)
+
+If a scalar's gradient in convolve(x, w) is gy, those in x and w are the derivatives of T(x, w, gy); likewise for
+the other two. So each one's gradients are the other two, and second derivatives need nothing new.
+
+Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285, 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from minidl import kernels
+from minidl.autograd import record
+from minidl.kernels.geometry import ConvGeometry
+from minidl.tensor import Tensor
+
+Pair = int | tuple[int, int]
+
+
+def convolve(x: Tensor, w: Tensor, g: ConvGeometry) -> Tensor:
+    """dT/dy (N, O, OH, OW), from the image and the weight."""
+    return record(
+        "conv2d",
+        kernels.conv2d(x.array, w.array, g),
+        (x, lambda gy: convolve_input(gy, w, g)),
+        (w, lambda gy: convolve_weight(x, gy, g)),
+    )
+
+
+def convolve_input(y: Tensor, w: Tensor, g: ConvGeometry) -> Tensor:
+    """dT/dx (N, C, H, W), from the map and the weight."""
+    return record(
+        "conv2d_input",
+        kernels.conv2d_input(y.array, w.array, g),
+        (y, lambda gx: convolve(gx, w, g)),
+        (w, lambda gx: convolve_weight(gx, y, g)),
+    )
+
+
+def convolve_weight(x: Tensor, y: Tensor, g: ConvGeometry) -> Tensor:
+    """dT/dw (O, C, KH, KW), from the image and the map."""
+    return record(
+        "conv2d_weight",
+        kernels.conv2d_weight(x.array, y.array, g),
+        (x, lambda gw: convolve_input(y, gw, g)),
+        (y, lambda gw: convolve(x, gw, g)),
+    )
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolution (cross-correlation, the kernel is not flipped) of images with a set of filters.
+
+    y[n,o,i,j] = bias[o] + sum over c,u,v of w[o,c,u,v] x[n,c, i s - p + u d, j s - p + v d]
+
+    Parameters
+    ----------
+    input : Tensor
+        (N, C, H, W), or (C, H, W) for one image.
+    weight : Tensor
+        (O, C, KH, KW)
+    bias : Tensor, optional
+        (O,)
+    stride, padding, dilation : int or (int, int)
+        For height and width.
+    groups : int
+        Only 1.
+
+    Returns
+    -------
+    Tensor
+        (N, O, OH, OW) with OH = (H + 2 p - d (KH - 1) - 1) // s + 1, and OW likewise.
+
+    Raises
+    ------
+    RuntimeError
+        If sizes or dtypes do not fit together; the message does the arithmetic.
+    NotImplementedError
+        If groups is not 1.
+
+    Notes
+    -----
+    gx = convolve_input(gy, w): the transposed convolution of gy with the same weight;
+    gw = convolve_weight(x, gy); gb = sum of gy over n, i and j.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> conv2d(minidl.ones(1, 1, 5, 5), minidl.ones(2, 1, 3, 3), stride=2).shape
+    (1, 2, 2, 2)
+    """
+    _check("conv2d", input, weight, bias, groups, outputs=0)
+
+    def batched(x: Tensor) -> Tensor:
+        return convolve(x, weight, ConvGeometry.of_conv2d(x.shape, weight.shape, stride, padding, dilation))
+
+    return _with_bias(_on_batch(batched, input), bias)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+) -> Tensor:
+    """Transposed convolution: the gradient of ``conv2d`` in its input, used as an operation of its own.
+
+    Each input pixel adds its value times the kernel to the output, `stride` apart:
+    y[n,c, i s - p + u d, j s - p + v d] += w[o,c,u,v] x[n,o,i,j], plus bias[c].
+
+    Parameters
+    ----------
+    input : Tensor
+        (N, O, H, W), or (O, H, W) for one image.
+    weight : Tensor
+        (O, C, KH, KW): its first size is the number of *input* channels.
+    bias : Tensor, optional
+        (C,)
+    stride, padding, dilation : int or (int, int)
+        Those of the convolution that this is the transpose of: padding cuts the output's border off.
+    output_padding : int or (int, int)
+        Rows and columns added at the bottom and the right, fewer than stride or dilation. A convolution
+        with stride s maps s neighbouring sizes to one; this chooses among them on the way back.
+    groups : int
+        Only 1.
+
+    Returns
+    -------
+    Tensor
+        (N, C, OH, OW) with OH = (H - 1) s - 2 p + d (KH - 1) + output_padding + 1, and OW likewise.
+
+    Raises
+    ------
+    RuntimeError
+        If sizes or dtypes do not fit together; the message does the arithmetic.
+    NotImplementedError
+        If groups is not 1.
+
+    Notes
+    -----
+    gx = convolve(gy, w): a plain convolution; gw = convolve_weight(gy, x); gb = sum of gy over n, i and j.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> conv_transpose2d(minidl.ones(1, 2, 2, 2), minidl.ones(2, 1, 3, 3), stride=2).shape
+    (1, 1, 5, 5)
+    """
+    _check("conv_transpose2d", input, weight, bias, groups, outputs=1)
+
+    def batched(x: Tensor) -> Tensor:
+        g = ConvGeometry.of_conv_transpose2d(x.shape, weight.shape, stride, padding, output_padding, dilation)
+        return convolve_input(x, weight, g)
+
+    return _with_bias(_on_batch(batched, input), bias)
+
+
+def _on_batch(operation: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    """Apply an operation on (N, C, H, W) to that, or to one image (C, H, W)."""
+    return operation(input.unsqueeze(0)).squeeze(0) if input.ndim == 3 else operation(input)
+
+
+def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    return y if bias is None else y + bias.reshape(-1, 1, 1)
+
+
+def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, groups: int, outputs: int) -> None:
+    """Refuse what the geometry does not see: types, groups, the bias. w.shape[outputs] counts output channels."""
+    for part, value in (("input", x), ("weight", w), ("bias", b)):
+        if not isinstance(value, Tensor) and (value is not None or part != "bias"):
+            raise TypeError(f"{name}: {part} must be a Tensor, not {type(value).__name__}")
+    if groups != 1:
+        raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
+    dtypes = {part.dtype for part in (x, w, b) if part is not None}
+    if len(dtypes) > 1 or x.dtype not in ("float32", "float64"):
+        found = f"input {x.dtype}, weight {w.dtype}" + (f", bias {b.dtype}" if b is not None else "")
+        raise RuntimeError(f"{name}: input, weight and bias must all be float32 or all float64, not {found}")
+    if b is not None and w.ndim == 4 and b.shape != (w.shape[outputs],):
+        raise RuntimeError(
+            f"{name}: weight of shape {w.shape} makes {w.shape[outputs]} output channels, and the bias has shape "
+            f"{b.shape} instead of ({w.shape[outputs]},)"
+        )

@@ -1,0 +1,170 @@
+"""Types of elements: what an operation's operands become before it computes.
+
+PyTorch's rule: the tensors with dimensions decide; a 0-d tensor, and after it a plain number, counts only if its
+kind is higher (bool < integer < real). So float32 with int64, with a 0-d float64 or with 2.0 stays float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import is_grad_enabled, record
+from minidl.device import device as device_type
+from minidl.tensor import Tensor
+
+Number = bool | int | float
+DType = np.dtype[Any]
+
+float32 = np.dtype("float32")
+int64 = np.dtype("int64")
+DTYPES = {np.dtype(name) for name in "bool uint8 int8 int16 int32 int64 float16 float32 float64".split()}
+_KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
+
+
+def as_dtype(dtype: Any) -> DType:
+    """The NumPy dtype meant by a dtype, its name, or a Python or NumPy type (``float`` is float32, as in PyTorch).
+
+    Raises
+    ------
+    TypeError
+        For types that minidl does not compute with (complex, strings, objects).
+    """
+    if dtype is float:
+        return float32
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{dtype!r} is not a type of tensor elements") from None
+    found = found.newbyteorder("=")
+    if found not in DTYPES:
+        raise TypeError(f"dtype {found} is not supported: use one of {', '.join(sorted(map(str, DTYPES)))}")
+    return found
+
+
+def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """Convert to another dtype or device: ``x.to(minidl.float64)``, ``x.to("cpu")``, ``x.to(other)``.
+
+    Returns the tensor itself where nothing changes. The gradient is converted back.
+    """
+    for arg in args:
+        if isinstance(arg, Tensor):
+            dtype, device = arg.dtype, arg.device
+        elif isinstance(arg, device_type) or (isinstance(arg, str) and arg.split(":")[0] in ("cpu", "cuda")):
+            device = arg
+        else:
+            dtype = arg
+    if device is not None:
+        device_type(device)
+    if dtype is None or as_dtype(dtype) == input.dtype:
+        return input
+    array, source = input.array.astype(as_dtype(dtype)), input.dtype
+    if array.dtype.kind != "f":
+        return Tensor(array)
+    return record("to", array, (input, lambda gy: to(gy, source)))
+
+
+def double(input: Tensor) -> Tensor:
+    """Convert to float64."""
+    return to(input, np.float64)
+
+
+def float_(input: Tensor) -> Tensor:
+    """Convert to float32."""
+    return to(input, float32)
+
+
+def long(input: Tensor) -> Tensor:
+    """Convert to int64; the fraction is cut off."""
+    return to(input, int64)
+
+
+def cpu(input: Tensor) -> Tensor:
+    """The tensor in the CPU's memory: this one."""
+    return input
+
+
+def _promote(a: DType, b: DType) -> DType:
+    if (a.kind == "f") != (b.kind == "f"):
+        return a if a.kind == "f" else b
+    return np.promote_types(a, b)
+
+
+def _number_dtype(value: Any) -> DType:
+    return {"b": np.dtype(bool), "i": int64, "u": int64, "f": float32}[np.asarray(value).dtype.kind]
+
+
+def result_type(*operands: Any) -> DType:
+    """The dtype in which tensors and numbers meet.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> result_type(minidl.zeros(2), minidl.tensor(1.0, dtype=minidl.float64))
+    dtype('float32')
+    >>> result_type(minidl.arange(3), 0.5)
+    dtype('float32')
+    """
+    ranks: list[DType | None] = [None, None, None]  # tensors with dimensions, 0-d tensors, numbers
+    for x in operands:
+        rank = 2 if not isinstance(x, Tensor) else 1 if x.ndim == 0 else 0
+        dtype = x.dtype if isinstance(x, Tensor) else _number_dtype(x)
+        before = ranks[rank]
+        ranks[rank] = dtype if before is None else _promote(before, dtype)
+    known = [dtype for dtype in ranks if dtype is not None]
+    result = known[-1]
+    for higher in reversed(known[:-1]):
+        result = higher if _KIND[higher.kind] >= _KIND[result.kind] else _promote(higher, result)
+    return result
+
+
+def operand(name: str, value: Any) -> Any:
+    """A tensor or a plain number; an array becomes a tensor, anything else is refused."""
+    if isinstance(value, Tensor | bool | int | float | np.generic):
+        return value
+    if isinstance(value, np.ndarray):
+        return Tensor(value.astype(as_dtype(value.dtype), copy=False))
+    raise TypeError(f"{name}: expected a tensor, an array or a number, not {type(value).__name__}")
+
+
+def operands(name: str, *values: Any) -> list[Tensor]:
+    """Bring an operation's operands to one dtype, and those that need a gradient to the common shape.
+
+    Broadcasting them through `expand` leaves it to expand's gradient to sum; the others NumPy broadcasts itself.
+
+    Raises
+    ------
+    RuntimeError
+        If the shapes do not broadcast.
+    TypeError
+        If a value is neither tensor, array nor number.
+    """
+    values = tuple(operand(name, value) for value in values)
+    dtype = result_type(*values)
+    tensors = [to(x, dtype) if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype)) for x in values]
+    shape = common_shape(name, *[x.shape for x in tensors])
+    if not is_grad_enabled():
+        return tensors
+    return [x.expand(shape) if x.requires_grad and x.shape != shape else x for x in tensors]
+
+
+def common_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape to which all shapes broadcast: aligned at the right, sizes must be equal or 1."""
+    longest = max(shapes, key=len)
+    if all(shape in ((), longest) for shape in shapes):  # by far the most usual, and NumPy's function is slow
+        return longest
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = " and ".join(map(str, shapes))
+        raise RuntimeError(
+            f"{name}: shapes {listed} do not broadcast: aligned at the right, sizes must be equal, or one of them 1"
+        ) from None
+
+
+def floating(name: str, input: Tensor) -> Tensor:
+    """The operand of a function that is defined on real numbers: integers become float32."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{name}: expected a tensor, not {type(input).__name__}")
+    return input if input.is_floating_point() else to(input, float32)

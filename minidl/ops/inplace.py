@@ -1,0 +1,135 @@
+"""Changes in place: new values in a tensor's own memory.
+
+A recorded change gives the tensor a new place in the graph. Every change counts a version, so that a backward
+pass that needs the old values notices. Nothing is written before all checks have passed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import ref
+
+import numpy as np
+
+from minidl.autograd import is_grad_enabled, record
+from minidl.ops.arithmetic import add, div, mul, sub
+from minidl.ops.dtype import Number, operand, to
+from minidl.ops.shape import plain_index
+from minidl.tensor import Array, Tensor
+
+
+def add_(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
+    """x = x + alpha * other."""
+    return replace("add_", input, add(input, other, alpha=alpha))
+
+
+def sub_(input: Tensor, other: Any) -> Tensor:
+    """x = x - other."""
+    return replace("sub_", input, sub(input, other))
+
+
+def mul_(input: Tensor, other: Any) -> Tensor:
+    """x = x * other."""
+    return replace("mul_", input, mul(input, other))
+
+
+def div_(input: Tensor, other: Any) -> Tensor:
+    """x = x / other."""
+    return replace("div_", input, div(input, other))
+
+
+def copy_(input: Tensor, src: Any) -> Tensor:
+    """x = src, broadcast to x's shape and converted to its dtype; the gradient goes to src."""
+    value = _fitting("copy_", src, input.array, input)
+    result = record(
+        "copy_", value.array, (input, lambda gy: Tensor(np.zeros_like(gy.array))), (value, lambda gy: gy)
+    )
+    return replace("copy_", input, result)
+
+
+def fill_(input: Tensor, value: Any) -> Tensor:
+    """x = value everywhere."""
+    return copy_(input, value)
+
+
+def zero_(input: Tensor) -> Tensor:
+    """x = 0 everywhere."""
+    return copy_(input, 0)
+
+
+def setitem(input: Tensor, index: Any, value: Any) -> None:
+    """x[index] = value, broadcast and converted to x's dtype; the gradient of that part goes to the value."""
+    plain = plain_index(index)
+    region = input.array[plain]
+    part = _fitting("x[index] = value", value, region, input)
+    _check_writable("x[index] = value", input, part.requires_grad)
+    _learn_of_own_view(input, value, region)
+    kept = np.ones(input.shape, input.dtype)
+    kept[plain] = 0
+    mask = Tensor(kept)
+    result = record(
+        "setitem", input.array, (input, lambda gy: gy * mask), (part, lambda gy: gy[index]), view_of=input
+    )
+    input.array[plain] = part.array
+    _enter(input, result)
+
+
+def _fitting(name: str, value: Any, region: Array, x: Tensor) -> Tensor:
+    """The value as a tensor of the region's shape and of x's dtype."""
+    value = operand(name, value)
+    given = to(value, x.dtype) if isinstance(value, Tensor) else Tensor(np.asarray(value, x.dtype))
+    shape = np.shape(region)
+    while given.ndim > len(shape) and given.shape[0] == 1:
+        given = given.squeeze(0)
+    try:
+        return given.expand(shape)
+    except RuntimeError:
+        raise RuntimeError(f"{name}: a value of shape {given.shape} does not fit in the shape {shape}") from None
+
+
+def replace(name: str, x: Tensor, result: Tensor) -> Tensor:
+    """Write a result of x's shape into x, and give x the result's place in the graph."""
+    if result.shape != x.shape:
+        raise RuntimeError(f"{name}: the result has shape {result.shape}, the tensor to change in place {x.shape}")
+    if x.dtype.kind in "biu" and result.dtype.kind not in ("b" if x.dtype.kind == "b" else "biu"):
+        raise RuntimeError(f"{name}: results of dtype {result.dtype} cannot be kept in place in {x.dtype}")
+    _check_writable(name, x, result.requires_grad)
+    result = to(result, x.dtype)
+    x.array[...] = result.array
+    _enter(x, result)
+    return x
+
+
+def _check_writable(name: str, x: Tensor, recorded: bool) -> None:
+    leaf = x.is_leaf and x.requires_grad
+    if is_grad_enabled() and (leaf or (recorded and x._storage.leaf)):
+        which = "a leaf" if leaf else "a tensor that shares memory with a leaf"
+        raise RuntimeError(f"{name}: {which} that requires grad is changed in place only inside minidl.no_grad()")
+    if not x.array.flags.writeable:
+        raise RuntimeError(
+            f"{name}: this tensor of shape {x.shape} cannot be written to (an expanded view, whose elements share "
+            "memory, or a read-only array); clone() it first"
+        )
+
+
+def _learn_of_own_view(x: Tensor, value: Any, region: Array) -> None:
+    """Let ``x[i] += 1`` pass: Python changes the view x[i] first, then stores it where it already lies."""
+    storage = x._storage
+    if (
+        isinstance(value, Tensor)
+        and storage.writer is not None
+        and storage.writer() is value
+        and storage.recorded == x._known + 1
+        and region.__array_interface__ == value.array.__array_interface__
+    ):
+        x._known = storage.recorded
+
+
+def _enter(x: Tensor, result: Tensor) -> None:
+    """Count the change and, if it was recorded, move x to the result's place in the graph."""
+    x._storage.version += 1
+    if is_grad_enabled() and result.requires_grad:
+        x._storage.recorded += 1
+        x._storage.writer = ref(x)
+        x._known = x._storage.recorded
+        x.grad_fn = result.grad_fn

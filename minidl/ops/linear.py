@@ -1,0 +1,39 @@
+"""The linear layer's operation."""
+
+from __future__ import annotations
+
+from minidl.ops.arithmetic import matmul
+from minidl.tensor import Tensor
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y = x w^T + b.
+
+    Parameters
+    ----------
+    input : Tensor
+        (..., in)
+    weight : Tensor
+        (out, in)
+    bias : Tensor, optional
+        (out,)
+
+    Returns
+    -------
+    Tensor
+        (..., out)
+
+    Raises
+    ------
+    RuntimeError
+        If the sizes do not fit.
+    """
+    if weight.ndim not in (1, 2) or input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
+        raise RuntimeError(
+            f"linear: input of shape {input.shape} has {input.shape[-1] if input.ndim else 'no'} features, and "
+            f"weight of shape {weight.shape} (out, in) takes {weight.shape[-1] if weight.ndim else 'none'}"
+        )
+    rows = input.reshape(-1, input.shape[-1]) if input.ndim > 2 else input  # (rows, in): one product, not many
+    y = matmul(rows, weight.T)
+    y = y.reshape(input.shape[:-1] + y.shape[1:]) if input.ndim > 2 else y
+    return y if bias is None else y + bias

@@ -1,0 +1,109 @@
+"""Reductions: many elements become one, over some dimensions or all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minidl.autograd import record
+from minidl.ops.arithmetic import maximum, quiet
+from minidl.ops.dtype import int64, to
+from minidl.ops.shape import dimension, dimensions
+from minidl.tensor import Tensor
+
+Dims = int | Sequence[int] | None
+
+
+def _kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with the reduced dimensions as 1."""
+    return tuple(1 if d in dims else size for d, size in enumerate(shape))
+
+
+@quiet
+def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """y = sum of x over `dim`;  gx = gy, repeated. Integers and booleans are summed in int64."""
+    x = to(input, dtype or (int64 if input.dtype.kind in "biu" else input.dtype))
+    dims, shape = dimensions("sum", dim, x.ndim), x.shape
+    kept = _kept(shape, dims)
+    y = x.array.sum(axis=dims, keepdims=keepdim)
+    return record("sum", y, (x, lambda gy: gy.reshape(kept).expand(shape)))
+
+
+def mean(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """y = sum of x over `dim` / its number of elements;  gx = gy / that number. NaN where there are none."""
+    _refuse_integers("mean", input)
+    count = math.prod(input.shape[d] for d in dimensions("mean", dim, input.ndim))
+    return sum(input, dim, keepdim) / count
+
+
+def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
+    """y = sum of (x - mean)^2 / (n - 1), or / n where not `unbiased`."""
+    _refuse_integers("var", input)
+    n = math.prod(input.shape[d] for d in dimensions("var", dim, input.ndim))
+    deviation = input - mean(input, dim, keepdim=True)
+    return sum(deviation * deviation, dim, keepdim) / (n - 1 if unbiased else n)
+
+
+def _refuse_integers(name: str, input: Tensor) -> None:
+    if not input.is_floating_point():
+        raise RuntimeError(f"{name}: of a {input.dtype} tensor is no {input.dtype}; convert it with .float() first")
+
+
+class MaxResult(NamedTuple):
+    """What ``max(x, dim)`` returns: the greatest elements, and where they stand in that dimension."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """The greatest element; ``max(x, dim)`` gives (values, indices); ``max(a, b)`` is ``maximum``.
+
+    NaN counts as greatest. gx = gy at the element chosen, the first among equals; without `dim`, as in PyTorch,
+    gy is shared out among all equals.
+
+    Raises
+    ------
+    RuntimeError, IndexError
+        If there is no element to choose from.
+    """
+    if isinstance(dim, Tensor):
+        return maximum(input, dim)
+    if dim is None:
+        return _max_of_all(input)
+    indices = argmax(input, dim, keepdim=True)
+    d, shape = dimension("max", dim, input.ndim), input.shape
+    values = _take(input, indices, d)
+    if keepdim or not shape:
+        return MaxResult(values, indices)
+    return MaxResult(values.squeeze(d), indices.squeeze(d))
+
+
+def _max_of_all(input: Tensor) -> Tensor:
+    if input.numel() == 0:
+        raise RuntimeError(f"max: a tensor of shape {input.shape} has no greatest element")
+    y = np.asarray(input.array.max())
+    chosen = np.isnan(input.array) if np.isnan(y) else input.array == y
+    share = Tensor((chosen / chosen.sum()).astype(input.dtype))
+    return record("max", y, (input, lambda gy: gy * share))
+
+
+def _take(input: Tensor, indices: Tensor, dim: int) -> Tensor:
+    """The elements at `indices`, which have size 1 in `dim`."""
+    if input.ndim == 0:
+        return input.clone()
+    grids = np.ogrid[tuple(slice(size) for size in indices.shape)]
+    return input[tuple(indices.array if d == dim else grid for d, grid in enumerate(grids))]
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The place of the greatest element in dimension `dim`, or in the flattened tensor; the first among equals."""
+    d = None if dim is None else dimension("argmax", dim, input.ndim)
+    if input.numel() == 0 and (d is None or input.shape[d] == 0):
+        raise IndexError(f"argmax: no element to choose from in shape {input.shape}, dim {dim}")
+    if input.ndim == 0:
+        return Tensor(np.zeros((), np.int64))
+    return Tensor(np.asarray(input.array.argmax(axis=d, keepdims=keepdim), np.int64))

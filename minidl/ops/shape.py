@@ -1,0 +1,247 @@
+"""Shape: the same elements in another arrangement.
+
+Most results are views that share the input's memory. Shapes and element order are always the logical ones
+(N, C, H, W); the memory behind them may have another order, so `view` copies where it must.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import record
+from minidl.ops.dtype import result_type, to
+from minidl.tensor import Tensor
+
+Shape = tuple[int, ...]
+
+
+def sizes(args: Sequence[Any]) -> Shape:
+    """Sizes given one by one, ``f(2, 3)``, or as one tuple, ``f((2, 3))``."""
+    given = args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args
+    for size in given:
+        if not isinstance(size, int | np.integer) or isinstance(size, bool):
+            raise TypeError(f"sizes must be ints, and got {size!r} of type {type(size).__name__}")
+    return tuple(int(size) for size in given)
+
+
+def dimension(name: str, dim: int, ndim: int) -> int:
+    """`dim`, counted from the end if negative, as 0 <= dim < ndim."""
+    if isinstance(dim, bool) or not isinstance(dim, int | np.integer):
+        raise TypeError(f"{name}: dim must be an int, not {type(dim).__name__}")
+    if not -max(ndim, 1) <= dim < max(ndim, 1):
+        raise IndexError(f"{name}: dim {dim} is out of range for {ndim} dimensions (-{ndim} to {ndim - 1})")
+    return int(dim) % max(ndim, 1)
+
+
+def dimensions(name: str, dim: int | Sequence[int] | None, ndim: int) -> Shape:
+    """Several dimensions, all of them for None, in the order given."""
+    if dim is None:
+        return tuple(range(ndim))
+    given = [dim] if not isinstance(dim, tuple | list) else dim
+    dims = tuple(dimension(name, d, ndim) for d in given)
+    if len(set(dims)) != len(dims):
+        raise RuntimeError(f"{name}: a dimension appears twice in dim={dim}")
+    return dims if ndim else ()
+
+
+def _completed(name: str, shape: Shape, numel: int) -> Shape:
+    """The shape with its -1, if any, replaced by what makes the number of elements right."""
+    known = math.prod(size for size in shape if size != -1)
+    unknown = shape.count(-1)
+    fits = numel == known if not unknown else known > 0 and numel % known == 0
+    if unknown > 1 or min(shape, default=0) < -1 or not fits:
+        raise RuntimeError(f"{name}: shape {shape} does not fit the {numel} elements ({known} without a -1)")
+    return tuple(numel // known if size == -1 else size for size in shape)
+
+
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """The elements, in their order, in another shape; one size may be -1, "what is left".
+
+    Examples
+    --------
+    >>> import minidl
+    >>> minidl.arange(6).reshape(2, -1).shape
+    (2, 3)
+    """
+    new, old = _completed("reshape", sizes(shape), input.numel()), input.shape
+    return record("reshape", input.array.reshape(new), (input, lambda gy: gy.reshape(old)), view_of=input)
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Join the dimensions from `start_dim` to `end_dim` into one."""
+    start, end = (dimension("flatten", d, input.ndim) for d in (start_dim, end_dim))
+    if start > end:
+        raise RuntimeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    if input.ndim == 0:
+        return reshape(input, 1)
+    joined = math.prod(input.shape[start : end + 1])
+    return reshape(input, input.shape[:start] + (joined,) + input.shape[end + 1 :])
+
+
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Split dimension `dim` into `sizes`, one of which may be -1."""
+    d = dimension("unflatten", dim, input.ndim)
+    parts = _completed("unflatten", tuple(sizes), input.shape[d])
+    return reshape(input, input.shape[:d] + parts + input.shape[d + 1 :])
+
+
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """Reorder the dimensions: dimension i of the result is dimension dims[i] of the input."""
+    order = dimensions("permute", sizes(dims), input.ndim)
+    if len(order) != input.ndim:
+        raise RuntimeError(f"permute: {len(order)} dims {order} given for {input.ndim} dimensions")
+    back = tuple(int(d) for d in np.argsort(order))
+    return record("permute", input.array.transpose(order), (input, lambda gy: gy.permute(back)), view_of=input)
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Exchange two dimensions."""
+    order = list(range(input.ndim))
+    d0, d1 = dimension("transpose", dim0, input.ndim), dimension("transpose", dim1, input.ndim)
+    if order:
+        order[d0], order[d1] = order[d1], order[d0]
+    return permute(input, order)
+
+
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """Remove the dimensions of size 1, or those among `dim`."""
+    among = dimensions("squeeze", dim, input.ndim)
+    return reshape(input, tuple(size for d, size in enumerate(input.shape) if size != 1 or d not in among))
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """Insert a dimension of size 1 at position `dim` of the result."""
+    d = dimension("unsqueeze", dim, input.ndim + 1)
+    return reshape(input, input.shape[:d] + (1,) + input.shape[d:])
+
+
+def expand(input: Tensor, *size: Any) -> Tensor:
+    """Repeat dimensions of size 1, and new ones in front, without a copy; -1 keeps a size.
+
+    Its gradient is the sum over what was repeated.
+    """
+    shape = sizes(size)
+    if shape == input.shape:
+        return input
+    new, old = len(shape) - input.ndim, input.shape
+    kept = tuple(old[d - new] if s == -1 and d >= new else s for d, s in enumerate(shape))
+    if new < 0 or any(s not in (old[d], k) or k < 0 for d, (s, k) in enumerate(zip(old, kept[new:], strict=True)) if s != 1):
+        raise RuntimeError(f"expand: shape {old} cannot become {shape}: only sizes of 1, and new dimensions, repeat")
+    y = np.broadcast_to(input.array, kept)
+    return record("expand", y, (input, lambda gy: _sum_to(gy, old)), view_of=input)
+
+
+def _sum_to(x: Tensor, shape: Shape) -> Tensor:
+    """Sum over the dimensions in which `shape` is missing or 1: the adjoint of `expand`."""
+    new = x.ndim - len(shape)
+    repeated = [d for d in range(x.ndim) if d < new or (shape[d - new] == 1 and x.shape[d] != 1)]
+    return x.sum(repeated, keepdim=True).reshape(shape) if repeated else x.reshape(shape)
+
+
+def contiguous(input: Tensor) -> Tensor:
+    """The tensor with its memory in the order of its shape: itself where that is so already."""
+    if input.array.flags.c_contiguous:
+        return input
+    return record("contiguous", np.ascontiguousarray(input.array), (input, lambda gy: gy))
+
+
+def clone(input: Tensor) -> Tensor:
+    """A copy with memory of its own, through which the gradient passes."""
+    return record("clone", input.array.copy(order="K"), (input, lambda gy: gy))
+
+
+def plain_index(index: Any) -> Any:
+    """The index with arrays for tensors, as NumPy wants it."""
+    if isinstance(index, tuple):
+        return tuple(plain_index(part) for part in index)
+    if isinstance(index, Tensor):
+        return index.array
+    return np.asarray(index) if isinstance(index, list) and index else index
+
+
+def getitem(input: Tensor, index: Any) -> Tensor:
+    """x[index], with ints, slices, ``...``, None, and integer or boolean tensors, arrays or lists.
+
+    Its gradient puts gy back into zeros at the places it was read from, and adds where one was read twice.
+    """
+    plain, shape = plain_index(index), input.shape
+    return record(
+        "getitem", input.array[plain], (input, lambda gy: _put_into_zeros(gy, plain, shape)), view_of=input
+    )
+
+
+def _put_into_zeros(values: Tensor, index: Any, shape: Shape) -> Tensor:
+    """The adjoint of x[index]."""
+    y = np.zeros(shape, values.dtype)
+    np.add.at(y, index, values.array) if _may_repeat(index) else y.__setitem__(index, values.array)
+    return record("put", y, (values, lambda gy: gy[index]))
+
+
+def _may_repeat(index: Any) -> bool:
+    """Whether an index can name a place twice: only integer arrays can."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, np.ndarray) and part.dtype != bool for part in parts)
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors of one shape along a new dimension."""
+    if not tensors:
+        raise RuntimeError("stack: expected at least one tensor")
+    different = {x.shape for x in tensors}
+    if len(different) > 1:
+        raise RuntimeError(f"stack: all shapes must be equal, and got {', '.join(map(str, sorted(different)))}")
+    d = dimension("stack", dim, tensors[0].ndim + 1)
+    return cat([unsqueeze(x, d) for x in tensors], d)
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors along a dimension; all other sizes must be equal."""
+    if not tensors:
+        raise RuntimeError("cat: expected at least one tensor")
+    if any(x.ndim == 0 for x in tensors):
+        raise RuntimeError("cat: 0-d tensors cannot be joined; use stack")
+    d = dimension("cat", dim, tensors[0].ndim)
+    rests = {x.shape[:d] + x.shape[d + 1 :] for x in tensors}
+    if len(rests) > 1 or len({x.ndim for x in tensors}) > 1:
+        listed = ", ".join(str(x.shape) for x in tensors)
+        raise RuntimeError(f"cat: sizes must be equal except in dim {d}, and the shapes are {listed}")
+    dtype = result_type(*tensors)
+    parts = [to(x, dtype) for x in tensors]
+    ends = np.cumsum([0] + [x.shape[d] for x in parts]).tolist()
+    edges = [(x, _slice_of(d, ends[i], ends[i + 1])) for i, x in enumerate(parts)]
+    return record("cat", np.concatenate([x.array for x in parts], axis=d), *edges)
+
+
+def _slice_of(dim: int, start: int, stop: int) -> Any:
+    return lambda gy: gy[(slice(None),) * dim + (slice(start, stop),)]
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+    """Add a border of `value`; negative widths cut one off, so that the gradient is ``pad`` with -widths.
+
+    Parameters
+    ----------
+    pad : sequence of int
+        Pairs (before, after), the *last* dimension's first, as in PyTorch.
+    mode : str
+        Only "constant".
+    """
+    if mode != "constant":
+        raise NotImplementedError(f"pad: mode {mode!r} is not supported, only 'constant'")
+    widths = sizes(tuple(pad))
+    if len(widths) % 2 or len(widths) > 2 * input.ndim:
+        raise RuntimeError(f"pad: {len(widths)} widths given, and {input.ndim} dimensions take up to {input.ndim} pairs")
+    pairs = [(0, 0)] * (input.ndim - len(widths) // 2) + list(zip(widths[-2::-2], widths[::-2], strict=True))
+    if any(size + before + after < 0 for size, (before, after) in zip(input.shape, pairs, strict=True)):
+        raise RuntimeError(f"pad: widths {widths} leave less than nothing of shape {input.shape}")
+    cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, pairs, strict=True))
+    added = [(max(a, 0), max(b, 0)) for a, b in pairs]
+    y = np.pad(input.array[cut], added, constant_values=value)
+    return record("pad", y, (input, lambda gy: _pad(gy, [-width for width in widths])))
+
+
+_pad = pad  # inside `pad` the name is its argument, named as in PyTorch

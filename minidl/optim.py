@@ -1,0 +1,266 @@
+"""Optimisers: change parameters by their gradients. Arguments, defaults and formulas are PyTorch's.
+
+Letters: p a parameter, g its gradient, m and v running means of g and g^2.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from minidl import kernels
+from minidl.autograd import enable_grad
+from minidl.nn.module import zero_grad
+from minidl.tensor import Tensor
+
+Params = Iterable[Tensor] | Iterable[dict[str, Any]]
+
+
+class Optimizer:
+    """What all optimisers share: groups of parameters with settings, and a state for each parameter.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of dict
+        The parameters; it may be a generator. A dict is a group ``{"params": ..., "lr": ...}`` with settings of
+        its own.
+    defaults : dict
+        The settings of groups that have none of their own.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        The groups with their settings, which may be changed between steps.
+    state : dict
+        For each parameter that was stepped, its buffers by PyTorch's names.
+
+    Raises
+    ------
+    TypeError
+        If `params` is a single tensor, or holds something else than leaf tensors.
+    ValueError
+        If there is no parameter, one appears twice, or a setting is out of its range.
+    """
+
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+        if isinstance(params, Tensor):
+            raise TypeError("params must be an iterable of tensors or of dicts, not one tensor: use [tensor]")
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Tensor, dict[str, Any]] = {}
+        given = list(params)
+        if not given:
+            raise ValueError("the optimizer got an empty parameter list")
+        groups = given if isinstance(given[0], dict) else [{"params": given}]
+        for group in groups:
+            self.add_param_group(group)  # type: ignore[arg-type]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, with settings of their own where given."""
+        params = param_group["params"]
+        group = {**self.defaults, **param_group, "params": [params] if isinstance(params, Tensor) else list(params)}
+        seen = {id(p) for other in self.param_groups for p in other["params"]}
+        for p in group["params"]:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"an optimizer can only optimize tensors, and one of the params is {type(p).__name__}")
+            if not p.is_leaf:
+                raise ValueError(f"can't optimize a tensor that {p.grad_fn!r} computed: only leaves")
+            if id(p) in seen:
+                raise ValueError(f"a parameter of shape {p.shape} appears more than once in the parameter groups")
+            seen.add(id(p))
+        self._check(group)
+        self.param_groups.append(group)
+
+    def _check(self, group: dict[str, Any]) -> None:
+        """Refuse settings out of their range."""
+        for name in ("lr", "momentum", "weight_decay", "eps"):
+            if name in group and not group[name] >= 0:
+                raise ValueError(f"invalid {name} {group[name]}: it must be at least 0")
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or set them to zeros."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                zero_grad(p, set_to_none)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Change every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss again and its gradients; its result is returned.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, p.grad.array, self.state.setdefault(p, {}), group)
+                    p._storage.version += 1
+        return loss
+
+    def _update(self, p: Tensor, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state and settings, with parameters replaced by their positions; the buffers are shared."""
+        positions = {id(p): i for i, p in enumerate(self._parameters())}
+        groups = [{**group, "params": [positions[id(p)] for p in group["params"]]} for group in self.param_groups]
+        return {"state": {positions[id(p)]: dict(s) for p, s in self.state.items()}, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state and settings that ``state_dict`` returned, for the same parameters in the same order.
+
+        Raises
+        ------
+        ValueError
+            If the groups or the shapes do not match; nothing has been changed.
+        """
+        groups, parameters = state_dict["param_groups"], self._parameters()
+        sizes, own = [len(g["params"]) for g in groups], [len(g["params"]) for g in self.param_groups]
+        if sizes != own:
+            raise ValueError(f"the state is of parameter groups of sizes {sizes}, the optimizer's have {own}")
+        positions = [i for group in groups for i in group["params"]]
+        given = dict(zip(positions, parameters, strict=True))
+        state = {given[i]: _own(s, given[i]) for i, s in state_dict["state"].items()}
+        for group, loaded in zip(self.param_groups, groups, strict=True):
+            group.update({name: copy.deepcopy(value) for name, value in loaded.items() if name != "params"})
+        self.state = state
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {name}: {group[name]}" for name in sorted(group) if name != "params"]
+        return "\n".join([*lines, ")"])
+
+
+def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
+    """A copy of a parameter's loaded state, its buffers as arrays of the parameter's shape and dtype."""
+    copied: dict[str, Any] = {"step": int(state["step"])} if "step" in state else {}
+    for name in state.keys() - {"step"}:
+        buffer = None if state[name] is None else np.array(state[name], p.dtype)
+        if buffer is not None and buffer.shape != p.shape:
+            raise ValueError(f"{name} of shape {buffer.shape} in the state is for a parameter of shape {p.shape}")
+        copied[name] = None if buffer is None else Tensor(buffer)
+    return copied
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+        g = g + weight_decay p
+        b = momentum b + (1 - dampening) g        (b = g at the first step)
+        p = p - lr b                              (p - lr (g + momentum b) with nesterov)
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of dict
+    lr, momentum, dampening, weight_decay : float
+    nesterov : bool
+        Needs a momentum and no dampening.
+
+    Notes
+    -----
+    Source: I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013, in
+    the form of PyTorch's, where lr stands outside the momentum buffer.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> p = minidl.tensor([1.0], requires_grad=True)
+    >>> (p * p).sum().backward()
+    >>> SGD([p], lr=0.25).step()
+    >>> p.item()
+    0.5
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+    ) -> None:
+        settings = {"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov}
+        super().__init__(params, {"lr": lr, **settings})
+
+    def _check(self, group: dict[str, Any]) -> None:
+        super()._check(group)
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError(
+                f"nesterov needs a momentum above 0 and no dampening, not momentum {group['momentum']} and "
+                f"dampening {group['dampening']}"
+            )
+
+    def _update(self, p: Tensor, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]) -> None:
+        first = group["momentum"] and state.get("momentum_buffer") is None
+        if first:
+            state["momentum_buffer"] = Tensor(np.zeros_like(p.array))
+        b = state["momentum_buffer"].array if group["momentum"] else None
+        dampening = 0 if first else group["dampening"]
+        momentum, decay = group["momentum"], group["weight_decay"]
+        kernels.sgd_step(p.array, g, b, group["lr"], momentum, dampening, group["nesterov"], decay)
+
+
+class Adam(Optimizer):
+    """Steps of about lr in each element, by running means of its gradient and squared gradient.
+
+        g = g + weight_decay p
+        m = beta1 m + (1 - beta1) g
+        v = beta2 v + (1 - beta2) g^2
+        p = p - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)        at step t = 1, 2, ...
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of dict
+    lr : float
+    betas : (float, float)
+        How slowly the two means forget, each in [0, 1).
+    eps : float
+        Keeps the quotient finite where gradients vanish.
+    weight_decay : float
+        Coefficient of an L2 term *in the gradient* (coupled; not AdamW).
+
+    Notes
+    -----
+    Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization, arXiv:1412.6980, 2015, with PyTorch's
+    place for eps.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def _check(self, group: dict[str, Any]) -> None:
+        super()._check(group)
+        for i, beta in enumerate(group["betas"]):
+            if not 0 <= beta < 1:
+                raise ValueError(f"invalid beta {beta} at index {i}: it must lie in [0, 1)")
+
+    def _update(self, p: Tensor, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state.update(step=0, exp_avg=Tensor(np.zeros_like(p.array)), exp_avg_sq=Tensor(np.zeros_like(p.array)))
+        state["step"] += 1
+        m, v = state["exp_avg"].array, state["exp_avg_sq"].array
+        beta1, beta2 = group["betas"]
+        kernels.adam_step(
+            p.array, g, m, v, group["lr"], beta1, beta2, group["eps"], group["weight_decay"], state["step"]
+        )

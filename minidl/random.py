@@ -1,0 +1,46 @@
+"""Random numbers: every draw in minidl comes from a `Generator`, by default from one that `manual_seed` seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class Generator:
+    """A source of random numbers with a seed and a state, around `numpy.random.Generator`.
+
+    Attributes
+    ----------
+    rng : numpy.random.Generator
+        What draws the numbers.
+
+    Examples
+    --------
+    >>> Generator().manual_seed(0).rng.integers(10) == Generator().manual_seed(0).rng.integers(10)
+    True
+    """
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng()
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start the sequence that belongs to `seed` (an int, at least 0) and return this generator."""
+        self.rng = np.random.default_rng(seed)
+        return self
+
+    def get_state(self) -> dict[str, Any]:
+        """The generator's position as plain dicts and ints, which `minidl.save` can store."""
+        return dict(self.rng.bit_generator.state)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a position that `get_state` returned."""
+        self.rng.bit_generator.state = state
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the generator that minidl draws from unless it is given another, and return it."""
+    return default_generator.manual_seed(seed)

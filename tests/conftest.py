@@ -1,0 +1,19 @@
+"""Settings of all tests: Hypothesis' profile, and the generator seeded anew for each test."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import minidl
+
+# No deadline: the first example that reaches a kernel waits for its compilation.
+settings.register_profile("minidl", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("minidl")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    minidl.manual_seed(0)
+
+
+def pytest_report_header():
+    return f"hypothesis profile 'minidl': deadline {settings().deadline}"

@@ -1,0 +1,434 @@
+"""MNIST files, whole and damaged, and downloads from mirrors that behave in every way but the right one."""
+
+import gzip
+import hashlib
+import logging
+import os
+import re
+import socket
+import socketserver
+import struct
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from minidl.data import MNIST, DataLoader, DownloadError, download, mnist, read_idx
+
+TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+
+
+def idx(values):
+    """The bytes of an IDX file, written independently of the reader."""
+    values = np.asarray(values, np.uint8)
+    return struct.pack(">I", 0x800 + values.ndim) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+
+
+def images(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 28, 28), np.uint8)
+
+
+def write_pair(folder, pictures, labels, packed=True):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in zip(TRAIN, (pictures, labels), strict=True):
+        data = idx(values)
+        path = folder / f"{name}.gz" if packed else folder / name
+        path.write_bytes(gzip.compress(data) if packed else data)
+
+
+# -- IDX -----------------------------------------------------------------------------------------------------
+
+
+@given(shape=st.lists(st.integers(0, 6), min_size=1, max_size=3), packed=st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+def test_idx_is_read_back(tmp_path, shape, packed):
+    values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    path = tmp_path / "values"
+    path.write_bytes(gzip.compress(idx(values)) if packed else idx(values))
+    np.testing.assert_array_equal(read_idx(path), values)
+    assert read_idx(str(path)).dtype == np.uint8
+
+
+def test_packed_is_seen_from_the_content(tmp_path):
+    (tmp_path / "plain.gz").write_bytes(idx([1, 2]))
+    (tmp_path / "packed").write_bytes(gzip.compress(idx([1, 2])))
+    assert read_idx(tmp_path / "plain.gz").tolist() == read_idx(tmp_path / "packed").tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not an IDX file: it begins with nothing, expected 00 00"),
+        (b"\0\0\x08", "not an IDX file: it begins with 00 00 08"),
+        (b"<html>", "not an IDX file: it begins with 3c 68 74 6d, expected 00 00"),
+        (b"\0\0\x0d\x01\0\0\0\x01" + bytes(4), r"type code 13, expected 8 \(unsigned bytes\)"),
+        (b"\0\0\x08\0", "0 dimensions, expected 1 .* to 3"),
+        (b"\0\0\x08\xff" + bytes(2000), "255 dimensions, expected 1 .* to 3"),
+        (b"\0\0\x08\x03" + bytes(7), "the header ends after 11 bytes, expected 16"),
+        (idx([1, 2, 3])[:-1], "the header says 3 = 3 bytes of values, but .* than 10|but there are 2"),
+        (idx(np.zeros((2, 3))) + b"x", "the header says 2 x 3 = 6 bytes of values, but there are more"),
+        (b"\0\0\x08\x02" + b"\xff" * 8 + b"xy", "4294967295 x 4294967295 = .* cannot hold more than 14"),
+    ],
+)
+def test_damaged_idx_is_refused(tmp_path, data, message):
+    path = tmp_path / "file"
+    for stored in (data, gzip.compress(data)):
+        path.write_bytes(stored)
+        if stored[:2] == b"\x1f\x8b":
+            message = message.replace("more than 14", "more than")  # an archive could hold more
+        with pytest.raises(ValueError, match=message) as caught:
+            read_idx(path)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_cut_off_anywhere_is_refused(tmp_path, packed):
+    data = idx(images(1)[:, :7, :5])
+    data = gzip.compress(data, mtime=0) if packed else data
+    path = tmp_path / "cut"
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            read_idx(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_corrupted_idx_is_refused_or_sound(tmp_path, packed):
+    rng = np.random.default_rng(0)
+    values = images(2)[:, :5, :5]
+    whole = bytearray(gzip.compress(idx(values), mtime=0) if packed else idx(values))
+    path = tmp_path / "corrupt"
+    tracemalloc.start()
+    for _ in range(400):
+        data = whole.copy()
+        for at in rng.integers(0, len(data) if packed else 16, rng.integers(1, 4)):
+            data[at] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            result = read_idx(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+        else:
+            assert result.tobytes() == values.tobytes()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_header_alone_allocates_nothing(tmp_path, packed):
+    claim = 900_000_000  # within what a deflated megabyte could hold
+    data = struct.pack(">II", 0x801, claim) + np.random.default_rng(0).bytes(1_000_000)
+    path = tmp_path / "absurd"
+    path.write_bytes(gzip.compress(data, 1) if packed else data)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="the header says 900000000"):
+        read_idx(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6
+
+
+# -- MNIST ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [".", "MNIST/raw", "MNIST", "mnist"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_finds_its_files(tmp_path, place, packed):
+    pictures, labels = images(5), [3, 1, 4, 1, 5]
+    write_pair(tmp_path / place, pictures, labels, packed)
+    digits = MNIST(tmp_path)
+    np.testing.assert_array_equal(digits.images, pictures)
+    assert digits.targets.tolist() == labels
+    image, label = digits[2]
+    assert (image.shape, image.dtype, label, type(label)) == ((1, 28, 28), np.float32, 4, int)
+    np.testing.assert_array_equal(image.array[0], pictures[2] / np.float32(255))
+    batch, numbers = next(iter(DataLoader(digits, batch_size=5)))
+    assert (batch.shape, numbers.dtype) == ((5, 1, 28, 28), np.int64)
+
+
+def test_folder_named_by_the_environment(tmp_path, monkeypatch):
+    write_pair(tmp_path, images(2), [0, 9])
+    monkeypatch.setenv("MINIDL_DATA", str(tmp_path))
+    assert len(MNIST()) == 2
+    with pytest.raises(FileNotFoundError):
+        MNIST(tmp_path / "elsewhere")  # root comes first
+
+
+def test_folder_is_the_users_cache_otherwise(monkeypatch):
+    pooch = pytest.importorskip("pooch")
+    monkeypatch.delenv("MINIDL_DATA", raising=False)
+    assert mnist.default_folder() == pooch.os_cache("minidl")
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(ImportError, match=r'pooch: pip install "minidl\[examples\]"'):
+        mnist.default_folder()
+
+
+def test_missing_files_say_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        MNIST(tmp_path, train=False)
+    message = str(caught.value)
+    assert "neither t10k-images-idx3-ubyte nor t10k-images-idx3-ubyte.gz" in message
+    for hint in (
+        str(tmp_path),
+        str(tmp_path / "MNIST" / "raw"),
+        "download=True",
+        "--data-dir",
+        "MINIDL_DATA",
+    ):
+        assert hint in message
+
+
+def test_other_files_are_used_and_named_once(tmp_path, capsys):
+    write_pair(tmp_path, images(2), [0, 9])
+    MNIST(tmp_path)
+    MNIST(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2  # one for each file
+    assert all("not the official file" in line and str(tmp_path) in line for line in lines)
+
+
+def test_known_files_say_nothing(tmp_path, capsys, monkeypatch):
+    pictures, labels = images(2), [0, 9]
+    write_pair(tmp_path, pictures, labels)
+    for name, values in zip(TRAIN, (pictures, labels), strict=True):
+        monkeypatch.setitem(mnist.UNPACKED, name, hashlib.sha256(idx(values)).hexdigest())
+    MNIST(tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("pictures", "labels", "message"),
+    [
+        (images(3), [1, 2], r"labels-idx1-ubyte\.gz: 2 labels, but .*images-idx3-ubyte\.gz holds 3 images"),
+        (images(2)[:, :27], [1, 2], r"images of shape \(2, 27, 28\), expected \(n, 28, 28\)"),
+        (images(2)[0], [1, 2], r"images of shape \(28, 28\), expected"),
+        (images(2), [[1], [2]], r"labels of shape \(2, 1\), expected \(n,\)"),
+        (images(2), [1, 10], "label 10 at position 1, expected digits 0 to 9"),
+    ],
+)
+def test_files_that_do_not_belong_together(tmp_path, pictures, labels, message):
+    write_pair(tmp_path, pictures, labels)
+    with pytest.raises(ValueError, match=message):
+        MNIST(tmp_path)
+
+
+@pytest.mark.skipif(not os.environ.get("MINIDL_DATA"), reason="MINIDL_DATA does not name a folder with MNIST")
+@pytest.mark.parametrize(("train", "n", "first"), [(True, 60_000, [5, 0, 4]), (False, 10_000, [7, 2, 1])])
+def test_real_mnist(train, n, first, capsys):
+    digits = MNIST(train=train)
+    assert capsys.readouterr().out == ""  # the official files
+    assert (len(digits), digits.labels[:3].tolist()) == (n, first)
+    assert digits.images.mean() == pytest.approx(33.3 if train else 33.8, abs=0.1)
+
+
+def test_import_is_light():
+    code = "import minidl.data, sys; print({'pooch', 'requests', 'tqdm'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "set()"
+
+
+# -- downloads -----------------------------------------------------------------------------------------------
+
+GOOD = np.random.default_rng(0).bytes(300_000)
+SHA256 = hashlib.sha256(GOOD).hexdigest()
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """Answers according to the folder: /good/, /late/, /wrong/, /page/, /half/, /stuck/; otherwise 404."""
+
+    def do_GET(self):
+        kind = self.path.split("/")[1]
+        self.server.asked.append(self.path)
+        if kind == "late":
+            time.sleep(0.3)
+        body = {
+            "good": GOOD,
+            "late": GOOD,
+            "half": GOOD,
+            "stuck": GOOD,
+            "wrong": GOOD[::-1],
+            "page": b"<html>",
+        }.get(kind)
+        self.send_response(200 if body else 404)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        try:
+            self.wfile.write((body or b"")[: len(GOOD) // 2 if kind in ("half", "stuck") else None])
+            if kind == "stuck":
+                self.server.over.wait(10)
+        except OSError:  # the other side has seen enough
+            pass
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        server.asked, server.over = [], threading.Event()
+        server.url = f"http://127.0.0.1:{server.server_port}/"
+        thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.05))
+        thread.start()
+        yield server
+        server.over.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def silent_port():
+    """A port where connections are accepted by the system, and nobody ever answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def closed_port():
+    with socketserver.TCPServer(("127.0.0.1", 0), None) as server:
+        return server.server_address[1]
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+def fetch(server, kinds, folder, **kwargs):
+    pytest.importorskip("requests")
+    return download.fetch("file.gz", SHA256, [f"{server.url}{kind}/" for kind in kinds], folder, **kwargs)
+
+
+def test_fetch_writes_the_file_and_says_so(server, tmp_path, capsys):
+    folder = tmp_path / "new" / "folder"
+    path = fetch(server, ["good"], folder)
+    assert path == folder / "file.gz"
+    assert path.read_bytes() == GOOD
+    assert os.listdir(folder) == ["file.gz"]
+    out, err = capsys.readouterr()
+    assert out == f"downloading {server.url}good/file.gz to {path}\n"
+    assert "file.gz: 100%" in err
+
+
+def test_fetch_keeps_what_is_there(server, tmp_path, capsys):
+    (tmp_path / "file.gz").write_bytes(GOOD)
+    before = len(server.asked)
+    fetch(server, ["good"], tmp_path)
+    assert len(server.asked) == before
+    assert capsys.readouterr().out == ""
+
+
+def test_fetch_replaces_a_damaged_file(server, tmp_path):
+    (tmp_path / "file.gz").write_bytes(GOOD[:100])
+    assert fetch(server, ["good"], tmp_path).read_bytes() == GOOD
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        ("wrong", "sent 300000 bytes that are not the file: sha256 .*, expected " + SHA256),
+        ("page", "sent 6 bytes that are not the file"),
+        ("half", "150000 bytes read, 150000 more expected"),
+    ],
+)
+def test_bad_mirror_is_passed_over(server, tmp_path, capsys, kind, problem):
+    path = fetch(server, [kind, "late"], tmp_path)
+    assert path.read_bytes() == GOOD
+    assert os.listdir(tmp_path) == ["file.gz"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["downloading", "passed", "downloading"]
+    assert re.search(f"{kind}/file.gz: .*{problem}", lines[1])
+
+
+@pytest.mark.parametrize("kind", ["wrong", "page", "half", "missing"])
+def test_failed_download_leaves_nothing(server, tmp_path, kind):
+    with pytest.raises(DownloadError, match=f"could not download file.gz:\n  {server.url}{kind}/file.gz: "):
+        fetch(server, [kind], tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_mirror_that_stops_half_way(server, tmp_path):
+    started = time.monotonic()
+    assert fetch(server, ["stuck", "late"], tmp_path, patience=0.5).read_bytes() == GOOD
+    assert time.monotonic() - started < 3
+
+
+def test_mirrors_that_cannot_be_reached(server, silent_port, closed_port, tmp_path, capsys):
+    mirrors = [
+        f"http://127.0.0.1:{silent_port}/",
+        f"http://127.0.0.1:{closed_port}/",
+        f"{server.url}missing/",
+    ]
+    pytest.importorskip("requests")
+    started = time.monotonic()
+    with pytest.raises(DownloadError) as caught:
+        download.fetch("file.gz", SHA256, mirrors, tmp_path, patience=0.7)
+    assert time.monotonic() - started < 2
+    problems = dict(line.strip().split(": ", 1) for line in str(caught.value).splitlines()[1:])
+    assert re.search("ReadTimeout|TimeoutError|no answer within 0.7 s", problems[mirrors[0] + "file.gz"])
+    assert re.search("ConnectionRefused|refused", problems[mirrors[1] + "file.gz"])
+    assert problems[mirrors[2] + "file.gz"] == "HTTP status 404 Not Found"
+    assert capsys.readouterr().out == ""  # nothing was downloaded
+
+
+def test_silent_mirror_does_not_hold_up_another(server, silent_port, tmp_path):
+    pytest.importorskip("requests")
+    mirrors = [f"http://127.0.0.1:{silent_port}/", f"{server.url}good/"]
+    started = time.monotonic()
+    download.fetch("file.gz", SHA256, mirrors, tmp_path, patience=1.5)
+    assert time.monotonic() - started < 1
+
+
+def test_name_server_that_never_answers(tmp_path, monkeypatch):
+    pytest.importorskip("requests")
+    over = threading.Event()
+
+    def never(*args, **kwargs):
+        over.wait(10)
+        raise socket.gaierror("no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match=r"http://a\.invalid/file\.gz: no answer within 0\.3 s"):
+        download.fetch("file.gz", SHA256, ["http://a.invalid/", "http://b.invalid/"], tmp_path, patience=0.3)
+    assert time.monotonic() - started < 2
+    over.set()
+
+
+def test_nothing_reachable_is_known_within_ten_seconds():
+    assert download.PATIENCE <= 9
+
+
+def test_logging_is_left_alone(server, tmp_path, capsys):
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers), logging.root.manager.disable)
+    fetch(server, ["good"], tmp_path)
+    assert (root.level, list(root.handlers), logging.root.manager.disable) == before
+
+
+def test_without_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(ImportError, match=r'downloads need .*: pip install "minidl\[examples\]"'):
+        download.fetch("file.gz", SHA256, [], tmp_path)
+
+
+def test_mnist_downloads_what_is_missing(server, tmp_path, monkeypatch):
+    pytest.importorskip("requests")
+    write_pair(tmp_path, images(3), [1, 2, 3])
+    (tmp_path / f"{TRAIN[1]}.gz").unlink()
+    labels = gzip.compress(idx([4, 5, 6]))
+    monkeypatch.setattr(sys.modules[__name__], "GOOD", labels)
+    monkeypatch.setitem(mnist.ARCHIVES, f"{TRAIN[1]}.gz", hashlib.sha256(labels).hexdigest())
+    monkeypatch.setattr(mnist, "MIRRORS", (f"{server.url}missing/", f"{server.url}good/"))
+    digits = MNIST(tmp_path, download=True)
+    assert digits.labels.tolist() == [4, 5, 6]
+    assert (tmp_path / "mnist" / f"{TRAIN[1]}.gz").is_file()

@@ -1,0 +1,502 @@
+"""The kernels: the reference against loops, the compiled ones against the reference, and what both must keep."""
+
+import itertools
+import threading
+from collections.abc import Callable
+from types import ModuleType
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl import kernels
+from minidl.kernels import ConvGeometry, cpu, reference
+from tests.strategies import conv_geometries
+
+BACKENDS = [reference, cpu]
+DTYPES = [np.float32, np.float64]
+CONVOLUTIONS = ["conv2d", "conv2d_input", "conv2d_weight"]
+ELEMENTWISE = ["relu", "relu_backward", "sigmoid", "sigmoid_backward", "tanh_backward"]
+TOLERANCE = {np.float32: 2e-6, np.float64: 4e-15}
+
+seeds = st.integers(0, 2**32 - 1)
+backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda m: m.__name__.split(".")[-1])
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+convolutions = pytest.mark.parametrize("name", CONVOLUTIONS)
+
+
+def draw_arrays(geometry: ConvGeometry, seed: int, dtype: type = np.float64) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    shapes = {"x": geometry.image_shape, "w": geometry.weight_shape, "y": geometry.map_shape}
+    return {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+
+
+def operands(name: str, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return [arrays[k] for k in {"conv2d": "xw", "conv2d_input": "yw", "conv2d_weight": "xy"}[name]]
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray, size: np.ndarray, dtype: type) -> None:
+    """Equal but for rounding, where `size` is the same sum over absolute values: what rounding errors scale with."""
+    assert actual.dtype == expected.dtype == dtype
+    assert actual.shape == expected.shape
+    assert np.all(np.abs(actual - expected) <= TOLERANCE[dtype] * size)
+
+
+def naive(name: str, arrays: dict[str, np.ndarray], geometry: ConvGeometry) -> np.ndarray:
+    """The derivative of the trilinear form, term by term."""
+    x, w, y = arrays["x"], arrays["w"], arrays["y"]
+    target = {"conv2d": y, "conv2d_input": x, "conv2d_weight": w}[name]
+    result = np.zeros_like(target)
+    (sh, sw), (ph, pw), (dh, dw) = geometry.stride, geometry.padding, geometry.dilation
+    for n, o, i, j in np.ndindex(y.shape):
+        for c, u, v in np.ndindex(w.shape[1:]):
+            h, k = i * sh - ph + u * dh, j * sw - pw + v * dw
+            if not (0 <= h < x.shape[2] and 0 <= k < x.shape[3]):
+                continue
+            if name == "conv2d":
+                result[n, o, i, j] += w[o, c, u, v] * x[n, c, h, k]
+            elif name == "conv2d_input":
+                result[n, c, h, k] += y[n, o, i, j] * w[o, c, u, v]
+            else:
+                result[o, c, u, v] += y[n, o, i, j] * x[n, c, h, k]
+    return result
+
+
+# --- Convolutions ---
+
+
+@convolutions
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation"), [(1, 0, 1), ((2, 3), (1, 2), (2, 1)), ((3, 1), (0, 3), (1, 3))]
+)
+def test_reference_is_the_trilinear_forms_derivative(name, stride, padding, dilation):
+    geometry = ConvGeometry.of_conv2d((2, 2, 5, 6), (3, 2, 3, 2), stride, padding, dilation)
+    arrays = draw_arrays(geometry, 0)
+    actual = getattr(reference, name)(*operands(name, arrays), geometry)
+    np.testing.assert_allclose(actual, naive(name, arrays, geometry), rtol=1e-13, atol=1e-13)
+
+
+@backends
+@given(geometry=conv_geometries(), seed=seeds)
+def test_adjoint_identity(backend: ModuleType, geometry: ConvGeometry, seed: int):
+    a = draw_arrays(geometry, seed)
+    forms = [
+        np.vdot(backend.conv2d(a["x"], a["w"], geometry), a["y"]),
+        np.vdot(a["x"], backend.conv2d_input(a["y"], a["w"], geometry)),
+        np.vdot(a["w"], backend.conv2d_weight(a["x"], a["y"], geometry)),
+    ]
+    size = np.vdot(reference.conv2d(np.abs(a["x"]), np.abs(a["w"]), geometry), np.abs(a["y"]))
+    assert max(forms) - min(forms) <= 1e-14 * size
+
+
+@dtypes
+@convolutions
+@given(geometry=conv_geometries(), seed=seeds)
+def test_convolution_equals_reference(name: str, dtype: type, geometry: ConvGeometry, seed: int):
+    a = operands(name, draw_arrays(geometry, seed, dtype))
+    expected, size = (getattr(reference, name)(*b, geometry) for b in (a, [np.abs(v) for v in a]))
+    assert_close(getattr(cpu, name)(*a, geometry), expected, size, dtype)
+
+
+LAYERS = {
+    "one channel in": ((64, 1, 28, 28), (16, 1, 3, 3), 2, 1),
+    "kernel as large as the image": ((64, 32, 7, 7), (64, 32, 7, 7), 1, 0),
+    "one channel out": ((3, 16, 28, 28), (1, 16, 3, 3), 1, 1),
+    "ragged vectors": ((2, 37, 9, 11), (41, 37, 3, 2), 1, 1),
+    "many taps": ((1, 50, 12, 12), (20, 50, 5, 5), (1, 2), 2),
+}
+
+
+@dtypes
+@convolutions
+@pytest.mark.parametrize("layer", LAYERS)
+def test_convolution_of_real_size_equals_reference(name: str, dtype: type, layer: str):
+    geometry = ConvGeometry.of_conv2d(*LAYERS[layer])
+    a = operands(name, draw_arrays(geometry, 1, dtype))
+    expected, size = (getattr(reference, name)(*b, geometry) for b in (a, [np.abs(v) for v in a]))
+    assert_close(getattr(cpu, name)(*a, geometry), expected, size, dtype)
+
+
+def channels_last(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "channels last": channels_last,
+    "Fortran": np.asfortranarray,
+    "reversed": lambda x: np.ascontiguousarray(x[::-1, :, ::-1])[::-1, :, ::-1],
+    "every second": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+    "read-only": lambda x: np.broadcast_to(x, x.shape),
+}
+
+
+@convolutions
+@pytest.mark.parametrize("order", ORDERS)
+def test_convolution_takes_any_memory_order_and_changes_no_input(name: str, order: str):
+    geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2), (2, 1), 1)
+    a = operands(name, draw_arrays(geometry, 2))
+    expected = getattr(cpu, name)(*a, geometry)
+    given_arrays = [ORDERS[order](v) for v in a]
+    np.testing.assert_array_equal(getattr(cpu, name)(*given_arrays, geometry), expected)
+    for before, after in zip(a, given_arrays, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@convolutions
+@pytest.mark.parametrize("n", [0, 2])
+def test_convolution_memory_order_of_results(name: str, n: int):
+    geometry = ConvGeometry.of_conv2d((n, 3, 7, 6), (4, 3, 3, 2), 1, 1)
+    result = getattr(cpu, name)(*operands(name, draw_arrays(geometry, 0)), geometry)
+    in_order = result if name == "conv2d_weight" else result.transpose(0, 2, 3, 1)
+    assert in_order.flags.c_contiguous
+
+
+@backends
+def test_convolution_with_no_input_channels_is_zero(backend: ModuleType):
+    geometry = ConvGeometry.of_conv2d((2, 0, 5, 5), (4, 0, 3, 3))
+    y = backend.conv2d(np.ones(geometry.image_shape), np.ones(geometry.weight_shape), geometry)
+    np.testing.assert_array_equal(y, np.zeros((2, 4, 3, 3)))
+    geometry = ConvGeometry.of_conv_transpose2d((2, 0, 5, 5), (0, 4, 3, 3))
+    x = backend.conv2d_input(np.ones(geometry.map_shape), np.ones(geometry.weight_shape), geometry)
+    np.testing.assert_array_equal(x, np.zeros((2, 4, 7, 7)))
+
+
+@convolutions
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("where", [0, 1])
+def test_convolution_spreads_nan_and_infinity(name: str, value: float, where: int):
+    """Also 0 * inf, which is NaN."""
+    geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (17, 3, 3, 2), 2, 1)
+    a = operands(name, draw_arrays(geometry, 3))
+    a[where][1, 2, 1, 1] = value
+    a[1 - where][:, ::2] = 0
+    with np.errstate(invalid="ignore"):
+        expected = getattr(reference, name)(*a, geometry)
+    actual = getattr(cpu, name)(*a, geometry)
+    np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
+    np.testing.assert_array_equal(np.isinf(actual), np.isinf(expected))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@convolutions
+def test_convolution_bits_do_not_depend_on_the_threads(name: str, layer: str):
+    geometry = ConvGeometry.of_conv2d(*LAYERS[layer])
+    a = operands(name, draw_arrays(geometry, 4, np.float32))
+    one, all_ = on_threads(lambda: getattr(cpu, name)(*a, geometry))
+    np.testing.assert_array_equal(one, all_)
+
+
+def on_threads(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The result on one thread, and on two."""
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        one = compute()
+        numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+        return one, compute()
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_kernels_may_be_called_from_several_threads():
+    geometry = ConvGeometry.of_conv2d((4, 3, 12, 12), (16, 3, 3, 3), 1, 1)
+    a = draw_arrays(geometry, 5)
+    expected = cpu.conv2d(a["x"], a["w"], geometry)
+    results: list[np.ndarray] = []
+
+    def work() -> None:
+        results.extend(cpu.conv2d(a["x"], a["w"], geometry) for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 60
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_convolution_checks_shapes_and_types():
+    geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2))
+    a = draw_arrays(geometry, 0)
+    with pytest.raises(RuntimeError, match=r"x has shape \(1, 3, 7, 6\), but its geometry says \(2, 3, 7, 6\)"):
+        cpu.conv2d(a["x"][:1], a["w"], geometry)
+    with pytest.raises(RuntimeError, match="one type, float32 or float64, got float64, float32"):
+        cpu.conv2d(a["x"], a["w"].astype(np.float32), geometry)
+    with pytest.raises(RuntimeError, match="got int64, int64"):
+        cpu.conv2d(a["x"].astype(int), a["w"].astype(int), geometry)
+
+
+# --- The matrix product ---
+
+
+@dtypes
+@given(m=st.integers(0, 40), k=st.integers(0, 40), n=st.integers(0, 80), flips=st.tuples(*[st.booleans()] * 2), seed=seeds)
+def test_matmul_equals_numpy(dtype: type, m: int, k: int, n: int, flips: tuple[bool, bool], seed: int):
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    given_a, given_b = (np.asfortranarray(v) if flip else v for v, flip in zip((a, b), flips, strict=True))
+    assert_close(cpu.matmul(given_a, given_b), reference.matmul(a, b), np.abs(a) @ np.abs(b), dtype)
+
+
+@dtypes
+@pytest.mark.parametrize(("m", "k", "n"), [(128, 3072, 256), (300, 700, 130), (257, 1, 65)])
+def test_matmul_over_many_blocks(dtype: type, m: int, k: int, n: int):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k)).astype(dtype)[:, ::-1]
+    one, two = on_threads(lambda: cpu.matmul(a, b.T))
+    np.testing.assert_array_equal(one, two)
+    assert_close(one, a @ b.T, np.abs(a) @ np.abs(b.T), dtype)
+
+
+def test_matmul_checks_shapes():
+    with pytest.raises(RuntimeError, match=r"matmul: shapes \(2, 3\) and \(2, 3\) cannot be multiplied"):
+        cpu.matmul(np.ones((2, 3)), np.ones((2, 3)))
+
+
+# --- Elementwise ---
+
+
+@dtypes
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (1000,), (3, 4, 5, 6), (2, 1, 4, 1)])
+def test_elementwise_equals_reference(name: str, dtype: type, shape: tuple[int, ...]):
+    rng = np.random.default_rng(0)
+    a = [rng.standard_normal(shape).astype(dtype) for _ in range(1 if name in ("relu", "sigmoid") else 2)]
+    actual, expected = (getattr(backend, name)(*a) for backend in (cpu, reference))
+    assert actual.dtype == dtype
+    assert actual.shape == shape
+    np.testing.assert_allclose(actual, expected, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize(("first", "second"), itertools.product(ORDERS, ["C", *ORDERS]))
+def test_elementwise_takes_any_memory_order(name: str, first: str, second: str):
+    rng = np.random.default_rng(1)
+    a = [rng.standard_normal((2, 3, 4, 5)) for _ in range(1 if name in ("relu", "sigmoid") else 2)]
+    orders = [ORDERS[first], ORDERS.get(second, np.ascontiguousarray)]
+    given_arrays = [order(v) for order, v in zip(orders, a, strict=False)]
+    np.testing.assert_array_equal(getattr(cpu, name)(*given_arrays), getattr(cpu, name)(*a))
+    for before, after in zip(a, given_arrays, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 4, 5), (1, 3, 1, 1)])
+def test_elementwise_keeps_channels_last(name: str, shape: tuple[int, ...]):
+    x = channels_last(np.ones(shape))
+    result = getattr(cpu, name)(*[x] * (1 if name in ("relu", "sigmoid") else 2))
+    assert result.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@backends
+@dtypes
+def test_elementwise_at_the_edges(backend: ModuleType, dtype: type):
+    x = np.array([-np.inf, -1e4, -0.0, 0.0, 1e4, np.inf, np.nan], dtype)
+    np.testing.assert_array_equal(backend.relu(x), np.array([0, 0, 0, 0, 1e4, np.inf, np.nan], dtype))
+    np.testing.assert_array_equal(backend.sigmoid(x), np.array([0, 0, 0.5, 0.5, 1, 1, np.nan], dtype))
+    gy = np.full_like(x, np.nan)
+    np.testing.assert_array_equal(backend.relu_backward(gy, x), np.array([0, 0, 0, 0, *[np.nan] * 3], dtype))
+    np.testing.assert_array_equal(backend.relu_backward(x, np.full_like(x, np.nan)), x)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_elementwise_bits_do_not_depend_on_the_threads(name: str):
+    rng = np.random.default_rng(0)
+    a = [rng.standard_normal(10_007).astype(np.float32) for _ in range(1 if name in ("relu", "sigmoid") else 2)]
+    one, two = on_threads(lambda: getattr(cpu, name)(*a))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_elementwise_checks_shapes():
+    with pytest.raises(RuntimeError, match=r"relu_backward: shapes differ: \(2,\), \(3,\)"):
+        cpu.relu_backward(np.ones(2), np.ones(3))
+
+
+# --- Optimisers ---
+
+
+def plain_adam(p, gs, lr, beta1, beta2, eps, weight_decay):
+    m = v = 0
+    for step, g in enumerate(gs, start=1):
+        g = g + weight_decay * p
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        p = p - lr * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + eps)
+    return p
+
+
+def plain_sgd(p, gs, lr, momentum, dampening, nesterov, weight_decay):
+    buf = None
+    for g in gs:
+        g = g + weight_decay * p
+        buf = g if buf is None else momentum * buf + (1 - dampening) * g
+        p = p - lr * (g + momentum * buf if nesterov else buf)
+    return p
+
+
+@backends
+@dtypes
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adam(backend: ModuleType, dtype: type, weight_decay: float):
+    rng = np.random.default_rng(0)
+    p, gs = rng.standard_normal((5, 7)), rng.standard_normal((20, 5, 7))
+    expected = plain_adam(p, gs, 0.01, 0.9, 0.99, 1e-8, weight_decay)
+    p, m, v = p.astype(dtype), np.zeros((5, 7), dtype), np.zeros((5, 7), dtype)
+    for step, g in enumerate(gs.astype(dtype), start=1):
+        backend.adam_step(p, g, m, v, 0.01, 0.9, 0.99, 1e-8, weight_decay, step)
+    assert p.dtype == dtype
+    np.testing.assert_allclose(p, expected, rtol=0, atol=2e-6 if dtype == np.float32 else 1e-14)
+
+
+@backends
+@dtypes
+@pytest.mark.parametrize(
+    ("momentum", "dampening", "nesterov"), [(0.0, 0.0, False), (0.9, 0.0, False), (0.9, 0.3, False), (0.9, 0.0, True)]
+)
+def test_sgd(backend: ModuleType, dtype: type, momentum: float, dampening: float, nesterov: bool):
+    rng = np.random.default_rng(0)
+    p, gs = rng.standard_normal((5, 7)), rng.standard_normal((20, 5, 7))
+    expected = plain_sgd(p, gs, 0.01, momentum, dampening, nesterov, 0.1) if momentum else p
+    if not momentum:
+        for g in gs:
+            expected = expected - 0.01 * (g + 0.1 * expected)
+    p = p.astype(dtype)
+    buf = np.zeros_like(p) if momentum else None
+    for step, g in enumerate(gs.astype(dtype)):
+        backend.sgd_step(p, g, buf, 0.01, momentum, dampening if step else 0.0, nesterov, 0.1)
+    assert p.dtype == dtype
+    np.testing.assert_allclose(p, expected, rtol=0, atol=2e-6 if dtype == np.float32 else 1e-14)
+
+
+@pytest.mark.parametrize("order", [np.asfortranarray, lambda x: np.repeat(x, 2, axis=0)[::2]])
+def test_optimisers_write_into_arrays_of_any_memory_order(order: Callable[[np.ndarray], np.ndarray]):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((5, 7)) for _ in range(3)]
+    expected, actual = [a.copy() for a in arrays], [order(a) for a in arrays]
+    for p, g, buf in (expected, actual):
+        cpu.sgd_step(p, g, buf, 0.1, 0.9, 0.0, False, 0.0)
+    for one, two in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@backends
+def test_adam_flushes_denormal_moments(backend: ModuleType):
+    tiny = np.finfo(np.float32).tiny
+    p, g = np.ones(3, np.float32), np.array([0, 0, np.nan], np.float32)
+    m, v = np.full((2, 3), 1.01 * tiny, np.float32)
+    backend.adam_step(p, g, m, v, 0.01, 0.9, 0.9, 1e-8, 0.0, 1000)
+    np.testing.assert_array_equal(m, np.array([0, 0, np.nan], np.float32))
+    np.testing.assert_array_equal(v, np.array([0, 0, np.nan], np.float32))
+
+
+# --- Geometry ---
+
+
+def test_geometry_of_a_transposed_convolution_is_that_of_the_convolution_back():
+    there = ConvGeometry.of_conv_transpose2d((2, 8, 4, 5), (8, 3, 3, 3), 2, 1, (1, 0))
+    assert there.image_shape == (2, 3, 8, 9)
+    assert there == ConvGeometry.of_conv2d((2, 3, 8, 9), (8, 3, 3, 3), (2, 2), [1], 1)
+
+
+X, W = (2, 3, 5, 6), (4, 3, 2, 2)
+WT = (3, 4, 2, 2)
+BOTH_WRONG = [
+    ({"stride": 1.5}, TypeError, r"stride must be an int or a pair of ints, got 1\.5"),
+    ({"stride": "2"}, TypeError, r"stride must be an int or a pair of ints, got '2'"),
+    ({"stride": True}, TypeError, r"stride must be an int or a pair of ints, got True"),
+    ({"padding": (1, None)}, TypeError, r"padding must be an int or a pair of ints, got \(1, None\)"),
+    ({"stride": (1, 2, 3)}, RuntimeError, r"stride must be one int, or two .* got 3: \(1, 2, 3\)"),
+    ({"stride": ()}, RuntimeError, r"stride must be one int, or two .* got 0: \(\)"),
+    ({"stride": 0}, RuntimeError, r"stride must be at least 1, got 0"),
+    ({"padding": -1}, RuntimeError, r"padding must be at least 0, got -1"),
+    ({"dilation": (1, 0)}, RuntimeError, r"dilation must be at least 1, got \(1, 0\)"),
+]
+CONV2D_WRONG = [
+    ((3, 5, 6, 7, 8), W, {}, r"input must be 3-d or 4-d \(N, C, H, W\), got 5-d of shape \(3, 5, 6, 7, 8\)"),
+    (X, (4, 3, 2), {}, r"weight must be 4-d \(O, C, KH, KW\), got 3-d of shape \(4, 3, 2\)"),
+    (X, (4, 2, 2, 2), {}, r"reads 2 channels, but input \(2, 3, 5, 6\) has 3; a weight of shape \(4, 3, 2, 2\) or"),
+    ((1, 3, 0, 4), W, {"padding": 2}, r"input of shape \(1, 3, 0, 4\) has no pixels"),
+    (X, (0, 3, 2, 2), {}, r"at least one output channel and one tap, got 0 and \(2, 2\)"),
+    (X, (4, 3, 0, 2), {}, r"at least one output channel and one tap, got 4 and \(0, 2\)"),
+    (
+        X,
+        (4, 3, 7, 2),
+        {},
+        r"conv2d: kernel 7 does not fit in height 5 with padding 0: \(5 \+ 2\*0 - 1\*\(7 - 1\) - 1\)//1 \+ 1 = -1; "
+        r".* a height of 7 or more, a padding of 1 or more, or a kernel of at most 5 would fit",
+    ),
+    (
+        X,
+        (4, 3, 1, 4),
+        {"dilation": 3, "padding": 1, "stride": 2},
+        r"kernel 4 does not fit in width 6 with padding 1: \(6 \+ 2\*1 - 3\*\(4 - 1\) - 1\)//2 \+ 1 = 0; "
+        r"at dilation 3 the kernel reaches over 10 pixels: a width of 8 or more, a padding of 2 or more, "
+        r"or a kernel of at most 3 would fit",
+    ),
+]
+TRANSPOSED_WRONG = [
+    ((5, 6), WT, {}, r"input must be 3-d or 4-d \(N, C_in, H, W\), got 2-d"),
+    (X, W, {}, r"reads 4 channels \(its first size\), but input \(2, 3, 5, 6\) has 3; a weight of shape \(3, 3, 2, 2\)"),
+    ((1, 3, 4, 0), WT, {}, r"input of shape \(1, 3, 4, 0\) has no pixels"),
+    (X, (3, 0, 2, 2), {}, r"at least one output channel"),
+    (X, WT, {"output_padding": 1}, r"output_padding 1 along the height must be smaller than stride 1 or dilation 1: at most 0"),
+    (X, WT, {"output_padding": (0, 2), "stride": 2}, r"output_padding 2 along the width must be smaller than stride 2"),
+    (X, WT, {"output_padding": -1}, r"output_padding must be at least 0, got -1"),
+    (
+        X,
+        WT,
+        {"padding": 3},
+        r"padding 3 leaves nothing of the output's height: \(5 - 1\)\*1 - 2\*3 \+ 1\*\(2 - 1\) \+ 0 \+ 1 = 0; "
+        r"a padding of at most 2 would fit",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), BOTH_WRONG)
+def test_geometry_rejects_bad_steps(arguments: dict, error: type[Exception], message: str):
+    with pytest.raises(error, match="^conv2d: " + message):
+        ConvGeometry.of_conv2d(X, W, **arguments)
+    with pytest.raises(error, match="^conv_transpose2d: " + message):
+        ConvGeometry.of_conv_transpose2d(X, WT, **arguments)
+
+
+@pytest.mark.parametrize(("x", "w", "arguments", "message"), CONV2D_WRONG)
+def test_conv2d_geometry_explains_what_does_not_fit(x, w, arguments, message):
+    with pytest.raises(RuntimeError, match=message):
+        ConvGeometry.of_conv2d(x, w, **arguments)
+
+
+@pytest.mark.parametrize(("x", "w", "arguments", "message"), TRANSPOSED_WRONG)
+def test_conv_transpose2d_geometry_explains_what_does_not_fit(x, w, arguments, message):
+    with pytest.raises(RuntimeError, match=message):
+        ConvGeometry.of_conv_transpose2d(x, w, **arguments)
+
+
+@given(geometry=conv_geometries())
+def test_geometry_fits_as_its_messages_say(geometry: ConvGeometry):
+    """What a message offers as a height, padding or kernel that would fit does."""
+    x, w = geometry.image_shape, geometry.weight_shape
+    tall = (w[0], w[1], w[2] + 20, w[3])
+    steps = (geometry.stride, geometry.padding, geometry.dilation)
+    with pytest.raises(RuntimeError) as caught:
+        ConvGeometry.of_conv2d(x, tall, *steps)
+    words = str(caught.value).split("pixels: ")[1].replace(",", "").split()
+    height, padding, kernel = int(words[3]), int(words[9]), int(words[words.index("most") + 1])
+    ConvGeometry.of_conv2d((x[0], x[1], height, x[3]), tall, *steps)
+    ConvGeometry.of_conv2d(x, tall, steps[0], (padding, steps[1][1]), steps[2])
+    ConvGeometry.of_conv2d(x, (w[0], w[1], kernel, w[3]), *steps)
+
+
+# --- The choice of a backend ---
+
+
+def test_dispatch_keeps_names_and_refuses_other_arrays():
+    for name in (*CONVOLUTIONS, *ELEMENTWISE, "matmul", "adam_step", "sgd_step"):
+        assert getattr(kernels, name).__doc__ == getattr(reference, name).__doc__
+    np.testing.assert_array_equal(kernels.relu(np.array([-1.0, 2.0])), [0.0, 2.0])
+    with pytest.raises(TypeError, match="NumPy arrays, not on list"):
+        kernels.relu([1.0])  # type: ignore[arg-type]
