@@ -7,7 +7,7 @@ from minidl.kernels.geometry import ConvGeometry
 
 @st.composite
 def conv_geometries(draw: st.DrawFn) -> ConvGeometry:
-    """A small valid geometry: strides, paddings, dilations and kernels that differ along the axes, perhaps an empty batch."""
+    """A small valid geometry, whose axes differ; the batch may be empty."""
 
     def pair(least: int, most: int) -> tuple[int, int]:
         return draw(st.tuples(st.integers(least, most), st.integers(least, most)))

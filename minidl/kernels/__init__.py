@@ -1,7 +1,7 @@
 """The loops of minidl: arrays in, arrays out, nothing recorded.
 
-Every function here has a definition in `reference.py` and a fast twin of the same name and signature in `cpu.py`. Which one
-runs is decided here, from the type of the first array, and nowhere else in the project.
+Every function here has a definition in `reference.py` and a fast twin of the same name and signature in
+`cpu.py`. Which one runs is decided here, from the type of the first array, and nowhere else in the project.
 """
 
 import functools

@@ -1,21 +1,26 @@
 """The kernels compiled with Numba, for C-contiguous float32 and float64 arrays, on all cores.
 
-All of them that multiply are one algorithm. A convolution is a matrix product whose left matrix is never written down: its
-element for pixel i of the map and tap k of the kernel is
+All of them that multiply are one algorithm. A convolution is a matrix product whose left matrix is never
+written down: its element for pixel i of the map and tap k of the kernel is
 
     A[i, k] = x[rows[i] + cols[k]]      x padded, in channels-last memory, as one long vector
 
-because the offset of what a tap meets is the pixel's offset plus the tap's. So every kernel here fills two short tables and
-calls `_multiply`, which knows nothing of strides, paddings or dilations:
+because the offset of what a tap meets is the pixel's offset plus the tap's. So every kernel here fills two
+short tables and calls `_multiply`, which knows nothing of strides, paddings or dilations:
 
     C[i, :] (+)= sum over k of A[i, k] * B[k, :]     B[k] begins at brows[k], C[i] at crows[i]
 
-Letters: N, C, H, W, O, OH, OW, KH, KW as in reference.py. P = OH*OW pixels of a map, T = KH*KW*C values under a window.
-M, K, N sizes of a matrix product; i counts rows, k the sum, j columns.
+Letters: N, C, H, W, O, OH, OW, KH, KW as in reference.py. P = OH*OW pixels of a map, T = KH*KW*C values under
+a window. M, K, N sizes of a matrix product; i counts rows, k the sum, j columns.
 
-Splitting the work: always by the shapes, never by the number of threads, and partial sums are added in a fixed order, so the
-bits of a result do not depend on the threads. `prange` runs only over what an iteration owns alone.
+Splitting the work: always by the shapes, never by the number of threads, and partial sums are added in a
+fixed order, so the bits of a result do not depend on the threads. `prange` runs only over what an iteration
+owns alone.
 """
+
+# The compiled loops take arrays and sizes, as the legend names them; the functions around them are typed.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+# ruff: noqa: E741
 
 import functools
 import threading
@@ -23,7 +28,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import llvmlite.binding as llvm
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numba
 import numpy as np
 from llvmlite import ir
@@ -35,16 +40,15 @@ from minidl.kernels.geometry import ConvGeometry
 
 Array = np.ndarray
 
-WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
-VECTOR_BYTES = 64 if WIDE else 32
-TILE_ROWS = 8 if WIDE else 4  # times two vectors of columns: the accumulators fill half of the processor's registers
+VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32
+TILE_ROWS = 6  # times two vectors of columns: with more, the addresses of the rows no longer fit in registers
 BLOCK_K = 256  # so many rows of two vectors of B stay in the first-level cache while all rows of A pass by
-CHUNK_ROWS = 128  # rows of A for one task of a parallel loop
+CHUNK_ROWS = 20 * TILE_ROWS  # rows of A for one task of a parallel loop
 PANEL = 64  # columns of B that a task of matmul packs
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """numba.njit, lazily, with the machine code kept on disk; or without, where no directory for it can be written."""
+    """numba.njit, lazy, its machine code kept on disk, or not, where no directory can be written."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
@@ -59,9 +63,11 @@ _one_at_a_time = threading.Lock()
 
 
 def _pool() -> AbstractContextManager[Any]:
-    """What to hold around a parallel kernel: a lock, unless Numba's threading layer bears callers from several threads.
+    """What to hold around a parallel kernel: a lock, unless Numba's threading layer bears callers from
+    several threads.
 
-    Its `workqueue` layer aborts the process when two threads call at once; which layer it is, Numba knows after the first call.
+    Its `workqueue` layer aborts the process when two threads call at once; which layer it is, Numba knows
+    after the first call.
     """
     try:
         safe = numba.threading_layer() in ("omp", "tbb")
@@ -70,27 +76,27 @@ def _pool() -> AbstractContextManager[Any]:
     return nullcontext() if safe else _one_at_a_time
 
 
-# --- The matrix product -------------------------------------------------------------------------------------------------------
+# --- The matrix product -------------------------------------------------------------------------------------
 
 
 def _tile_of(vectors: int) -> Any:
-    """The innermost loop: TILE_ROWS rows of C times `vectors` vectors of columns, held in registers during the sum over k.
+    """The innermost loop: TILE_ROWS rows of C times `vectors` vectors of columns, held in registers during
+    the sum over k.
 
-    Why it is fast: each step of the loop loads a few vectors of B once and uses each for all rows, each value of A once and uses
-    it for all columns, and writes nothing to memory. The 8 x 2 sums are independent, so the processor starts two
-    multiply-adds in each cycle without waiting for the last ones. Written in LLVM's language, since loops in Python leave it to
-    the compiler's guess whether the sums stay in registers. Masked loads and stores (a lane beyond the last column reads 0 and
-    writes nothing) serve ragged edges, so nothing needs to be padded to whole vectors.
+    Why it is fast: each step of the loop loads a few vectors of B once and uses each for all rows, each value
+    of A once and uses it for all columns, and writes nothing to memory. The 6 x 2 sums are independent, so
+    the processor starts two multiply-adds in each cycle without waiting for the last ones. Written in LLVM's
+    language, since loops in Python leave it to the compiler's guess whether the sums stay in registers.
+    Masked loads and stores (a lane beyond the last column reads 0 and writes nothing) serve ragged edges, so
+    nothing needs to be padded to whole vectors.
     """
 
     @intrinsic
-    def tile(  # type: ignore[no-untyped-def]
-        typing, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add
-    ):
-        """C[i0 + r, j0:] (+)= sum over k0 <= k < k1 of A[i0 + r, k] * B[k, j0:], with r < m rows and n columns left."""
+    def tile(typing, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add):
+        """C[i0 + r, j0:] (+)= sum over k0 <= k < k1 of A[i0 + r, k] * B[k, j0:]; m rows, n columns left."""
 
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            names = "a rows i0 m cols k0 k1 b brows j0 n c crows add".split()
+        def generate(context, builder, signature, args):
+            names = ["a", "rows", "i0", "m", "cols", "k0", "k1", "b", "brows", "j0", "n", "c", "crows", "add"]
             arg = dict(zip(names, args, strict=True))
             for name, kind in zip(names, signature.args, strict=True):
                 if isinstance(kind, types.Array):
@@ -106,7 +112,7 @@ def _tile_of(vectors: int) -> Any:
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
-def _emit_tile(  # type: ignore[no-untyped-def]
+def _emit_tile(
     builder, element, vectors, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add
 ) -> None:
     """Write the tile's LLVM code: masks, the loop over k, the store."""
@@ -116,7 +122,7 @@ def _emit_tile(  # type: ignore[no-untyped-def]
     name = f"v{lanes}f{8 * size}"
     zero, align = ir.Constant(vector, None), I32(size)
 
-    def external(name: str, result, *arguments):  # type: ignore[no-untyped-def]
+    def external(name: str, result, *arguments):
         return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
     pointer = vector.as_pointer()
@@ -124,13 +130,13 @@ def _emit_tile(  # type: ignore[no-untyped-def]
     store = external(f"llvm.masked.store.{name}.p0", ir.VoidType(), vector, pointer, I32, bits)
     multiply_add = external(f"llvm.fmuladd.{name}", vector, vector, vector, vector)
 
-    def at(base, *offsets):  # type: ignore[no-untyped-def]
+    def at(base, *offsets):
         return functools.reduce(lambda p, offset: builder.gep(p, [offset]), offsets, base)
 
-    def vector_at(base, *offsets):  # type: ignore[no-untyped-def]
+    def vector_at(base, *offsets):
         return builder.bitcast(at(base, *offsets), pointer)
 
-    def splat(value, kind):  # type: ignore[no-untyped-def]
+    def splat(value, kind):
         first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
         return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, lanes), None))
 
@@ -138,7 +144,9 @@ def _emit_tile(  # type: ignore[no-untyped-def]
     starts = [I64(v * lanes) for v in range(vectors)]
     inside = [builder.icmp_signed("<", lane, splat(builder.sub(n, s), lane.type)) for s in starts]
     live = [builder.icmp_signed("<", I64(r), m) for r in range(TILE_ROWS)]
-    row = [builder.add(i0, builder.select(live[r], I64(r), I64(0))) for r in range(TILE_ROWS)]  # a dead row reads row i0
+    row = [
+        builder.add(i0, builder.select(live[r], I64(r), I64(0))) for r in range(TILE_ROWS)
+    ]  # a dead row reads row i0
     arow = [at(a, builder.load(at(rows, r))) for r in row]
     sums = [[cgutils.alloca_once_value(builder, zero) for _ in starts] for _ in row]
 
@@ -153,7 +161,8 @@ def _emit_tile(  # type: ignore[no-untyped-def]
             for total, bv in zip(sums[r], bs, strict=True):
                 builder.store(builder.call(multiply_add, [ar, bv, builder.load(total)]), total)
 
-    # One row after the other, each loaded after the last one is stored: rows of C may overlap (conv2d_input relies on it).
+    # One row after the other, each loaded after the last one is stored: rows of C may overlap (conv2d_input
+    # relies on it).
     for r in range(TILE_ROWS):
         crow = builder.load(at(crows, row[r]))
         for s, mask, total in zip(starts, inside, sums[r], strict=True):
@@ -166,8 +175,8 @@ _tile_1, _tile_2 = _tile_of(1), _tile_of(2)
 
 
 @compiled()
-def _multiply(a, rows, cols, b, brows, n, c, crows, add):  # type: ignore[no-untyped-def]
-    """C (+)= A B over blocks of k, pairs of vectors of columns, and tiles of rows; see this file's head for the tables."""
+def _multiply(a, rows, cols, b, brows, n, c, crows, add):
+    """C (+)= A B, over blocks of k, pairs of vectors of columns, tiles of rows; tables as above."""
     lanes = VECTOR_BYTES // a.itemsize
     for k0 in range(0, len(cols), BLOCK_K):
         k1, more = min(k0 + BLOCK_K, len(cols)), add or k0 > 0
@@ -180,7 +189,7 @@ def _multiply(a, rows, cols, b, brows, n, c, crows, add):  # type: ignore[no-unt
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Matrix product (M, K) @ (K, N); either may be transposed in memory at no cost. Defined in reference.py."""
+    """Matrix product (M, K) @ (K, N); either may be transposed in memory. Defined in reference.py."""
     a, b = _same_float("matmul", a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise RuntimeError(f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied")
@@ -196,20 +205,21 @@ def matmul(a: Array, b: Array) -> Array:
 def _flat_matrix(a: Array) -> tuple[Array, int, int]:
     """The values of a matrix as one vector, and how far apart its rows and its columns are in it."""
     if not a.flags.c_contiguous and a.T.flags.c_contiguous:
-        return a.T.reshape(-1), 1, a.shape[0]
-    return np.ascontiguousarray(a).reshape(-1), a.shape[1], 1
+        return _plain(a.T).reshape(-1), 1, a.shape[0]
+    return _plain(a).reshape(-1), a.shape[1], 1
 
 
 @compiled(parallel=True)
-def _matmul(a, arow, acol, b, brow, bcol, c, M, N, K):  # type: ignore[no-untyped-def]
-    """Why it is fast: a task copies its block of B to where it stays in cache, whatever its strides, and uses it M times."""
+def _matmul(a, arow, acol, b, brow, bcol, c, M, N, K):
+    """Why it is fast: a task copies its block of B, whatever its strides, into cache and uses it for
+    all its rows."""
     panels, chunks = (N + PANEL - 1) // PANEL, (M + CHUNK_ROWS - 1) // CHUNK_ROWS
     for task in prange(panels * chunks):  # owns one block of C
         _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, task // panels, task % panels)
 
 
 @compiled()
-def _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, chunk, panel):  # type: ignore[no-untyped-def]
+def _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, chunk, panel):
     i, j = chunk * CHUNK_ROWS, panel * PANEL
     i1, n = min(i + CHUNK_ROWS, M), min(PANEL, N - j)
     packed = np.empty(BLOCK_K * n, b.dtype)
@@ -222,7 +232,7 @@ def _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, chunk, panel):  # ty
 
 
 @compiled()
-def _pack(b, k0, k1, brow, j, n, bcol, packed):  # type: ignore[no-untyped-def]
+def _pack(b, k0, k1, brow, j, n, bcol, packed):
     """Copy a block of B; of a transposed one 16 rows at a time, since they share a cache line."""
     for k in range(k0, k1, 16 if brow == 1 else 1):
         for q in range(n):
@@ -230,11 +240,11 @@ def _pack(b, k0, k1, brow, j, n, bcol, packed):  # type: ignore[no-untyped-def]
                 packed[(kk - k0) * n + q] = b[kk * brow + (j + q) * bcol]
 
 
-# --- The convolutions ---------------------------------------------------------------------------------------------------------
+# --- The convolutions ---------------------------------------------------------------------------------------
 
 
 def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
-    """Convolution (N, C, H, W), (O, C, KH, KW) -> (N, O, OH, OW), channels-last in memory. Defined in reference.py."""
+    """Convolution (N, C, H, W), (O, C, KH, KW) -> (N, O, OH, OW), channels-last. Defined in reference.py."""
     x, w = _checked(geometry, x=x, w=w)
     n, o, oh, ow = geometry.map_shape
     pixels, taps = _tables(geometry)
@@ -242,68 +252,97 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
     if y.size and taps.size:
         with _pool():
             wt = _channels_in_out(w)  # (KH*KW, C, O)
-            _conv2d(_padded(x, geometry), pixels, taps, wt.reshape(-1), y.reshape(-1), n, o, _image_length(geometry))
+            _conv2d(
+                _padded(x, geometry),
+                pixels,
+                taps,
+                wt.reshape(-1),
+                y.reshape(-1),
+                n,
+                o,
+                _image_length(geometry),
+            )
     return y.transpose(0, 3, 1, 2)
 
 
 @compiled(parallel=True)
-def _conv2d(x, pixels, taps, w, y, N, O, image):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Why it is fast: no matrix of columns is ever written; a pixel's window is read where it lies, once a vector of channels."""
+def _conv2d(x, pixels, taps, w, y, N, O, image):
+    """Why it is fast: no matrix of columns is ever written; a pixel's window is read where it lies, and
+    the padding, the one copy that is made, is no larger than the image."""
     chunk = _chunk_rows(N * len(pixels))
     for task in prange((N * len(pixels) + chunk - 1) // chunk):  # owns `chunk` pixels of the map
         _conv2d_rows(x, pixels, taps, w, y, N, O, image, task * chunk, chunk)
 
 
 @compiled()
-def _conv2d_rows(x, pixels, taps, w, y, N, O, image, start, chunk):  # type: ignore[no-untyped-def]  # noqa: E741
+def _conv2d_rows(x, pixels, taps, w, y, N, O, image, start, chunk):
     stop = min(start + chunk, N * len(pixels))
     rows, crows = _pixel_rows(pixels, image, start, stop), np.arange(start, stop) * O
     _multiply(x, rows, taps, w, np.arange(len(taps)) * O, O, y, crows, False)
 
 
 def conv2d_input(y: Array, w: Array, geometry: ConvGeometry) -> Array:
-    """Transposed convolution (N, O, OH, OW), (O, C, KH, KW) -> (N, C, H, W), channels-last. Defined in reference.py."""
+    """Transposed convolution (N, O, OH, OW), (O, C, KH, KW) -> (N, C, H, W). Defined in reference.py."""
     y, w = _checked(geometry, y=y, w=w)
     n, c, h, width = geometry.image_shape
     x = np.empty((n, h, width, c), y.dtype)
     if x.size:
         with _pool():
             wt = _kernel_inside(w)  # (O, KH*KW, C)
-            starts, run = _runs(geometry)
-            yf = np.ascontiguousarray(y.transpose(0, 2, 3, 1)).reshape(-1)
+            taps, run = _tables(geometry)[1], _run(geometry)
+            yf = _plain(y.transpose(0, 2, 3, 1)).reshape(-1)
             sizes = (n, geometry.map_channels, _image_length(geometry), *_lines(geometry))
-            _conv2d_input(yf, wt.reshape(-1), x.reshape(-1), _scattered(geometry), starts, run, *sizes)
+            _conv2d_input(yf, wt.reshape(-1), x.reshape(-1), _scattered(geometry), taps, run, *sizes)
     return x.transpose(0, 3, 1, 2)
 
 
 @compiled(parallel=True)
-def _conv2d_input(y, w, x, pixels, starts, run, N, O, image, H, line, top, left):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Why it is fast: the products of a pixel go from the registers straight into its window, no columns in between.
+def _conv2d_input(y, w, x, pixels, taps, run, N, O, image, H, line, top, left):
+    """Why it is fast: the products of a pixel go from the registers straight into its window, no columns in
+    between.
 
-    Windows overlap, and a load that follows a store to a part of the same bytes is slow. `pixels` (as ordered by `_scattered`)
-    goes down the columns of all images of the group, so that neighbours in a tile do not meet.
+    Windows overlap, and a load that follows a store to a part of the same bytes is slow. `pixels` (as ordered
+    by `_scattered`) goes down the columns of all images of the group, so that neighbours in a tile do not
+    meet.
     """
     group = _group_images(N, len(pixels))
     for task in prange((N + group - 1) // group):  # owns `group` images
         n0, n1 = task * group, min(task * group + group, N)
-        _scatter(y, w, x, pixels, starts, run, O, image, H, line, top, left, n0, n1)
+        _scatter(y, w, x, pixels, taps, run, O, image, H, line, top, left, n0, n1)
 
 
 @compiled()
-def _scatter(y, w, x, pixels, starts, run, O, image, H, line, top, left, n0, n1):  # type: ignore[no-untyped-def]  # noqa: E741
+def _scatter(y, w, x, pixels, taps, run, O, image, H, line, top, left, n0, n1):
     padded = np.zeros((n1 - n0) * image, x.dtype)
-    rows, crows = _scattered_rows(pixels, O, image, n0, n1)
+    rows, windows = _scattered_rows(pixels, O, image, n0, n1)
     cols = np.arange(O)
-    for t in range(len(starts)):
-        brows = cols * (len(starts) * run) + t * run
-        _multiply(y, rows, cols, w, brows, run, padded, crows + starts[t], True)
+    T = len(taps)
+    if (
+        run * x.itemsize < VECTOR_BYTES and T * x.itemsize <= 2 * VECTOR_BYTES
+    ):  # all taps fit where one run would
+        columns, crows = np.empty(len(rows) * T, x.dtype), np.arange(len(rows)) * T
+        _multiply(y, rows, cols, w, cols * T, T, columns, crows, False)
+        _add_columns(columns, padded, windows, taps)
+    else:
+        for t in range(0, T, run):
+            _multiply(y, rows, cols, w, cols * T + t, run, padded, windows + taps[t], True)
     for n in range(n0, n1):
         _crop_image(padded, (n - n0) * image, x, n, H, line, top, left)
 
 
 @compiled()
-def _scattered_rows(pixels, O, image, n0, n1):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Where the pixels of images n0 to n1 lie in the map, and where their windows begin in the group of padded images."""
+def _add_columns(columns, padded, windows, taps):
+    """Unsigned offsets, since a signed one is checked for being negative at each access."""
+    k = np.uint64(0)
+    for i in range(len(windows)):
+        for t in range(len(taps)):
+            padded[np.uint64(windows[i] + taps[t])] += columns[k]
+            k += np.uint64(1)
+
+
+@compiled()
+def _scattered_rows(pixels, O, image, n0, n1):
+    """Where the pixels of images n0 to n1 lie in the map, and where their windows begin in this group."""
     P, group = len(pixels), n1 - n0
     rows, windows = np.empty(P * group, np.int64), np.empty(P * group, np.int64)
     for q in range(P):
@@ -321,19 +360,19 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     n, o = geometry.batch, geometry.map_channels
     if w.size and n:
         parts = _weight_parts(n * len(pixels), w.size)
-        partial = np.zeros((parts, len(taps), o), x.dtype)
+        partial = _scratch("partial", parts * len(taps) * o, x.dtype)
         with _pool():
-            yf = np.ascontiguousarray(y.transpose(0, 2, 3, 1)).reshape(-1)
-            _conv2d_weight(
-                _padded(x, geometry), pixels, taps, yf, partial.reshape(-1), parts, n, o, _image_length(geometry)
-            )
-            _sum_parts(partial, w.reshape(o, w.shape[1], -1))
+            yf = _plain(y.transpose(0, 2, 3, 1)).reshape(-1)
+            sizes = (parts, n, o, _image_length(geometry))
+            _conv2d_weight(_padded(x, geometry), pixels, taps, yf, partial, *sizes)
+            _sum_parts(partial.reshape(parts, -1, o), w.reshape(o, geometry.image_channels, -1))
     return w
 
 
 @compiled(parallel=True)
-def _conv2d_weight(x, pixels, taps, y, partial, parts, N, O, image):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Why it is fast: as conv2d, with the tables of pixels and taps exchanged; a block of pixels stays in cache for all taps."""
+def _conv2d_weight(x, pixels, taps, y, partial, parts, N, O, image):
+    """Why it is fast: as conv2d, with the tables of pixels and taps exchanged: the sum runs over the
+    pixels, a block of which stays in cache for all taps."""
     T = len(taps)
     blocks = (T + CHUNK_ROWS - 1) // CHUNK_ROWS
     for task in prange(parts * blocks):  # owns a block of taps in one of the partial sums
@@ -341,19 +380,19 @@ def _conv2d_weight(x, pixels, taps, y, partial, parts, N, O, image):  # type: ig
 
 
 @compiled()
-def _weight_rows(x, pixels, taps, y, partial, parts, N, O, image, part, block):  # type: ignore[no-untyped-def]  # noqa: E741
+def _weight_rows(x, pixels, taps, y, partial, parts, N, O, image, part, block):
     total, T = N * len(pixels), len(taps)
     t0, t1 = block * CHUNK_ROWS, min(block * CHUNK_ROWS + CHUNK_ROWS, T)
     start, stop = part * total // parts, (part + 1) * total // parts
     rows, brows = _pixel_rows(pixels, image, start, stop), np.arange(start, stop) * O
     crows = (part * T + np.arange(t0, t1)) * O
-    _multiply(x, taps[t0:t1], rows, y, brows, O, partial, crows, True)
+    _multiply(x, taps[t0:t1], rows, y, brows, O, partial, crows, False)
 
 
 @compiled(parallel=True)
-def _sum_parts(partial, w):  # type: ignore[no-untyped-def]
+def _sum_parts(partial, w):
     parts, _, _ = partial.shape
-    O, C, T = w.shape  # noqa: E741
+    O, C, T = w.shape
     for c in prange(C):  # owns one channel of the weight
         for t in range(T):
             for o in range(O):
@@ -364,7 +403,7 @@ def _sum_parts(partial, w):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _pixel_rows(pixels, image, start, stop):  # type: ignore[no-untyped-def]
+def _pixel_rows(pixels, image, start, stop):
     """Where the windows of pixels start to stop of the whole batch begin, in the batch of padded images."""
     rows = np.empty(stop - start, np.int64)
     n, q = start // len(pixels), start % len(pixels)
@@ -377,14 +416,14 @@ def _pixel_rows(pixels, image, start, stop):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _chunk_rows(rows):  # type: ignore[no-untyped-def]
+def _chunk_rows(rows):
     """Rows of a task: enough to be worth a task, few enough to give work to many cores; whole tiles."""
     tiles = max(1, min(CHUNK_ROWS, rows // 16) // TILE_ROWS)
     return tiles * TILE_ROWS
 
 
 @compiled()
-def _group_images(N, P):  # type: ignore[no-untyped-def]
+def _group_images(N, P):
     return max(1, min(CHUNK_ROWS // P, N // 8))
 
 
@@ -395,7 +434,7 @@ def _weight_parts(rows: int, size: int) -> int:
 
 @functools.lru_cache(maxsize=256)
 def _tables(geometry: ConvGeometry) -> tuple[Array, Array]:
-    """In a padded image (H, W, C) as one vector: where each pixel's window begins (P), where in it each tap lies (T)."""
+    """In a padded image as a vector: where each pixel's window begins (P), where in it each tap lies (T)."""
     (oh, ow), (kh, kw), c = geometry.map_size, geometry.kernel, geometry.image_channels
     (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
     _, width = geometry.padded_size
@@ -414,13 +453,10 @@ def _scattered(geometry: ConvGeometry) -> Array:
     return np.ascontiguousarray(np.stack([order, pixels[order]], axis=1))
 
 
-@functools.lru_cache(maxsize=256)
-def _runs(geometry: ConvGeometry) -> tuple[Array, int]:
-    """Where in a window the runs of neighbouring taps begin, and their length: a row of the kernel, or a tap if dilated."""
-    _, taps = _tables(geometry)
+def _run(geometry: ConvGeometry) -> int:
+    """How many taps are neighbours in memory: a row of the kernel, or the channels of one pixel if it is dilated."""
     (_, kw), c = geometry.kernel, geometry.image_channels
-    run = kw * c if geometry.dilation[1] == 1 else c
-    return np.ascontiguousarray(taps[::run]), run
+    return kw * c if geometry.dilation[1] == 1 else c
 
 
 def _image_length(geometry: ConvGeometry) -> int:
@@ -429,60 +465,82 @@ def _image_length(geometry: ConvGeometry) -> int:
 
 
 def _padded(x: Array, geometry: ConvGeometry) -> Array:
-    """x as a vector of padded channels-last images."""
-    x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))  # (N, H, W, C)
+    """x as a vector of padded channels-last images, good until this thread's next call."""
+    x = _plain(x.transpose(0, 2, 3, 1))  # (N, H, W, C)
     if geometry.padding == (0, 0):
         return x.reshape(-1)
-    padded = np.empty(geometry.batch * _image_length(geometry), x.dtype)
+    padded = _scratch("padded", geometry.batch * _image_length(geometry), x.dtype)
     _pad(x.reshape(-1), padded, geometry.batch, *_lines(geometry))
     return padded
 
 
+_kept = threading.local()
+
+
+def _scratch(name: str, size: int, dtype: np.dtype) -> Array:
+    """A vector for use within one call, kept for the next: new memory costs a page fault for every 4 KB."""
+    buffers = _kept.__dict__
+    if (name, dtype) not in buffers or buffers[name, dtype].size < size:
+        buffers[name, dtype] = np.empty(size, dtype)
+    return buffers[name, dtype][:size]
+
+
 def _lines(geometry: ConvGeometry) -> tuple[int, int, int, int]:
-    """An image as lines of W*C values: how many, how long, and the padding above them and to their left, in lines and values."""
+    """An image as lines of W*C values: their number and length, the padding above and to their left."""
     (h, width), (ph, pw), c = geometry.image_size, geometry.padding, geometry.image_channels
     return h, width * c, ph, pw * c
 
 
 @compiled(parallel=True)
-def _pad(x, padded, N, H, line, top, left):  # type: ignore[no-untyped-def]
+def _pad(x, padded, N, H, line, top, left):
     for n in prange(N):  # owns one image
         _pad_image(x, padded, n, H, line, top, left)
 
 
 @compiled()
-def _pad_image(x, padded, n, H, line, top, left):  # type: ignore[no-untyped-def]
+def _pad_image(x, padded, n, H, line, top, left):
     wide = line + 2 * left
     start = n * (H + 2 * top) * wide
-    for k in range(start, start + (H + 2 * top) * wide):
-        padded[k] = 0
+    padded[start : start + (H + 2 * top) * wide] = 0
     for h in range(H):
-        source, target = (n * H + h) * line, start + (top + h) * wide + left
-        for k in range(line):
-            padded[target + k] = x[source + k]
+        _copy(padded, start + (top + h) * wide + left, x, (n * H + h) * line, line)
 
 
 @compiled()
-def _crop_image(padded, at, x, n, H, line, top, left):  # type: ignore[no-untyped-def]
+def _crop_image(padded, at, x, n, H, line, top, left):
     """The inside of the padded image that begins at `at`, into image n of x."""
-    wide = line + 2 * left
     for h in range(H):
-        source, target = at + (top + h) * wide + left, (n * H + h) * line
-        for k in range(line):
-            x[target + k] = padded[source + k]
+        _copy(x, (n * H + h) * line, padded, at + (top + h) * (line + 2 * left) + left, line)
+
+
+@intrinsic
+def _copy(typing, target, i, source, j, n):
+    """target[i : i + n] = source[j : j + n], without the checks for negative offsets that slow a loop."""
+
+    def generate(context, builder, signature, args):
+        to, at, source, start, n = args
+        pointers = [
+            builder.gep(context.make_array(kind)(context, builder, array).data, [offset])
+            for kind, array, offset in ((signature.args[0], to, at), (signature.args[2], source, start))
+        ]
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        cgutils.raw_memcpy(builder, *pointers, n, size)
+        return context.get_dummy_value()
+
+    return types.void(target, i, source, j, n), generate
 
 
 def _channels_in_out(w: Array) -> Array:
     """(O, C, KH, KW) -> (KH*KW, C, O)"""
     o, c, kh, kw = w.shape
     out = np.empty((kh * kw, c, o), w.dtype)
-    _move_channels_last(np.ascontiguousarray(w).reshape(o, c, -1), out)
+    _move_channels_last(_plain(w).reshape(o, c, kh * kw), out)
     return out
 
 
 @compiled(parallel=True)
-def _move_channels_last(w, out):  # type: ignore[no-untyped-def]
-    O, C, T = w.shape  # noqa: E741
+def _move_channels_last(w, out):
+    O, C, T = w.shape
     for c in prange(C):  # owns one input channel
         for t in range(T):
             for o in range(O):
@@ -493,24 +551,30 @@ def _kernel_inside(w: Array) -> Array:
     """(O, C, KH, KW) -> (O, KH*KW, C)"""
     o, c, kh, kw = w.shape
     out = np.empty((o, kh * kw, c), w.dtype)
-    _move_taps_inside(np.ascontiguousarray(w).reshape(o, c, -1), out)
+    _move_taps_inside(_plain(w).reshape(o, c, kh * kw), out)
     return out
 
 
 @compiled(parallel=True)
-def _move_taps_inside(w, out):  # type: ignore[no-untyped-def]
-    O, C, T = w.shape  # noqa: E741
+def _move_taps_inside(w, out):
+    O, C, T = w.shape
     for o in prange(O):  # owns one output channel
         for t in range(T):
             for c in range(C):
                 out[o, t, c] = w[o, c, t]
 
 
+def _plain(x: Array) -> Array:
+    """x if it is C-contiguous, aligned and writable, else such a copy: other kinds would compile anew."""
+    return x if x.flags.carray else np.array(x, order="C")
+
+
 def _same_float(name: str, *arrays: Array) -> tuple[Array, ...]:
     kinds = {array.dtype for array in arrays}
     if len(kinds) > 1 or not kinds <= {np.dtype(np.float32), np.dtype(np.float64)}:
         raise RuntimeError(
-            f"{name}: expected arrays of one type, float32 or float64, got {', '.join(str(a.dtype) for a in arrays)}"
+            f"{name}: expected arrays of one type, float32 or float64, "
+            f"got {', '.join(str(a.dtype) for a in arrays)}"
         )
     return arrays
 
@@ -520,25 +584,29 @@ def _checked(geometry: ConvGeometry, **arrays: Array) -> tuple[Array, ...]:
     expected = {"x": geometry.image_shape, "w": geometry.weight_shape, "y": geometry.map_shape}
     for name, array in arrays.items():
         if array.shape != expected[name]:
-            raise RuntimeError(f"convolution: {name} has shape {array.shape}, but its geometry says {expected[name]}")
+            raise RuntimeError(
+                f"convolution: {name} has shape {array.shape}, but its geometry says {expected[name]}"
+            )
     return _same_float("convolution", *arrays.values())
 
 
-# --- Elementwise --------------------------------------------------------------------------------------------------------------
+# --- Elementwise --------------------------------------------------------------------------------------------
 
 
 def _order(x: Array) -> list[int]:
     """The axes of more than one element, from the outermost in memory to the innermost."""
-    return sorted((axis for axis in range(x.ndim) if x.shape[axis] > 1), key=lambda axis: -abs(x.strides[axis]))
+    return sorted(
+        (axis for axis in range(x.ndim) if x.shape[axis] > 1), key=lambda axis: -abs(x.strides[axis])
+    )
 
 
 def _vectors(*arrays: Array) -> list[Array]:
-    """The arrays as vectors in one memory order, that of the first: views where an array lies so in memory, else copies."""
-    if all(a.flags.c_contiguous for a in arrays):
+    """The arrays as vectors in the memory order of the first: views where an array lies so, else copies."""
+    if all(a.flags.carray for a in arrays):
         return [a.reshape(-1) for a in arrays]
     order = _order(arrays[0])
     order += [axis for axis in range(arrays[0].ndim) if axis not in order]
-    return [np.ascontiguousarray(a.transpose(order)).reshape(-1) for a in arrays]
+    return [_plain(a.transpose(order)).reshape(-1) for a in arrays]
 
 
 def _like(x: Array, vector: Array) -> Array:
@@ -568,7 +636,7 @@ def relu(x: Array) -> Array:
 
 
 @compiled(parallel=True)
-def _relu(x, y):  # type: ignore[no-untyped-def]
+def _relu(x, y):
     for i in prange(len(x)):  # owns element i, here and below
         y[i] = x.dtype.type(0) if x[i] <= 0 else x[i]
 
@@ -579,20 +647,20 @@ def relu_backward(gy: Array, y: Array) -> Array:
 
 
 @compiled(parallel=True)
-def _relu_backward(gy, y, gx):  # type: ignore[no-untyped-def]
+def _relu_backward(gy, y, gx):
     for i in prange(len(y)):
         gx[i] = gy.dtype.type(0) if y[i] <= 0 else gy[i]
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)). NumPy's exp, which is vectorised, then one compiled pass; Numba's own exp takes one value at a time."""
-    z = np.abs(x)
-    np.exp(np.negative(z, out=z), out=z)
+    """1 / (1 + exp(-x)), with NumPy's exp, which is vectorised as Numba's is not, then one compiled pass."""
+    z = np.empty_like(x)
+    np.exp(np.negative(np.abs(x, out=z), out=z), out=z)
     return _elementwise("sigmoid", _sigmoid, x, z)
 
 
 @compiled(parallel=True)
-def _sigmoid(x, z, y):  # type: ignore[no-untyped-def]
+def _sigmoid(x, z, y):
     one = x.dtype.type(1)
     for i in prange(len(x)):
         y[i] = (one if x[i] >= 0 else z[i]) / (one + z[i])
@@ -604,7 +672,7 @@ def sigmoid_backward(gy: Array, y: Array) -> Array:
 
 
 @compiled(parallel=True)
-def _sigmoid_backward(gy, y, gx):  # type: ignore[no-untyped-def]
+def _sigmoid_backward(gy, y, gx):
     one = y.dtype.type(1)
     for i in prange(len(y)):
         gx[i] = gy[i] * y[i] * (one - y[i])
@@ -616,16 +684,18 @@ def tanh_backward(gy: Array, y: Array) -> Array:
 
 
 @compiled(parallel=True)
-def _tanh_backward(gy, y, gx):  # type: ignore[no-untyped-def]
+def _tanh_backward(gy, y, gx):
     one = y.dtype.type(1)
     for i in prange(len(y)):
         gx[i] = gy[i] * (one - y[i] * y[i])
 
 
-# --- Optimisers ---------------------------------------------------------------------------------------------------------------
+# --- Optimisers ---------------------------------------------------------------------------------------------
 
 
-def _in_place(name: str, loop: Callable[..., None], written: tuple[Array, ...], g: Array, *scalars: Any) -> None:
+def _in_place(
+    name: str, loop: Callable[..., None], written: tuple[Array, ...], g: Array, *scalars: Any
+) -> None:
     """Run a compiled step on the arrays as vectors, and write back those that had to be copied."""
     _same_float(name, g, *written)
     if any(a.shape != g.shape for a in written):
@@ -655,13 +725,24 @@ def adam_step(
     step_size, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
     tiny = np.finfo(p.dtype).tiny
     _in_place(
-        "adam_step", _adam, (p, m, v), g, step_size, root, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, tiny
+        "adam_step",
+        _adam,
+        (p, m, v),
+        g,
+        step_size,
+        root,
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        eps,
+        weight_decay,
+        tiny,
     )
 
 
 @compiled(parallel=True)
-def _adam(p, m, v, g, step_size, root, rate1, beta2, rate2, eps, decay, tiny):  # type: ignore[no-untyped-def]
-    """Moments of a gradient that stays zero would become denormal numbers, which are slow: they are flushed to zero."""
+def _adam(p, m, v, g, step_size, root, rate1, beta2, rate2, eps, decay, tiny):
+    """Moments of a gradient that stays zero become denormal numbers, which are slow: flush them."""
     zero = p.dtype.type(0)
     for i in prange(len(p)):
         gi = g[i] + decay * p[i]
@@ -692,20 +773,20 @@ def sgd_step(
 
 
 @compiled(parallel=True)
-def _sgd(p, g, lr, decay):  # type: ignore[no-untyped-def]
+def _sgd(p, g, lr, decay):
     for i in prange(len(p)):
         p[i] -= lr * (g[i] + decay * p[i])
 
 
 @compiled(parallel=True)
-def _sgd_momentum(p, buf, g, lr, momentum, rate, decay):  # type: ignore[no-untyped-def]
+def _sgd_momentum(p, buf, g, lr, momentum, rate, decay):
     for i in prange(len(p)):
         buf[i] = momentum * buf[i] + rate * (g[i] + decay * p[i])
         p[i] -= lr * buf[i]
 
 
 @compiled(parallel=True)
-def _sgd_nesterov(p, buf, g, lr, momentum, rate, decay):  # type: ignore[no-untyped-def]
+def _sgd_nesterov(p, buf, g, lr, momentum, rate, decay):
     for i in prange(len(p)):
         gi = g[i] + decay * p[i]
         buf[i] = momentum * buf[i] + rate * gi

@@ -1,6 +1,7 @@
 """The sizes of a convolution, checked once, with every error message about them.
 
-Letters: N images in a batch; C channels of the image, O of the map; H x W the image, OH x OW the map, KH x KW the kernel.
+Letters: N images in a batch; C channels of the image, O of the map; H x W the image, OH x OW the map, KH x KW
+the kernel.
 """
 
 import operator
@@ -17,13 +18,14 @@ AXES = ("height", "width")
 class ConvGeometry:
     """Every size of one convolution, `conv2d` and `conv_transpose2d` alike.
 
-    Both are read as a relation of an image (N, C, H, W), a weight (O, C, KH, KW) and a feature map (N, O, OH, OW). `conv2d`
-    leads from the image to the map, `conv_transpose2d` from the map to the image.
+    Both are read as a relation of an image (N, C, H, W), a weight (O, C, KH, KW) and a feature map (N, O, OH,
+    OW). `conv2d` leads from the image to the map, `conv_transpose2d` from the map to the image.
 
     Notes
     -----
-    The map's height is (H + 2p - d*(KH - 1) - 1)//s + 1. The floor makes several image heights lead to one map height;
-    `output_padding` says by how much the image that a transposed convolution makes is higher than the smallest of them.
+    The map's height is (H + 2p - d*(KH - 1) - 1)//s + 1. The floor makes several image heights lead to one
+    map height; `output_padding` says by how much the image that a transposed convolution makes is higher than
+    the smallest of them.
 
     Source: Dumoulin and Visin 2016, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
     """
@@ -103,7 +105,8 @@ class ConvGeometry:
         output_padding: Pairlike = 0,
         dilation: Pairlike = 1,
     ) -> "ConvGeometry":
-        """The geometry of conv_transpose2d(x, w): x (N, O, OH, OW) is the map, w is (O, C, KH, KW), the output is the image.
+        """The geometry of conv_transpose2d(x, w): x (N, O, OH, OW) is the map, w is (O, C, KH, KW), the
+        output is the image.
 
         Its height is H = (OH - 1)*s - 2p + d*(KH - 1) + output_padding + 1.
 
@@ -112,7 +115,7 @@ class ConvGeometry:
         TypeError
             If stride, padding, output_padding or dilation is neither an int nor a pair of ints.
         RuntimeError
-            If the sizes do not fit together, or output_padding is not smaller than both or either of stride and dilation.
+            If the sizes do not fit together, or output_padding is not smaller than stride or dilation.
         """
         op = "conv_transpose2d"
         steps, pads, dilations = _step_sizes(op, stride, padding, dilation)
@@ -122,8 +125,8 @@ class ConvGeometry:
         if o != wo:
             _fail(
                 op,
-                f"weight {tuple(w_shape)} reads {wo} channels (its first size), but input {tuple(x_shape)} has {o}; "
-                f"a weight of shape {(o, c, *kernel)} or an input of shape {(n, wo, *size)} would fit",
+                f"weight {tuple(w_shape)} reads {wo} channels, its first size, "
+                f"but input {tuple(x_shape)} has {o}; a weight of shape {(o, c, *kernel)} or an input of shape {(n, wo, *size)} would fit",
             )
         _positive(op, "input", x_shape, size, c, kernel)
         image = tuple(
@@ -159,7 +162,11 @@ def _is_int(value: object) -> bool:
 
 
 def _step_sizes(op: str, stride: Pairlike, padding: Pairlike, dilation: Pairlike) -> tuple[Pair, Pair, Pair]:
-    return _ints(op, "stride", stride, 1), _ints(op, "padding", padding, 0), _ints(op, "dilation", dilation, 1)
+    return (
+        _ints(op, "stride", stride, 1),
+        _ints(op, "padding", padding, 0),
+        _ints(op, "dilation", dilation, 1),
+    )
 
 
 def _four(op: str, name: str, shape: Sequence[int], letters: str) -> tuple[int, ...]:
@@ -176,7 +183,10 @@ def _positive(
     if min(size) < 1:
         _fail(op, f"{name} of shape {tuple(shape)} has no pixels; only the batch may be empty")
     if min(kernel) < 1 or channels < 1:
-        _fail(op, f"the weight must have at least one output channel and one tap, got {channels} and {tuple(kernel)}")
+        _fail(
+            op,
+            f"weight must have at least one output channel and one tap, got {channels} and {tuple(kernel)}",
+        )
 
 
 def _map_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, d: int) -> int:
@@ -186,8 +196,9 @@ def _map_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, d:
         _fail(
             op,
             f"kernel {kernel} does not fit in {axis} {length} with padding {p}: "
-            f"({length} + 2*{p} - {d}*({kernel} - 1) - 1)//{s} + 1 = {result}; at dilation {d} the kernel reaches over {reach} "
-            f"pixels: a {axis} of {reach - 2 * p} or more, a padding of {p + (short + 1) // 2} or more, "
+            f"({length} + 2*{p} - {d}*({kernel} - 1) - 1)//{s} + 1 = {result}; "
+            f"at dilation {d} the kernel reaches over {reach} pixels: a {axis} of {reach - 2 * p} or more, "
+            f"a padding of {p + (short + 1) // 2} or more, "
             f"or a kernel of at most {(length + 2 * p - 1) // d + 1} would fit",
         )
     return result

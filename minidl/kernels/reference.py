@@ -2,13 +2,15 @@
 
 A convolution is a trilinear form in an image x, a weight w and a feature map y:
 
-    T(x, w, y) = sum over n, o, c, i, j, u, v of  y[n,o,i,j] * w[o,c,u,v] * x[n, c, i*s - p + u*d, j*s - p + v*d]
+    T(x, w, y) = sum over n, o, c, i, j, u, v of
+                 y[n,o,i,j] * w[o,c,u,v] * x[n, c, i*s - p + u*d, j*s - p + v*d]
 
-with x = 0 outside the image. Each of the three convolution kernels is its derivative in one argument, so each is the gradient
-of the others, and the backward pass of a backward pass needs no further kernel.
+with x = 0 outside the image. Each of the three convolution kernels is its derivative in one argument, so each
+is the gradient of the others, and the backward pass of a backward pass needs no further kernel.
 
-Letters: N images in a batch; C channels of the image, O of the map; H x W pixels of the image, OH x OW of the map, KH x KW
-taps of the kernel; (u, v) one tap; s stride, p padding, d dilation. A name `gx` is the gradient of the loss in x.
+Letters: N images in a batch; C channels of the image, O of the map; H x W pixels of the image, OH x OW of the
+map, KH x KW taps of the kernel; (u, v) one tap; s stride, p padding, d dilation. A name `gx` is the gradient
+of the loss in x.
 
 Nothing here calls the fast kernels, so the tests may compare the two.
 """
@@ -50,7 +52,7 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
 
 
 def conv2d_input(y: Array, w: Array, geometry: ConvGeometry) -> Array:
-    """Transposed convolution, dT/dx: each pixel of the map adds a multiple of the weight to its window of the image.
+    """Transposed convolution, dT/dx: each pixel of the map adds its multiple of the weight to a window.
 
     x[n, c, i*s - p + u*d, j*s - p + v*d] += y[n,o,i,j] * w[o,c,u,v],  what falls into the padding is dropped
 
@@ -105,7 +107,7 @@ def _padded(x: Array, geometry: ConvGeometry) -> Array:
 
 
 def _taps(geometry: ConvGeometry) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
-    """For each tap (u, v), the slices that pick from a padded image the pixels that the tap meets: (N, C, OH, OW)."""
+    """For each tap (u, v), the slices of a padded image that hold what the tap meets: (N, C, OH, OW)."""
     (kh, kw), (oh, ow) = geometry.kernel, geometry.map_size
     (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
     for u, v in np.ndindex(kh, kw):
@@ -125,7 +127,7 @@ def relu(x: Array) -> Array:
 
 
 def relu_backward(gy: Array, y: Array) -> Array:
-    """Gradient of `relu` from its output y: gy where y > 0, and 0 where y <= 0, the kink included, as PyTorch has it."""
+    """Gradient of `relu` from its output y: 0 where y <= 0, the kink included, else gy."""
     return np.where(y <= 0, gy.dtype.type(0), gy)
 
 
@@ -167,16 +169,17 @@ def adam_step(
     Parameters
     ----------
     p, g, m, v : arrays of one shape
-        Parameter, gradient, and the running means of the gradient and of its square, both 0 before the first step.
+        Parameter, gradient, and the running means of the gradient and of its square, both 0 before the first
+        step.
     lr, beta1, beta2, eps, weight_decay : float
     step : int
         Counts from 1.
 
     Notes
     -----
-    Moments smaller than the smallest normal number are set to zero. A parameter whose gradient is exactly zero (behind a dead
-    ReLU, say) halves its moments every seventh step or so; after some 800 steps they are denormal numbers, for which a
-    processor takes many times longer, and they say nothing that zero does not.
+    Moments smaller than the smallest normal number are set to zero. A parameter whose gradient is exactly
+    zero (behind a dead ReLU, say) halves its moments every seventh step or so; after some 800 steps they are
+    denormal numbers, for which a processor takes many times longer, and they say nothing that zero does not.
 
     Source: Kingma and Ba 2015, Adam: a method for stochastic optimization, arXiv:1412.6980.
     """
@@ -210,8 +213,8 @@ def sgd_step(
     ----------
     p, g : arrays of one shape
     buf : array of that shape, or None
-        The running sum of gradients; None when the momentum is 0, then p = p - lr * g. PyTorch starts it from the first
-        gradient, without dampening: give zeros and `dampening=0` on the first step.
+        The running sum of gradients; None when the momentum is 0, then p = p - lr * g. PyTorch starts it from
+        the first gradient, without dampening: give zeros and `dampening=0` on the first step.
     lr, momentum, dampening, weight_decay : float
     nesterov : bool
 

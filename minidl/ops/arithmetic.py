@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import record
-from minidl.ops.dtype import Number, floating, operands, result_type, to
+from minidl.ops.dtype import Number, floating, operand, operands, result_type, to
 from minidl.tensor import Tensor
 
 # As in PyTorch, 1/0 is inf and log(-1) is nan without a warning.
@@ -153,7 +153,7 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
 
 
 @quiet
-def matmul(input: Tensor, other: Tensor) -> Tensor:
+def matmul(input: Any, other: Any) -> Tensor:
     """y = a b, the matrix product of the last two dimensions;  ga = gy b^T, gb = a^T gy.
 
     Dimensions before the last two broadcast; a vector is a row on the left and a column on the right, and that
@@ -164,9 +164,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     RuntimeError
         If the inner sizes or the dtypes differ, or an operand has no dimension.
     """
-    for x in (input, other):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"matmul: expected tensors, not {type(x).__name__}")
+    input, other = operand("matmul", input), operand("matmul", other)
     _check_matmul(input, other)
     a = input.unsqueeze(0) if input.ndim == 1 else input  # (..., M, K)
     b = other.unsqueeze(1) if other.ndim == 1 else other  # (..., K, N)
@@ -182,7 +180,9 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     return y.squeeze(-1) if other.ndim == 1 else y
 
 
-def _check_matmul(a: Tensor, b: Tensor) -> None:
+def _check_matmul(a: Any, b: Any) -> None:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        raise TypeError(f"matmul: expected two tensors, not {type(a).__name__} and {type(b).__name__}")
     if a.ndim == 0 or b.ndim == 0:
         raise RuntimeError(f"matmul: both operands need at least 1 dimension, got shapes {a.shape} and {b.shape}")
     inner_a, inner_b = a.shape[-1], b.shape[-2] if b.ndim > 1 else b.shape[0]

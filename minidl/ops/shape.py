@@ -129,9 +129,12 @@ def expand(input: Tensor, *size: Any) -> Tensor:
         return input
     new, old = len(shape) - input.ndim, input.shape
     kept = tuple(old[d - new] if s == -1 and d >= new else s for d, s in enumerate(shape))
-    if new < 0 or any(s not in (old[d], k) or k < 0 for d, (s, k) in enumerate(zip(old, kept[new:], strict=True)) if s != 1):
-        raise RuntimeError(f"expand: shape {old} cannot become {shape}: only sizes of 1, and new dimensions, repeat")
-    y = np.broadcast_to(input.array, kept)
+    try:
+        y = np.broadcast_to(input.array, kept)
+    except ValueError:
+        raise RuntimeError(
+            f"expand: shape {old} cannot become {shape}: only sizes of 1, and new dimensions in front, repeat"
+        ) from None
     return record("expand", y, (input, lambda gy: _sum_to(gy, old)), view_of=input)
 
 
@@ -154,13 +157,21 @@ def clone(input: Tensor) -> Tensor:
     return record("clone", input.array.copy(order="K"), (input, lambda gy: gy))
 
 
-def plain_index(index: Any) -> Any:
-    """The index with arrays for tensors, as NumPy wants it."""
-    if isinstance(index, tuple):
-        return tuple(plain_index(part) for part in index)
-    if isinstance(index, Tensor):
-        return index.array
-    return np.asarray(index) if isinstance(index, list) and index else index
+def plain_index(index: Any) -> tuple[Any, ...]:
+    """The index as NumPy wants it: a tuple, with arrays for tensors and lists.
+
+    It ends in `...`, with which also a single element is a view of the array, not a number.
+    """
+    parts = tuple(_plain_part(part) for part in (index if isinstance(index, tuple) else (index,)))
+    return parts if any(part is Ellipsis for part in parts) else (*parts, Ellipsis)
+
+
+def _plain_part(part: Any) -> Any:
+    if isinstance(part, Tensor):
+        return part.array
+    if isinstance(part, list):
+        return np.asarray(part, None if part else np.int64)
+    return part
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
@@ -174,17 +185,14 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     )
 
 
-def _put_into_zeros(values: Tensor, index: Any, shape: Shape) -> Tensor:
+def _put_into_zeros(values: Tensor, index: tuple[Any, ...], shape: Shape) -> Tensor:
     """The adjoint of x[index]."""
     y = np.zeros(shape, values.dtype)
-    np.add.at(y, index, values.array) if _may_repeat(index) else y.__setitem__(index, values.array)
+    if any(isinstance(part, np.ndarray) and part.dtype != bool for part in index):
+        np.add.at(y, index, values.array)  # integer arrays can name a place twice
+    else:
+        y[index] = values.array
     return record("put", y, (values, lambda gy: gy[index]))
-
-
-def _may_repeat(index: Any) -> bool:
-    """Whether an index can name a place twice: only integer arrays can."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(part, np.ndarray) and part.dtype != bool for part in parts)
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
