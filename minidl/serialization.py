@@ -83,7 +83,7 @@ def load(f: str | os.PathLike[str]) -> Any:
         If the file is damaged, or was not written by ``save``.
     """
     try:
-        with np.load(f, allow_pickle=False) as archive:
+        with open(f, "rb") as file, np.load(file, allow_pickle=False) as archive:
             structure = json.loads(archive[STRUCTURE].tobytes())
             if structure["format"] != FORMAT:
                 raise ValueError(f"format {structure['format']} is not known to this version")

@@ -44,7 +44,11 @@ VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32
 TILE_ROWS = 6  # times two vectors of columns: with more, the addresses of the rows no longer fit in registers
 BLOCK_K = 256  # so many rows of two vectors of B stay in the first-level cache while all rows of A pass by
 CHUNK_ROWS = 20 * TILE_ROWS  # rows of A for one task of a parallel loop
-PANEL = 64  # columns of B that a task of matmul packs
+MATMUL_ROWS = 256  # rows of A for one task of matmul: with few, packing B would not pay
+LARGEST_KEPT = 2**23  # elements of a buffer that is kept from call to call
+PANEL = 64  # columns of B for one task of matmul
+
+_intrinsic: Any = intrinsic  # a function whose LLVM code is written by hand
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -76,6 +80,22 @@ def _pool() -> AbstractContextManager[Any]:
     return nullcontext() if safe else _one_at_a_time
 
 
+@_intrinsic
+def _copy(typing, target, i, source, j, n):
+    """target[i : i + n] = source[j : j + n], without the checks for negative offsets that slow a loop."""
+
+    def generate(context, builder, signature, args):
+        to, to_start, of, of_start, count = args
+        to_kind, _, of_kind, _, _ = signature.args
+        to = builder.gep(context.make_array(to_kind)(context, builder, to).data, [to_start])
+        of = builder.gep(context.make_array(of_kind)(context, builder, of).data, [of_start])
+        size = context.get_abi_sizeof(context.get_data_type(to_kind.dtype))
+        cgutils.raw_memcpy(builder, to, of, count, size)
+        return context.get_dummy_value()
+
+    return types.void(target, i, source, j, n), generate
+
+
 # --- The matrix product -------------------------------------------------------------------------------------
 
 
@@ -83,7 +103,7 @@ def _tile_of(vectors: int) -> Any:
     """The innermost loop: TILE_ROWS rows of C times `vectors` vectors of columns, held in registers during
     the sum over k.
 
-    Why it is fast: each step of the loop loads a few vectors of B once and uses each for all rows, each value
+    Why it is fast: each step of the loop loads two vectors of B once and uses them for all rows, each value
     of A once and uses it for all columns, and writes nothing to memory. The 6 x 2 sums are independent, so
     the processor starts two multiply-adds in each cycle without waiting for the last ones. Written in LLVM's
     language, since loops in Python leave it to the compiler's guess whether the sums stay in registers.
@@ -91,7 +111,7 @@ def _tile_of(vectors: int) -> Any:
     nothing needs to be padded to whole vectors.
     """
 
-    @intrinsic
+    @_intrinsic
     def tile(typing, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add):
         """C[i0 + r, j0:] (+)= sum over k0 <= k < k1 of A[i0 + r, k] * B[k, j0:]; m rows, n columns left."""
 
@@ -213,15 +233,15 @@ def _flat_matrix(a: Array) -> tuple[Array, int, int]:
 def _matmul(a, arow, acol, b, brow, bcol, c, M, N, K):
     """Why it is fast: a task copies its block of B, whatever its strides, into cache and uses it for
     all its rows."""
-    panels, chunks = (N + PANEL - 1) // PANEL, (M + CHUNK_ROWS - 1) // CHUNK_ROWS
+    panels, chunks = (N + PANEL - 1) // PANEL, (M + MATMUL_ROWS - 1) // MATMUL_ROWS
     for task in prange(panels * chunks):  # owns one block of C
-        _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, task // panels, task % panels)
+        i, j = task // panels * MATMUL_ROWS, task % panels * PANEL
+        _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, i, j)
 
 
 @compiled()
-def _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, chunk, panel):
-    i, j = chunk * CHUNK_ROWS, panel * PANEL
-    i1, n = min(i + CHUNK_ROWS, M), min(PANEL, N - j)
+def _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, i, j):
+    i1, n = min(i + MATMUL_ROWS, M), min(PANEL, N - j)
     packed = np.empty(BLOCK_K * n, b.dtype)
     rows, crows, brows = np.arange(i, i1) * arow, np.arange(i, i1) * N + j, np.arange(BLOCK_K) * n
     for k0 in range(0, K, BLOCK_K):
@@ -233,11 +253,16 @@ def _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, chunk, panel):
 
 @compiled()
 def _pack(b, k0, k1, brow, j, n, bcol, packed):
-    """Copy a block of B; of a transposed one 16 rows at a time, since they share a cache line."""
-    for k in range(k0, k1, 16 if brow == 1 else 1):
+    """Copy a block of B; of a transposed one 16 rows at a time, since these share the cache lines of B."""
+    if bcol == 1:
+        for k in range(k0, k1):
+            _copy(packed, (k - k0) * n, b, k * brow + j, n)
+        return
+    for k in range(k0, k1, 16):
         for q in range(n):
-            for kk in range(k, min(k + 16, k1) if brow == 1 else k + 1):
-                packed[(kk - k0) * n + q] = b[kk * brow + (j + q) * bcol]
+            for kk in range(k, min(k + 16, k1)):
+                # Unsigned, since a signed offset is checked for being negative at each access.
+                packed[np.uint64((kk - k0) * n + q)] = b[np.uint64(kk * brow + (j + q) * bcol)]
 
 
 # --- The convolutions ---------------------------------------------------------------------------------------
@@ -251,17 +276,9 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
     y = (np.empty if taps.size else np.zeros)((n, oh, ow, o), x.dtype)
     if y.size and taps.size:
         with _pool():
-            wt = _channels_in_out(w)  # (KH*KW, C, O)
-            _conv2d(
-                _padded(x, geometry),
-                pixels,
-                taps,
-                wt.reshape(-1),
-                y.reshape(-1),
-                n,
-                o,
-                _image_length(geometry),
-            )
+            wt = _channels_in_out(w).reshape(-1)  # (KH*KW, C, O)
+            sizes = (n, o, _image_length(geometry))
+            _conv2d(_padded(x, geometry), pixels, taps, wt, y.reshape(-1), *sizes)
     return y.transpose(0, 3, 1, 2)
 
 
@@ -316,28 +333,10 @@ def _scatter(y, w, x, pixels, taps, run, O, image, H, line, top, left, n0, n1):
     padded = np.zeros((n1 - n0) * image, x.dtype)
     rows, windows = _scattered_rows(pixels, O, image, n0, n1)
     cols = np.arange(O)
-    T = len(taps)
-    if (
-        run * x.itemsize < VECTOR_BYTES and T * x.itemsize <= 2 * VECTOR_BYTES
-    ):  # all taps fit where one run would
-        columns, crows = np.empty(len(rows) * T, x.dtype), np.arange(len(rows)) * T
-        _multiply(y, rows, cols, w, cols * T, T, columns, crows, False)
-        _add_columns(columns, padded, windows, taps)
-    else:
-        for t in range(0, T, run):
-            _multiply(y, rows, cols, w, cols * T + t, run, padded, windows + taps[t], True)
+    for t in range(0, len(taps), run):
+        _multiply(y, rows, cols, w, cols * len(taps) + t, run, padded, windows + taps[t], True)
     for n in range(n0, n1):
         _crop_image(padded, (n - n0) * image, x, n, H, line, top, left)
-
-
-@compiled()
-def _add_columns(columns, padded, windows, taps):
-    """Unsigned offsets, since a signed one is checked for being negative at each access."""
-    k = np.uint64(0)
-    for i in range(len(windows)):
-        for t in range(len(taps)):
-            padded[np.uint64(windows[i] + taps[t])] += columns[k]
-            k += np.uint64(1)
 
 
 @compiled()
@@ -454,7 +453,7 @@ def _scattered(geometry: ConvGeometry) -> Array:
 
 
 def _run(geometry: ConvGeometry) -> int:
-    """How many taps are neighbours in memory: a row of the kernel, or the channels of one pixel if it is dilated."""
+    """How many taps are neighbours in memory: a row of the kernel, or, dilated, the channels of a pixel."""
     (_, kw), c = geometry.kernel, geometry.image_channels
     return kw * c if geometry.dilation[1] == 1 else c
 
@@ -474,15 +473,22 @@ def _padded(x: Array, geometry: ConvGeometry) -> Array:
     return padded
 
 
-_kept = threading.local()
+class _Kept(threading.local):
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[str, np.dtype], Array] = {}
+
+
+_kept = _Kept()
 
 
 def _scratch(name: str, size: int, dtype: np.dtype) -> Array:
     """A vector for use within one call, kept for the next: new memory costs a page fault for every 4 KB."""
-    buffers = _kept.__dict__
-    if (name, dtype) not in buffers or buffers[name, dtype].size < size:
-        buffers[name, dtype] = np.empty(size, dtype)
-    return buffers[name, dtype][:size]
+    if size > LARGEST_KEPT:
+        return np.empty(size, dtype)
+    key = name, dtype
+    if key not in _kept.buffers or _kept.buffers[key].size < size:
+        _kept.buffers[key] = np.empty(size, dtype)
+    return _kept.buffers[key][:size]
 
 
 def _lines(geometry: ConvGeometry) -> tuple[int, int, int, int]:
@@ -511,23 +517,6 @@ def _crop_image(padded, at, x, n, H, line, top, left):
     """The inside of the padded image that begins at `at`, into image n of x."""
     for h in range(H):
         _copy(x, (n * H + h) * line, padded, at + (top + h) * (line + 2 * left) + left, line)
-
-
-@intrinsic
-def _copy(typing, target, i, source, j, n):
-    """target[i : i + n] = source[j : j + n], without the checks for negative offsets that slow a loop."""
-
-    def generate(context, builder, signature, args):
-        to, at, source, start, n = args
-        pointers = [
-            builder.gep(context.make_array(kind)(context, builder, array).data, [offset])
-            for kind, array, offset in ((signature.args[0], to, at), (signature.args[2], source, start))
-        ]
-        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
-        cgutils.raw_memcpy(builder, *pointers, n, size)
-        return context.get_dummy_value()
-
-    return types.void(target, i, source, j, n), generate
 
 
 def _channels_in_out(w: Array) -> Array:
@@ -705,7 +694,7 @@ def _in_place(
     with _pool():
         loop(*vectors, *(kind(s) for s in scalars))
     for array, vector in zip(written, vectors, strict=False):
-        if not np.shares_memory(array, vector):
+        if not np.may_share_memory(array, vector):
             array[...] = _like(written[0], vector)
 
 

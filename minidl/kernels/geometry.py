@@ -126,7 +126,8 @@ class ConvGeometry:
             _fail(
                 op,
                 f"weight {tuple(w_shape)} reads {wo} channels, its first size, "
-                f"but input {tuple(x_shape)} has {o}; a weight of shape {(o, c, *kernel)} or an input of shape {(n, wo, *size)} would fit",
+                f"but input {tuple(x_shape)} has {o}; a weight of shape {(o, c, *kernel)} "
+                f"or an input of shape {(n, wo, *size)} would fit",
             )
         _positive(op, "input", x_shape, size, c, kernel)
         image = tuple(

@@ -1,0 +1,223 @@
+"""Modules: registration, state, modes, printing, and what they refuse."""
+
+import copy
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Dropout(0.5))
+        self.head = nn.Linear(8, 3, bias=False)
+        self.scale = nn.Parameter(minidl.ones(1))
+
+    def forward(self, x):
+        return self.head(self.body(x)) * self.scale
+
+
+def test_parameters_are_found_in_the_order_of_assignment_by_dotted_names():
+    assert [name for name, _ in Net().named_parameters()] == ["scale", "body.0.weight", "body.0.bias", "head.weight"]
+    assert list(Net().state_dict()) == [name for name, _ in Net().named_parameters()]
+    assert [name for name, _ in Net().named_children()] == ["body", "head"]
+    assert sum(p.numel() for p in Net().parameters()) == 1 + 18 + 2 + 24
+
+
+def test_a_shared_module_is_counted_once_and_saved_under_each_name():
+    layer = nn.Linear(2, 2)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    assert len(list(model.parameters())) == 2
+    assert list(model.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+def test_printed_as_a_tree():
+    assert repr(Net()) == (
+        "Net(\n"
+        "  (body): Sequential(\n"
+        "    (0): Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1))\n"
+        "    (1): ReLU(inplace=True)\n"
+        "    (2): Flatten(start_dim=1, end_dim=-1)\n"
+        "    (3): Dropout(p=0.5, inplace=False)\n"
+        "  )\n"
+        "  (head): Linear(in_features=8, out_features=3, bias=False)\n"
+        ")"
+    )
+
+
+def test_state_travels_between_models():
+    a, b = Net(), Net().double()
+    assert repr(b.load_state_dict(a.state_dict())) == "<All keys matched successfully>"
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        assert np.array_equal(p.detach().numpy(), q.detach().numpy())
+        assert q.dtype == np.float64
+    b.load_state_dict({name: value.numpy() for name, value in a.state_dict().items()})
+
+
+def test_state_is_refused_whole():
+    model = Net()
+    before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    state = OrderedDict(Net().state_dict())
+    state["head.weight"] = minidl.zeros(3, 9)
+    state["extra"] = state.pop("scale")
+    message = "missing key 'scale'; unexpected key 'extra'; 'head.weight' has shape (3, 9) in the state, (3, 8) in the model"
+    with pytest.raises(RuntimeError) as error:
+        model.load_state_dict(state)
+    assert message in str(error.value)
+    assert all(np.array_equal(before[name], value.numpy()) for name, value in model.state_dict().items())
+    del state["head.weight"]
+    keys = model.load_state_dict(state, strict=False)
+    assert keys == (["scale", "head.weight"], ["extra"])
+
+
+def test_loading_keeps_the_parameters_that_the_optimiser_holds():
+    model = Net()
+    parameters = list(model.parameters())
+    model.load_state_dict(Net().state_dict())
+    assert all(p is q for p, q in zip(parameters, model.parameters(), strict=True))
+
+
+def test_modes():
+    model = Net()
+    x = minidl.randn(4, 1, 4, 4)
+    assert not np.array_equal(model(x).detach().numpy(), model(x).detach().numpy())  # dropout
+    assert model.eval() is model
+    assert np.array_equal(model(x).detach().numpy(), model(x).detach().numpy())
+    assert not any(module.training for module in model.modules())
+    model.body.train()
+    assert [module.training for module in model.children()] == [True, False]
+
+
+def test_dropout_in_training_mode_stays_on_under_no_grad():
+    layer = nn.Dropout(0.5)
+    with minidl.no_grad():
+        assert (layer(minidl.ones(100)) == 0).sum().item() > 0
+
+
+def test_conversion_keeps_the_parameters_and_converts_gradients():
+    model = nn.Linear(2, 2)
+    weight = model.weight
+    model(minidl.ones(1, 2)).sum().backward()
+    assert model.to(minidl.float64) is model
+    assert model.weight is weight
+    assert weight.dtype == weight.grad.dtype == np.float64
+    assert weight.requires_grad
+    with pytest.raises(TypeError, match="floating dtypes, not int64"):
+        model.to(minidl.int64)
+
+
+def test_gradients_are_forgotten_or_zeroed():
+    model = nn.Linear(2, 2)
+    model(minidl.ones(1, 2)).sum().backward()
+    model.zero_grad(set_to_none=False)
+    assert model.weight.grad.tolist() == [[0, 0], [0, 0]]
+    model.zero_grad()
+    assert model.weight.grad is None
+
+
+def test_apply_and_freezing():
+    seen = []
+    model = Net().apply(lambda module: seen.append(type(module).__name__))
+    assert seen == ["Conv2d", "ReLU", "Flatten", "Dropout", "Sequential", "Linear", "Net"]
+    assert not any(p.requires_grad for p in model.requires_grad_(False).parameters())
+
+
+def test_a_copy_is_independent():
+    model = Net()
+    twin = copy.deepcopy(model)
+    with minidl.no_grad():
+        twin.scale += 1
+    assert model.scale.item() == 1
+    assert twin.scale.item() == 2
+    assert isinstance(twin.scale, nn.Parameter)
+
+
+def test_attributes_can_be_replaced_and_deleted():
+    model = Net()
+    model.head = None
+    assert "head.weight" not in model.state_dict()
+    model.head = nn.Linear(8, 1)
+    assert model.head.out_features == 1
+    del model.scale
+    with pytest.raises(AttributeError, match="'Net' object has no attribute 'scale'"):
+        model.scale  # noqa: B018
+    with pytest.raises(TypeError, match="cannot assign float as 'head'"):
+        model.head = 1.0
+
+    class Forgetful(nn.Module):
+        def __init__(self):
+            self.layer = nn.Linear(1, 1)
+
+    with pytest.raises(AttributeError, match=r"call super\(\).__init__\(\) in Forgetful"):
+        Forgetful()
+
+
+def test_sequential_is_a_sequence():
+    model = nn.Sequential(OrderedDict(a=nn.ReLU(), b=nn.Tanh(), c=nn.Sigmoid()))
+    assert len(model) == 3
+    assert isinstance(model[1], nn.Tanh)
+    assert isinstance(model[-1], nn.Sigmoid)
+    assert [name for name, _ in model[:2].named_children()] == ["a", "b"]
+    assert len(model.append(nn.ReLU())) == 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "fan_in"),
+    [
+        (lambda: nn.Linear(100, 200), 100),
+        (lambda: nn.Conv2d(10, 200, 3), 90),
+        (lambda: nn.ConvTranspose2d(10, 200, 3), 1800),  # out * KH * KW
+    ],
+)
+def test_default_initialisation_is_uniform_in_one_over_the_root_of_the_fan_in(layer, fan_in):
+    layer = layer()
+    for parameter in layer.parameters():
+        values, bound = parameter.detach().numpy(), 1 / np.sqrt(fan_in)
+        assert np.abs(values).max() <= bound
+        assert np.abs(values).max() > 0.97 * bound
+        assert np.std(values) == pytest.approx(bound / np.sqrt(3), rel=0.15)
+
+
+def test_a_seed_gives_the_same_model():
+    states = []
+    for _ in range(2):
+        minidl.manual_seed(3)
+        states.append(Net().state_dict())
+    assert all(np.array_equal(states[0][k].numpy(), states[1][k].numpy()) for k in states[0])
+
+
+def test_transposed_convolution_to_a_given_size():
+    layer = nn.ConvTranspose2d(1, 1, 3, stride=2, padding=1)
+    for size in (7, 8):
+        assert layer(minidl.ones(1, 1, 4, 4), output_size=(size, size)).shape == (1, 1, size, size)
+    with pytest.raises(ValueError, match=r"output_size \(9, 7\) .* between \(7, 7\) and \(8, 8\)"):
+        layer(minidl.ones(1, 1, 4, 4), output_size=(9, 7))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: nn.Conv2d(2, 2, 3, groups=2), NotImplementedError, "groups=2 is not supported"),
+        (lambda: nn.Conv2d(2, 2, 3, padding_mode="reflect"), NotImplementedError, "padding_mode='reflect'"),
+        (lambda: nn.ConvTranspose2d(2, 2, 3, groups=2), NotImplementedError, "ConvTranspose2d: groups=2"),
+        (lambda: nn.Dropout(1.5), ValueError, "probability, between 0 and 1, not 1.5"),
+        (lambda: nn.Linear(3, 2)(minidl.ones(1, 4)), RuntimeError, r"linear: input of shape \(1, 4\) has 4 features"),
+        (lambda: nn.Conv2d(1, 2, 3)(minidl.ones(1, 1, 5, 5).double()), RuntimeError, "input float64, weight float32"),
+        (lambda: nn.MSELoss()(minidl.ones(3, 1), minidl.ones(3)), ValueError, r"\(3, 1\) and target of shape \(3,\)"),
+        (lambda: nn.MSELoss("average")(minidl.ones(3), minidl.ones(3)), ValueError, "'mean', 'sum' or 'none'"),
+        (lambda: nn.Module()(1), NotImplementedError, "defines no forward"),
+        (lambda: nn.functional.conv2d(minidl.ones(1, 1, 3, 3), np.ones((1, 1, 3, 3))), TypeError, "weight must be a Tensor"),
+        (
+            lambda: nn.functional.conv2d(minidl.ones(1, 1, 3, 3), minidl.ones(2, 1, 3, 3), minidl.ones(3)),
+            RuntimeError,
+            r"2 output channels, and the bias has shape \(3,\) instead of \(2,\)",
+        ),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

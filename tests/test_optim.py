@@ -1,0 +1,189 @@
+"""Optimisers: formulas on one number, groups, state, and the faults known from other libraries."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import nn, optim
+
+
+def parameter(value=1.0):
+    return minidl.tensor([value], dtype=minidl.float64, requires_grad=True)
+
+
+def descend(make, steps, value=1.0):
+    """The path of p under the gradient of p^2 / 2, which is p."""
+    p = parameter(value)
+    optimizer, path = make([p]), []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (p * p / 2).sum().backward()
+        optimizer.step()
+        path.append(p.item())
+    return path
+
+
+def test_sgd_by_hand():
+    assert descend(lambda p: optim.SGD(p, lr=0.5), 2) == [0.5, 0.25]
+    # b = 1, p = 0.5; b = 0.5 * 1 + 0.5 = 1, p = 0
+    assert descend(lambda p: optim.SGD(p, lr=0.5, momentum=0.5), 2) == [0.5, 0.0]
+    # b = 1, p = 0.5; b = 0.5 + 0.5 * 0.5 = 0.75, p = 0.125: no dampening at the first step
+    assert descend(lambda p: optim.SGD(p, lr=0.5, momentum=0.5, dampening=0.5), 2) == [0.5, 0.125]
+    # b = 1, step 1 + 0.5 * 1 = 1.5
+    assert descend(lambda p: optim.SGD(p, lr=0.5, momentum=0.5, nesterov=True), 1) == [0.25]
+    assert descend(lambda p: optim.SGD(p, lr=0.5, weight_decay=0.5), 1) == [0.25]
+
+
+def test_sgd_does_not_turn_nesterov_on_by_itself():
+    assert not optim.SGD([parameter()]).param_groups[0]["nesterov"]
+
+
+def test_adam_by_hand():
+    g1, g2 = 1.0, 1 - 0.1 / (1 + 1e-8)
+    m = 0.9 * 0.1 * g1 + 0.1 * g2
+    v = 0.999 * 0.001 * g1**2 + 0.001 * g2**2
+    step = 0.1 * (m / (1 - 0.9**2)) / (math.sqrt(v / (1 - 0.999**2)) + 1e-8)
+    assert descend(lambda p: optim.Adam(p, lr=0.1), 2) == pytest.approx([g2, g2 - step], rel=1e-12)
+
+
+def test_adam_weight_decay_is_in_the_gradient():
+    p = parameter(2.0)
+    optimizer = optim.Adam([p], lr=0.1, weight_decay=0.5)
+    p.grad = minidl.zeros(1, dtype=minidl.float64)
+    optimizer.step()
+    assert p.item() == pytest.approx(1.9)  # g = 0.5 * 2, and a first step of Adam is lr
+    assert optimizer.state[p]["exp_avg"].item() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+def test_parameters_may_come_from_a_generator(make):
+    a, b = nn.Linear(2, 2), nn.Linear(2, 2)
+    optimizer = make(itertools.chain(a.parameters(), b.parameters()), lr=0.1)
+    before = [p.detach().numpy().copy() for p in optimizer.param_groups[0]["params"]]
+    for _ in range(2):
+        optimizer.zero_grad()
+        (b(a(minidl.ones(1, 2))) ** 2).sum().backward()
+        optimizer.step()
+    after = [p.detach().numpy() for p in (*a.parameters(), *b.parameters())]
+    assert len(before) == 4
+    assert all((x != y).any() for x, y in zip(before, after, strict=True))
+
+
+def test_groups_with_their_own_settings():
+    p, q = parameter(), parameter()
+    optimizer = optim.SGD([{"params": [p]}, {"params": q, "lr": 0.5}], lr=0.1)
+    p.grad, q.grad = minidl.ones(1).double(), minidl.ones(1).double()
+    optimizer.step()
+    assert (p.item(), q.item()) == (0.9, 0.5)
+    optimizer.param_groups[0]["lr"] = 0.4
+    optimizer.step()
+    assert p.item() == pytest.approx(0.5)
+    assert "Parameter Group 1\n    dampening: 0\n    lr: 0.5" in repr(optimizer)
+
+
+def test_parameters_without_a_gradient_are_left_alone():
+    p, q = parameter(), parameter()
+    optimizer = optim.Adam([p, q], weight_decay=1.0)
+    p.grad = minidl.ones(1).double()
+    optimizer.step()
+    assert q.item() == 1
+    assert list(optimizer.state) == [p]
+
+
+def test_step_with_a_closure():
+    p = parameter()
+    optimizer = optim.SGD([p], lr=0.5)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (p * p).sum()
+        loss.backward()
+        return loss
+
+    with minidl.no_grad():
+        assert optimizer.step(closure).item() == 1
+    assert p.item() == 0
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.3), lambda p: optim.Adam(p, weight_decay=0.1)]
+)
+def test_a_saved_state_goes_on_as_if_nothing_had_happened(make, tmp_path):
+    p = parameter()
+    optimizer = make([p])
+    for i in range(6):
+        if i == 3:
+            minidl.save({"p": p, "optimizer": optimizer.state_dict()}, tmp_path / "state")
+            state = minidl.load(tmp_path / "state")
+            q = state["p"].requires_grad_()
+            other = make([q])
+            other.load_state_dict(state["optimizer"])
+        for x, o in ((p, optimizer), (q, other)) if i >= 3 else ((p, optimizer),):
+            o.zero_grad()
+            (x**4).sum().backward()
+            o.step()
+    assert p.item() == q.item()
+
+
+def test_a_loaded_state_is_a_copy():
+    p = parameter()
+    p.grad = minidl.ones(1).double()
+    first, second = optim.Adam([p]), optim.Adam([p])
+    first.step()
+    second.load_state_dict(first.state_dict())
+    before = first.state[p]["exp_avg"].item()
+    second.step()
+    assert first.state[p]["exp_avg"].item() == before
+    assert (first.state[p]["step"], second.state[p]["step"]) == (1, 2)
+
+
+def test_a_state_that_does_not_fit_changes_nothing():
+    p, q = parameter(), minidl.ones(3, requires_grad=True)
+    p.grad, q.grad = minidl.ones(1).double(), minidl.ones(3)
+    of_q = optim.Adam([q], lr=7)
+    of_q.step()
+    of_p = optim.Adam([p], lr=1)
+    with pytest.raises(ValueError, match=r"of shape \(3,\) in the state is for a parameter of shape \(1,\)"):
+        of_p.load_state_dict(of_q.state_dict())
+    with pytest.raises(ValueError, match=r"sizes \[2\], the optimizer's have \[1\]"):
+        of_p.load_state_dict(optim.Adam([parameter(), parameter()]).state_dict())
+    assert of_p.param_groups[0]["lr"] == 1
+    assert not of_p.state
+
+
+def test_moments_of_dead_units_do_not_become_denormal():
+    p = minidl.ones(4, requires_grad=True)
+    optimizer = optim.Adam([p])
+    p.grad = minidl.ones(4)
+    optimizer.step()
+    p.grad = minidl.zeros(4)
+    for _ in range(1200):
+        optimizer.step()
+    for name in ("exp_avg", "exp_avg_sq"):
+        values = np.abs(optimizer.state[p][name].numpy())
+        assert ((values == 0) | (values >= np.finfo(np.float32).tiny)).all()
+    assert (optimizer.state[p]["exp_avg"].numpy() == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: optim.SGD([], lr=0.1), ValueError, "empty parameter list"),
+        (lambda: optim.SGD(iter(()), lr=0.1), ValueError, "empty parameter list"),
+        (lambda: optim.SGD(parameter()), TypeError, "not one tensor"),
+        (lambda: optim.SGD([np.ones(2)]), TypeError, "one of the params is ndarray"),
+        (lambda: optim.SGD([parameter() * 2]), ValueError, "<MulBackward> computed"),
+        (lambda: optim.SGD([parameter()], lr=-1), ValueError, "invalid lr -1: it must be at least 0"),
+        (lambda: optim.SGD([parameter()], lr=float("nan")), ValueError, "invalid lr nan"),
+        (lambda: optim.SGD([parameter()], nesterov=True), ValueError, "momentum 0 and dampening 0"),
+        (lambda: optim.Adam([parameter()], betas=(0.9, 1.0)), ValueError, "invalid beta 1.0 at index 1"),
+        (lambda: optim.Adam([parameter()], eps=-1e-8), ValueError, "invalid eps"),
+        (lambda: optim.Adam([{"params": [p := parameter()]}, {"params": [p]}]), ValueError, "more than once"),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
