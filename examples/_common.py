@@ -41,7 +41,11 @@ def parser(name: str, description: str | None, *, epochs: int, batch_size: int, 
     add("--lr", type=positive_float, default=lr, help="learning rate (%(default)s)")
     add("--seed", type=int, default=0, help="of initial weights, order and noise (%(default)s)")
     add("--data", choices=["auto", "mnist", "synthetic"], default="auto", help="auto: MNIST if it can be had")
-    add("--data-dir", type=Path, help="folder with the data set's files (default: $MINIDL_DATA, or the user's cache)")
+    add(
+        "--data-dir",
+        type=Path,
+        help="folder with the data set's files (default: $MINIDL_DATA, or the user's cache)",
+    )
     add("--out", type=Path, default=Path("out", name), help="folder for pictures and results (%(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     return options
@@ -130,7 +134,11 @@ class Run:
                 yield epoch
         except KeyboardInterrupt:
             done = len(self.epochs)
-            kept = f"{self.out / CHECKPOINT} has epoch {done}; --resume goes on from there" if done else "nothing saved yet"
+            kept = (
+                f"{self.out / CHECKPOINT} has epoch {done}; --resume goes on from there"
+                if done
+                else "nothing saved yet"
+            )
             raise SystemExit(f"\nStopped: {kept}.") from None
 
     def progress(self, batches: Iterable[Any], epoch: int) -> Iterable[Any]:

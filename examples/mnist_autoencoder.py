@@ -7,6 +7,8 @@ error per pixel), and draws reconstructions, ways between digits, and the loss. 
 remove noise. Without a network it uses digits that it draws itself.
 """
 
+import argparse
+
 import _common
 
 import minidl
@@ -69,7 +71,7 @@ def main() -> None:
     print(f"Pictures, checkpoint and metrics are in {args.out}.")
 
 
-def options():
+def options() -> argparse.Namespace:
     """The command line."""
     parser = _common.parser("mnist_autoencoder", __doc__, epochs=20, batch_size=64, lr=1e-3)
     parser.add_argument("--train-size", type=_common.positive_int, default=4096, help="images used (%(default)s)")
@@ -104,7 +106,13 @@ def draw(run: _common.Run, test_set: Dataset) -> None:
     _common.save_rows(run.picture("reconstructions.png"), "Test images and their reconstructions", rows)
     labels = [int(label) for _, label in (test_set[i] for i in range(100))]
     same = next((i, j) for j in range(100) for i in range(j) if labels[i] == labels[j])
-    for name, (i, j) in {"same_digit": same, "0_1": (0, 1), "1_10": (1, 10), "4_5": (4, 5), "20_30": (20, 30)}.items():
+    for name, (i, j) in {
+        "same_digit": same,
+        "0_1": (0, 1),
+        "1_10": (1, 10),
+        "4_5": (4, 5),
+        "20_30": (20, 30),
+    }.items():
         a, b = _common.images_of(test_set, [i, j])
         t = minidl.linspace(0, 1, 10).reshape(-1, 1, 1, 1)
         code_a, code_b = run.model.encoder(a), run.model.encoder(b)

@@ -2,7 +2,7 @@
 
 import numpy as _np
 
-from minidl import cuda, nn, ops, optim, random
+from minidl import autograd, cuda, data, nn, ops, optim, random
 from minidl.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.checks import GradcheckError, check_adjoint, gradcheck
 from minidl.creation import (
@@ -69,6 +69,107 @@ from minidl.tensor import Tensor
 
 __version__ = "0.1.0"
 
-bool, uint8, int8, int16, int32, int64 = map(_np.dtype, "bool uint8 int8 int16 int32 int64".split())
-float16, float32, float64 = map(_np.dtype, "float16 float32 float64".split())
+bool = _np.dtype("bool")
+uint8, int8, int16 = _np.dtype("uint8"), _np.dtype("int8"), _np.dtype("int16")
+int32, int64 = _np.dtype("int32"), _np.dtype("int64")
+float16, float32, float64 = _np.dtype("float16"), _np.dtype("float32"), _np.dtype("float64")
 long, int, float, double = int64, int32, float32, float64
+
+__all__ = [
+    "Generator",
+    "GradcheckError",
+    "Tensor",
+    "__version__",
+    "abs",
+    "add",
+    "arange",
+    "argmax",
+    "as_tensor",
+    "autograd",
+    "bool",
+    "cat",
+    "check_adjoint",
+    "clamp",
+    "clone",
+    "conv2d",
+    "conv_transpose2d",
+    "cuda",
+    "data",
+    "device",
+    "div",
+    "double",
+    "dropout",
+    "enable_grad",
+    "eq",
+    "exp",
+    "eye",
+    "flatten",
+    "float",
+    "float16",
+    "float32",
+    "float64",
+    "from_numpy",
+    "full",
+    "full_like",
+    "ge",
+    "grad",
+    "gradcheck",
+    "gt",
+    "int",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "is_grad_enabled",
+    "le",
+    "linspace",
+    "load",
+    "log",
+    "log_softmax",
+    "long",
+    "lt",
+    "manual_seed",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "mul",
+    "ne",
+    "neg",
+    "nn",
+    "no_grad",
+    "ones",
+    "ones_like",
+    "ops",
+    "optim",
+    "permute",
+    "pow",
+    "rand",
+    "rand_like",
+    "randint",
+    "randn",
+    "randn_like",
+    "random",
+    "randperm",
+    "relu",
+    "reshape",
+    "result_type",
+    "save",
+    "set_grad_enabled",
+    "sigmoid",
+    "softmax",
+    "sqrt",
+    "squeeze",
+    "stack",
+    "sub",
+    "sum",
+    "tanh",
+    "tensor",
+    "transpose",
+    "uint8",
+    "unsqueeze",
+    "var",
+    "where",
+    "zeros",
+    "zeros_like",
+]

@@ -42,7 +42,7 @@ def is_grad_enabled() -> bool:
     return _mode.enabled
 
 
-class set_grad_enabled:  # noqa: N801, named as PyTorch's
+class set_grad_enabled:
     """Record operations in this thread, or not: ``with set_grad_enabled(flag):``."""
 
     def __init__(self, mode: bool) -> None:
@@ -67,14 +67,14 @@ class set_grad_enabled:  # noqa: N801, named as PyTorch's
         return cast(F, wrapped)
 
 
-class no_grad(set_grad_enabled):  # noqa: N801
+class no_grad(set_grad_enabled):
     """Compute without recording, as a context (``with no_grad():``) or a decorator (``@no_grad()``)."""
 
     def __init__(self) -> None:
         super().__init__(False)
 
 
-class enable_grad(set_grad_enabled):  # noqa: N801
+class enable_grad(set_grad_enabled):
     """Record again inside ``no_grad``, as a context or a decorator."""
 
     def __init__(self) -> None:
@@ -160,9 +160,7 @@ def _checked(name: str, source: Source, gx: Tensor) -> Tensor:
     return gx
 
 
-def record(
-    name: str, array: Array, *edges: Edge, view_of: Tensor | None = None, keep_output: bool = False
-) -> Tensor:
+def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None, keep_output: bool = False) -> Tensor:
     """Wrap the result of an operation and, where gradients are wanted, enter it in the graph.
 
     Parameters

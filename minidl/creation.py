@@ -106,7 +106,13 @@ def arange(
 
 
 def linspace(
-    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """`steps` numbers at equal distances from `start` to `end`, both included."""
     if steps < 0:
@@ -114,9 +120,7 @@ def linspace(
     return _finish(np.linspace(start, end, steps, dtype=as_dtype(dtype or float32)), device, requires_grad)
 
 
-def eye(
-    n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The identity matrix of n rows and m (by default n) columns."""
     return _finish(np.eye(n, m, dtype=as_dtype(dtype or float32)), device, requires_grad)
 
@@ -168,23 +172,17 @@ def randint(
     return _finish(np.asarray(drawn, as_dtype(dtype or np.int64)), device, False)
 
 
-def randperm(
-    n: int, *, generator: random.Generator | None = None, dtype: Any = None, device: Any = None
-) -> Tensor:
+def randperm(n: int, *, generator: random.Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
     """The integers 0 to n - 1 in random order."""
     return _finish(_rng(generator).permutation(n).astype(as_dtype(dtype or np.int64)), device, False)
 
 
-def zeros_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of another tensor's shape, dtype and memory order."""
     return _finish(np.zeros_like(input.array, as_dtype(dtype or input.dtype)), device, requires_grad)
 
 
-def ones_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of another tensor's shape, dtype and memory order."""
     return _finish(np.ones_like(input.array, as_dtype(dtype or input.dtype)), device, requires_grad)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class device:  # noqa: N801, named as torch.device is
+class device:
     """A place for tensors: ``device("cpu")``.
 
     Raises

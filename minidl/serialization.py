@@ -61,7 +61,7 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
 
 def _write(file: BinaryIO, arrays: dict[str, Array]) -> None:
     os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp's files are private; this one is like any other
-    np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(file, allow_pickle=False, **arrays)
     file.flush()
     os.fsync(file.fileno())
 
@@ -90,7 +90,15 @@ def load(f: str | os.PathLike[str]) -> Any:
             return _decode(structure["root"], archive)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+    ) as error:
         raise ValueError(f"{os.fspath(f)} is damaged, or was not written by minidl.save: {error}") from error
 
 

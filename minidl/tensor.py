@@ -296,9 +296,7 @@ class Tensor:
         that needs the old values will not refuse the new ones.
         """
         if self.requires_grad:
-            raise RuntimeError(
-                "numpy() would lose the graph of a tensor that requires grad: use x.detach().numpy()"
-            )
+            raise RuntimeError("numpy() would lose the graph of a tensor that requires grad: use x.detach().numpy()")
         return self.array
 
     def item(self) -> Any:

@@ -209,7 +209,10 @@ def test_backward_records_nothing_by_itself():
     [
         (lambda x: (x * 2).backward(), r"one element, and shape \(2,\) has 2"),
         (lambda x: x.detach().sum().backward(), "does not require grad"),
-        (lambda x: (x * 2).backward(minidl.ones(3)), r"gradient of shape \(3,\) for an output of shape \(2,\)"),
+        (
+            lambda x: (x * 2).backward(minidl.ones(3)),
+            r"gradient of shape \(3,\) for an output of shape \(2,\)",
+        ),
         (lambda x: minidl.grad(x.sum(), minidl.ones(2)), "input 0 of shape .* does not require grad"),
         (lambda x: minidl.grad([x.sum()], [x], [None, None]), "1 outputs, but 2 grad_outputs"),
         (lambda x: minidl.ones(2, dtype=minidl.int64).requires_grad_(), "floating dtype"),
@@ -348,7 +351,12 @@ def test_in_place_results_must_fit():
 
 def test_an_array_on_the_left_gives_a_tensor_with_its_graph():
     x = leaf(1.0, 2.0)
-    for y in (np.array([3.0, 4.0], np.float32) * x, np.float32(3) * x, np.ones(2) - x, np.ones((2, 2)) @ x.double()):
+    for y in (
+        np.array([3.0, 4.0], np.float32) * x,
+        np.float32(3) * x,
+        np.ones(2) - x,
+        np.ones((2, 2)) @ x.double(),
+    ):
         assert isinstance(y, minidl.Tensor)
         assert y.requires_grad
 

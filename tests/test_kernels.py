@@ -234,9 +234,7 @@ def test_kernels_compile_where_no_cache_can_be_written(monkeypatch: pytest.Monke
 def test_convolution_checks_shapes_and_types():
     geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2))
     a = draw_arrays(geometry, 0)
-    with pytest.raises(
-        RuntimeError, match=r"x has shape \(1, 3, 7, 6\), but its geometry says \(2, 3, 7, 6\)"
-    ):
+    with pytest.raises(RuntimeError, match=r"x has shape \(1, 3, 7, 6\), but its geometry says \(2, 3, 7, 6\)"):
         cpu.conv2d(a["x"][:1], a["w"], geometry)
     with pytest.raises(RuntimeError, match="one type, float32 or float64, got float64, float32"):
         cpu.conv2d(a["x"], a["w"].astype(np.float32), geometry)
@@ -326,9 +324,7 @@ def test_elementwise_at_the_edges(backend: ModuleType, dtype: type):
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_bits_do_not_depend_on_the_threads(name: str):
     rng = np.random.default_rng(0)
-    a = [
-        rng.standard_normal(10_007).astype(np.float32) for _ in range(1 if name in ("relu", "sigmoid") else 2)
-    ]
+    a = [rng.standard_normal(10_007).astype(np.float32) for _ in range(1 if name in ("relu", "sigmoid") else 2)]
     one, two = on_threads(lambda: getattr(cpu, name)(*a))
     np.testing.assert_array_equal(one, two)
 

@@ -65,9 +65,7 @@ class Logged:
 )
 @settings(deadline=None, max_examples=60)
 def test_every_item_comes_once_in_len_batches(n, batch_size, drop_last, shuffle, num_workers):
-    loader = DataLoader(
-        pairs(n), batch_size, shuffle, drop_last=drop_last, num_workers=num_workers, generator=seeded()
-    )
+    loader = DataLoader(pairs(n), batch_size, shuffle, drop_last=drop_last, num_workers=num_workers, generator=seeded())
     batches = labels_of(loader)
     assert len(batches) == len(loader)
     assert all(len(batch) == batch_size for batch in batches[:-1])
@@ -163,9 +161,7 @@ def test_tensor_data_set_items():
     assert (row.array.tolist(), number.array.tolist(), len(data)) == ([4, 5], 2, 3)
 
 
-@pytest.mark.parametrize(
-    "data", [pixels(20), pairs(20), TensorDataset(Tensor(np.zeros(20)), Tensor(np.arange(20)))]
-)
+@pytest.mark.parametrize("data", [pixels(20), pairs(20), TensorDataset(Tensor(np.zeros(20)), Tensor(np.arange(20)))])
 def test_subset_of_a_subset(data):
     inner = Subset(Subset(data, [3, 1, 4, 15, 9]), np.array([4, 0, 0]))
     expected = [int(np.asarray(getattr(data[i][1], "array", data[i][1]))) for i in (9, 3, 3)]
@@ -285,9 +281,7 @@ def test_split_deals_every_item_once(n, cuts):
     assert sorted(part[i] for part in parts for i in range(len(part))) == list(range(n))
 
 
-@pytest.mark.parametrize(
-    "fractions", [[0.5, 0.5], [0.7, 0.2, 0.1], [0.99, 0.01], [1 / 3, 1 / 3, 1 / 3], [1.0]]
-)
+@pytest.mark.parametrize("fractions", [[0.5, 0.5], [0.7, 0.2, 0.1], [0.99, 0.01], [1 / 3, 1 / 3, 1 / 3], [1.0]])
 @pytest.mark.parametrize("n", [100, 101, 103, 1000])
 def test_fractions_are_rounded_as_torch_does(n, fractions):
     torch = pytest.importorskip("torch")

@@ -22,7 +22,12 @@ class Net(nn.Module):
 
 
 def test_parameters_are_found_in_the_order_of_assignment_by_dotted_names():
-    assert [name for name, _ in Net().named_parameters()] == ["scale", "body.0.weight", "body.0.bias", "head.weight"]
+    assert [name for name, _ in Net().named_parameters()] == [
+        "scale",
+        "body.0.weight",
+        "body.0.bias",
+        "head.weight",
+    ]
     assert list(Net().state_dict()) == [name for name, _ in Net().named_parameters()]
     assert [name for name, _ in Net().named_children()] == ["body", "head"]
     assert sum(p.numel() for p in Net().parameters()) == 1 + 18 + 2 + 24
@@ -64,7 +69,9 @@ def test_state_is_refused_whole():
     state = OrderedDict(Net().state_dict())
     state["head.weight"] = minidl.zeros(3, 9)
     state["extra"] = state.pop("scale")
-    message = "missing key 'scale'; unexpected key 'extra'; 'head.weight' has shape (3, 9) in the state, (3, 8) in the model"
+    message = (
+        "missing key 'scale'; unexpected key 'extra'; 'head.weight' has shape (3, 9) in the state, (3, 8) in the model"
+    )
     with pytest.raises(RuntimeError) as error:
         model.load_state_dict(state)
     assert message in str(error.value)
@@ -205,12 +212,32 @@ def test_transposed_convolution_to_a_given_size():
         (lambda: nn.Conv2d(2, 2, 3, padding_mode="reflect"), NotImplementedError, "padding_mode='reflect'"),
         (lambda: nn.ConvTranspose2d(2, 2, 3, groups=2), NotImplementedError, "ConvTranspose2d: groups=2"),
         (lambda: nn.Dropout(1.5), ValueError, "probability, between 0 and 1, not 1.5"),
-        (lambda: nn.Linear(3, 2)(minidl.ones(1, 4)), RuntimeError, r"linear: input of shape \(1, 4\) has 4 features"),
-        (lambda: nn.Conv2d(1, 2, 3)(minidl.ones(1, 1, 5, 5).double()), RuntimeError, "input float64, weight float32"),
-        (lambda: nn.MSELoss()(minidl.ones(3, 1), minidl.ones(3)), ValueError, r"\(3, 1\) and target of shape \(3,\)"),
-        (lambda: nn.MSELoss("average")(minidl.ones(3), minidl.ones(3)), ValueError, "'mean', 'sum' or 'none'"),
+        (
+            lambda: nn.Linear(3, 2)(minidl.ones(1, 4)),
+            RuntimeError,
+            r"linear: input of shape \(1, 4\) has 4 features",
+        ),
+        (
+            lambda: nn.Conv2d(1, 2, 3)(minidl.ones(1, 1, 5, 5).double()),
+            RuntimeError,
+            "input float64, weight float32",
+        ),
+        (
+            lambda: nn.MSELoss()(minidl.ones(3, 1), minidl.ones(3)),
+            ValueError,
+            r"\(3, 1\) and target of shape \(3,\)",
+        ),
+        (
+            lambda: nn.MSELoss("average")(minidl.ones(3), minidl.ones(3)),
+            ValueError,
+            "'mean', 'sum' or 'none'",
+        ),
         (lambda: nn.Module()(1), NotImplementedError, "defines no forward"),
-        (lambda: nn.functional.conv2d(minidl.ones(1, 1, 3, 3), np.ones((1, 1, 3, 3))), TypeError, "weight must be a Tensor"),
+        (
+            lambda: nn.functional.conv2d(minidl.ones(1, 1, 3, 3), np.ones((1, 1, 3, 3))),
+            TypeError,
+            "weight must be a Tensor",
+        ),
         (
             lambda: nn.functional.conv2d(minidl.ones(1, 1, 3, 3), minidl.ones(2, 1, 3, 3), minidl.ones(3)),
             RuntimeError,

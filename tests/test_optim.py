@@ -109,7 +109,8 @@ def test_step_with_a_closure():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda p: optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.3), lambda p: optim.Adam(p, weight_decay=0.1)]
+    "make",
+    [lambda p: optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.3), lambda p: optim.Adam(p, weight_decay=0.1)],
 )
 def test_a_saved_state_goes_on_as_if_nothing_had_happened(make, tmp_path):
     p = parameter()

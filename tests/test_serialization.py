@@ -14,9 +14,11 @@ import minidl
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 nested = st.recursive(
     plain,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.tuples(inner, inner)
-    | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 
@@ -29,7 +31,7 @@ def test_containers_and_numbers_come_back_as_they_were(tmp_path_factory, obj):
     assert repr(minidl.load(path)) == repr(obj)  # 1 is not True, nor (1,) [1]
 
 
-@pytest.mark.parametrize("dtype", "bool uint8 int8 int64 float16 float32 float64".split())
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "int64", "float16", "float32", "float64"])
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
 def test_arrays_and_tensors(tmp_path, dtype, shape):
     array = np.ones(shape, dtype)

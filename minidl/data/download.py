@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -51,38 +49,34 @@ def fetch(
         If no mirror gave the file. When none can be reached this is known after `patience` seconds, even if
         packets vanish without an answer.
     ImportError
-        If requests or tqdm is missing: ``pip install "minidl[examples]"``.
+        If pooch, requests or tqdm is missing: ``pip install "minidl[examples]"``.
     OSError
         If the folder cannot be written to.
     """
     path = Path(folder) / name
-    if path.is_file() and _sha256(path) == sha256:
+    pooch, _, _ = _packages()  # before anything else happens
+    if path.is_file() and pooch.file_hash(str(path)) == sha256:
         return path
-    _packages()  # before anything else happens
     path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
-    # The part lies in the folder itself, because only within one file system is a move all or nothing.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-        part = Path(scratch) / name
-        for url, problem in _answers([mirror + name for mirror in mirrors], patience):
+    for url, problem in _answers([mirror + name for mirror in mirrors], patience):
+        if problem is None:
+            problem = _download(url, path, sha256, patience)
             if problem is None:
-                print(f"downloading {url} to {path}", flush=True)
-                problem = _download(url, part, sha256, patience)
-                if problem is None:
-                    os.replace(part, path)
-                    return path
-                print(f"passed over {url}: {problem}", flush=True)
-            failures.append(f"{url}: {problem}")
+                return path
+            print(f"passed over {url}: {problem}", flush=True)
+        failures.append(f"{url}: {problem}")
     raise DownloadError("\n  ".join([f"could not download {name}:", *failures]))
 
 
-def _packages() -> tuple[Any, Any]:
+def _packages() -> tuple[Any, Any, Any]:
     try:
+        import pooch
         import requests
         from tqdm import tqdm
     except ImportError as error:
         raise ImportError(f'downloads need {error.name}: pip install "minidl[examples]"') from error
-    return requests, tqdm
+    return pooch, requests, tqdm
 
 
 def _answers(urls: Sequence[str], patience: float) -> Iterator[tuple[str, str | None]]:
@@ -109,7 +103,7 @@ def _answers(urls: Sequence[str], patience: float) -> Iterator[tuple[str, str | 
 
 def _ask(url: str, patience: float, answers: Queue[tuple[str, str | None]]) -> None:
     """Put whether `url` can be had into `answers`; its content stays where it is."""
-    requests, _ = _packages()
+    _, requests, _ = _packages()
     try:
         with requests.get(url, stream=True, timeout=patience) as response:
             problem = None if response.ok else f"HTTP status {response.status_code} {response.reason}"
@@ -118,26 +112,28 @@ def _ask(url: str, patience: float, answers: Queue[tuple[str, str | None]]) -> N
         answers.put((url, _reason(error)))
 
 
-def _download(url: str, part: Path, sha256: str, patience: float) -> str | None:
-    """Write what `url` sends to `part`; return what is wrong with it, or None."""
-    requests, tqdm = _packages()
-    try:
-        with requests.get(url, stream=True, timeout=patience) as response, part.open("wb") as file:
+def _download(url: str, path: Path, sha256: str, patience: float) -> str | None:
+    """Let pooch fetch `url` to `path`; return what is wrong with it, or None.
+
+    Pooch announces the download, writes to a file of another name, and moves it once its digest is right.
+    """
+    pooch, requests, tqdm = _packages()
+
+    def transfer(url: str, part: str, _: Any) -> None:  # unlike pooch's own, closes what it opens
+        with requests.get(url, stream=True, timeout=patience) as response, open(part, "wb") as file:
             response.raise_for_status()
             size = int(response.headers.get("Content-Length", 0)) or None
-            with tqdm(total=size, unit="B", unit_scale=True, desc=part.name) as bar:
+            with tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar:
                 for chunk in response.iter_content(2**16):
                     bar.update(file.write(chunk))
+
+    try:
+        pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=transfer)
     except requests.RequestException as error:
         return _reason(error)
-    if (got := _sha256(part)) != sha256:
-        return f"sent {part.stat().st_size} bytes that are not the file: sha256 {got}, expected {sha256}"
+    except ValueError as error:  # the digest is another
+        return str(error)
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: BaseException) -> str:

@@ -193,9 +193,7 @@ class Subset:
         return _make_batch(self.dataset, self.indices[indices])
 
 
-def random_split(
-    dataset: Dataset, lengths: Sequence[int | float], generator: Generator | None = None
-) -> list[Subset]:
+def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
     """Deal the items of a data set out at random.
 
     Parameters

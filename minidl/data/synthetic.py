@@ -253,9 +253,7 @@ def make_curve(stroke: Stroke, count: int) -> tuple[Array, Array]:
     slope = (value[np.minimum(np.arange(k) + 1, k - 1)] - value[np.maximum(np.arange(k) - 1, 0)]) / 2
     slope[corner] = 0
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    where = np.interp(
-        np.linspace(0, along[-1], count), along, np.arange(k)
-    )  # (count,) evenly along the stroke
+    where = np.interp(np.linspace(0, along[-1], count), along, np.arange(k))  # (count,) evenly along the stroke
     i = np.minimum(where.astype(int), k - 2)  # (count,) the control point before
     t = (where - i)[:, None]
     matrix = (

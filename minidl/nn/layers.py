@@ -96,37 +96,15 @@ class Linear(Module):
 
 
 class _Conv(Module):
-    """What both convolutions share: their settings, their parameters, and how they print."""
+    """What both convolutions share: how their parameters are made, and how they print."""
 
-    transposed: bool
+    kernel_size: tuple[int, int]
+    output_padding: tuple[int, int]
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Pair,
-        stride: Pair,
-        padding: Pair,
-        output_padding: Pair,
-        groups: int,
-        bias: bool,
-        dilation: Pair,
-        padding_mode: str,
-        device: Any,
-        dtype: Any,
-    ) -> None:
-        super().__init__()
-        name = type(self).__name__
-        if groups != 1:
-            raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
-        if padding_mode != "zeros":
-            raise NotImplementedError(f"{name}: padding_mode={padding_mode!r} is not supported, only 'zeros'")
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
-        self.output_padding, self.dilation = _pair(output_padding), _pair(dilation)
-        channels = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
-        self.weight = Parameter(zeros(*channels, *self.kernel_size, dtype=dtype, device=device))
-        self.register_parameter("bias", Parameter(zeros(out_channels, dtype=dtype, device=device)) if bias else None)
+    def _make_parameters(self, channels: tuple[int, int], bias: bool, device: Any, dtype: Any) -> None:
+        kind = {"device": device, "dtype": dtype}
+        self.weight = Parameter(zeros(*channels, *self.kernel_size, **kind))
+        self.register_parameter("bias", Parameter(zeros(self.out_channels, **kind)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -163,8 +141,6 @@ class Conv2d(_Conv):
         (out_channels,)
     """
 
-    transposed = False
-
     def __init__(
         self,
         in_channels: int,
@@ -179,9 +155,12 @@ class Conv2d(_Conv):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, 0, groups, bias, dilation, padding_mode, device, dtype
-        )  # fmt: skip
+        super().__init__()
+        _refuse_variants("Conv2d", groups, padding_mode)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
+        self.dilation, self.output_padding = _pair(dilation), (0, 0)
+        self._make_parameters((out_channels, in_channels), bias, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, OH, OW)."""
@@ -209,8 +188,6 @@ class ConvTranspose2d(_Conv):
         (out_channels,)
     """
 
-    transposed = True
-
     def __init__(
         self,
         in_channels: int,
@@ -226,9 +203,12 @@ class ConvTranspose2d(_Conv):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode, device, dtype
-        )  # fmt: skip
+        super().__init__()
+        _refuse_variants("ConvTranspose2d", groups, padding_mode)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
+        self.dilation, self.output_padding = _pair(dilation), _pair(output_padding)
+        self._make_parameters((in_channels, out_channels), bias, device, dtype)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, OH, OW).
@@ -356,6 +336,13 @@ class MSELoss(Module):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Two tensors of one shape."""
         return F.mse_loss(input, target, self.reduction)
+
+
+def _refuse_variants(name: str, groups: int, padding_mode: str) -> None:
+    if groups != 1:
+        raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
+    if padding_mode != "zeros":
+        raise NotImplementedError(f"{name}: padding_mode={padding_mode!r} is not supported, only 'zeros'")
 
 
 def _pair(value: Pair) -> tuple[int, int]:

@@ -96,7 +96,7 @@ class Module:
 
     def _forget(self, name: str, other_than: Any = None) -> bool:
         places = [place for place in (vars(self), self._parameters, self._modules) if place is not other_than]
-        return any([place.pop(name, self) is not self for place in places])
+        return sum(place.pop(name, self) is not self for place in places) > 0  # in all of them, so no any()
 
     def __getattr__(self, name: str) -> Any:  # only called where the attribute was not found otherwise
         for registry in ("_parameters", "_modules"):

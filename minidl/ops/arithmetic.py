@@ -47,9 +47,7 @@ def mul(input: Any, other: Any) -> Tensor:
 def div(input: Any, other: Any) -> Tensor:
     """y = a / b, true division;  ga = gy / b, gb = -gy a / b^2."""
     a, b = (floating("div", x) for x in operands("div", input, other))
-    return record(
-        "div", np.divide(a.array, b.array), (a, lambda gy: gy / b), (b, lambda gy: -gy * a / (b * b))
-    )
+    return record("div", np.divide(a.array, b.array), (a, lambda gy: gy / b), (b, lambda gy: -gy * a / (b * b)))
 
 
 def neg(input: Tensor) -> Tensor:
@@ -133,9 +131,7 @@ def maximum(input: Tensor, other: Tensor) -> Tensor:
     tie = np.where(a.array == b.array, 0.5, 1.0)
     to_a = Tensor(np.where(a.array < b.array, 0.0, tie).astype(a.dtype))
     to_b = Tensor(np.where(b.array < a.array, 0.0, tie).astype(a.dtype))
-    return record(
-        "maximum", np.maximum(a.array, b.array), (a, lambda gy: gy * to_a), (b, lambda gy: gy * to_b)
-    )
+    return record("maximum", np.maximum(a.array, b.array), (a, lambda gy: gy * to_a), (b, lambda gy: gy * to_b))
 
 
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:

@@ -19,7 +19,9 @@ DType = np.dtype[Any]
 
 float32 = np.dtype("float32")
 int64 = np.dtype("int64")
-DTYPES = {np.dtype(name) for name in "bool uint8 int8 int16 int32 int64 float16 float32 float64".split()}
+DTYPES = {
+    np.dtype(name) for name in ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+}
 _KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 

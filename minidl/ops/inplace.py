@@ -41,9 +41,7 @@ def div_(input: Tensor, other: Any) -> Tensor:
 def copy_(input: Tensor, src: Any) -> Tensor:
     """x = src, broadcast to x's shape and converted to its dtype; the gradient goes to src."""
     value = _fitting("copy_", src, input.array, input)
-    result = record(
-        "copy_", value.array, (input, lambda gy: Tensor(np.zeros_like(gy.array))), (value, lambda gy: gy)
-    )
+    result = record("copy_", value.array, (input, lambda gy: Tensor(np.zeros_like(gy.array))), (value, lambda gy: gy))
     return replace("copy_", input, result)
 
 
@@ -67,9 +65,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     kept = np.ones(input.shape, input.dtype)
     kept[plain] = 0
     mask = Tensor(kept)
-    result = record(
-        "setitem", input.array, (input, lambda gy: gy * mask), (part, lambda gy: gy[index]), view_of=input
-    )
+    result = record("setitem", input.array, (input, lambda gy: gy * mask), (part, lambda gy: gy[index]), view_of=input)
     input.array[plain] = part.array
     _enter(input, result)
 

@@ -106,4 +106,4 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
         raise IndexError(f"argmax: no element to choose from in shape {input.shape}, dim {dim}")
     if input.ndim == 0:
         return Tensor(np.zeros((), np.int64))
-    return Tensor(np.asarray(input.array.argmax(axis=d, keepdims=keepdim), np.int64))
+    return Tensor(np.asarray(np.argmax(input.array, axis=d, keepdims=keepdim), np.int64))

@@ -41,7 +41,7 @@ def dimensions(name: str, dim: int | Sequence[int] | None, ndim: int) -> Shape:
     """Several dimensions, all of them for None, in the order given."""
     if dim is None:
         return tuple(range(ndim))
-    given = [dim] if not isinstance(dim, tuple | list) else dim
+    given: Sequence[Any] = dim if isinstance(dim, tuple | list) else [dim]
     dims = tuple(dimension(name, d, ndim) for d in given)
     if len(set(dims)) != len(dims):
         raise RuntimeError(f"{name}: a dimension appears twice in dim={dim}")
@@ -180,9 +180,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     Its gradient puts gy back into zeros at the places it was read from, and adds where one was read twice.
     """
     plain, shape = plain_index(index), input.shape
-    return record(
-        "getitem", input.array[plain], (input, lambda gy: _put_into_zeros(gy, plain, shape)), view_of=input
-    )
+    return record("getitem", input.array[plain], (input, lambda gy: _put_into_zeros(gy, plain, shape)), view_of=input)
 
 
 def _put_into_zeros(values: Tensor, index: tuple[Any, ...], shape: Shape) -> Tensor:
@@ -242,7 +240,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise NotImplementedError(f"pad: mode {mode!r} is not supported, only 'constant'")
     widths = sizes(tuple(pad))
     if len(widths) % 2 or len(widths) > 2 * input.ndim:
-        raise RuntimeError(f"pad: {len(widths)} widths given, and {input.ndim} dimensions take up to {input.ndim} pairs")
+        raise RuntimeError(
+            f"pad: {len(widths)} widths given, and {input.ndim} dimensions take up to {input.ndim} pairs"
+        )
     pairs = [(0, 0)] * (input.ndim - len(widths) // 2) + list(zip(widths[-2::-2], widths[::-2], strict=True))
     if any(size + before + after < 0 for size, (before, after) in zip(input.shape, pairs, strict=True)):
         raise RuntimeError(f"pad: widths {widths} leave less than nothing of shape {input.shape}")

@@ -102,7 +102,7 @@ for epoch in range(5):
         with torch.no_grad():
             model.scale.mul_(0.999)
             model.out.bias -= 0.001 * model.out.bias.grad
-        losses.append(float(loss))
+        losses.append(loss.item())
 model.eval()
 result = torch.cat([model(torch.tensor(b).flatten(1)) for b in batches]).detach().numpy()
 accuracy = ((model(x) > 0.5) == (y > 0.5)).float().mean().item()

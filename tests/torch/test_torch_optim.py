@@ -22,7 +22,7 @@ SETTINGS = [
     ("Adam", {}),
     ("Adam", {"lr": 0.01, "weight_decay": 1e-5}),
     ("Adam", {"lr": 0.01, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
-    ("Adam", {"lr": 0.1, "betas": (0.0, 0.99)}),
+    ("Adam", {"lr": 0.01, "betas": (0.0, 0.99)}),
     ("Adam", {"lr": 0.02, "eps": 0.0}),
 ]
 DTYPES = pytest.mark.parametrize("dtype", LIMIT)
@@ -86,7 +86,7 @@ def test_groups_chains_skipped_parameters_and_changing_lr(name, settings, dtype)
         for step in range(20):
             optimizer.zero_grad(set_to_none=step % 2 == 0)
             loss = (a * a).sum() * (b.exp().mean() + 1)
-            (loss + (d * d * d).sum() if step % 3 == 0 else loss).backward()
+            (loss + (d * d).sum() if step % 3 == 0 else loss).backward()
             optimizer.param_groups[0]["lr"] *= 0.9
             optimizer.step()
         return [array(p).copy() for p in (a, b, c, d)]
