@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import random
 from minidl.device import device as device_type
-from minidl.ops.dtype import Number, as_dtype, float32, to
+from minidl.ops.dtype import Number, as_dtype, float32, number, to
 from minidl.ops.shape import sizes
 from minidl.tensor import Array, Tensor
 
@@ -61,7 +61,13 @@ def _as_array(data: Any, dtype: Any) -> Array:
         raise ValueError(f"tensor: the data is not a regular grid of numbers: {error}") from None
     if not isinstance(data, np.ndarray | np.generic) and (array.dtype == np.float64 or not array.size):
         array = array.astype(float32)  # Python's own numbers have no dtype to keep
-    return array.astype(as_dtype(array.dtype if dtype is None else dtype), copy=False)
+    if array.dtype == object:
+        raise RuntimeError(f"tensor: {type(data).__name__} data holds something that is no number")
+    wanted = as_dtype(array.dtype if dtype is None else dtype)
+    if array is not data and array.dtype == np.int64 and wanted.kind in "iu" and array.size:
+        for extreme in (array.min(), array.max()):
+            number("tensor", int(extreme), wanted)
+    return array.astype(wanted, copy=False)
 
 
 def _finish(array: Array, device: Any, requires_grad: bool) -> Tensor:
@@ -70,14 +76,14 @@ def _finish(array: Array, device: Any, requires_grad: bool) -> Tensor:
     return Tensor(array, requires_grad)
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros, float32 unless `dtype` says otherwise: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
-    return _finish(np.zeros(_shape("zeros", size), as_dtype(dtype or float32)), device, requires_grad)
+    return _finish(np.zeros(_shape("zeros", args, size), as_dtype(dtype or float32)), device, requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones, float32 unless `dtype` says otherwise."""
-    return _finish(np.ones(_shape("ones", size), as_dtype(dtype or float32)), device, requires_grad)
+    return _finish(np.ones(_shape("ones", args, size), as_dtype(dtype or float32)), device, requires_grad)
 
 
 def full(
@@ -85,7 +91,10 @@ def full(
 ) -> Tensor:
     """One value everywhere, in its own kind of dtype unless `dtype` says otherwise."""
     kind = dtype or _as_array(fill_value, None).dtype
-    return _finish(np.full(_shape("full", (size,)), fill_value, as_dtype(kind)), device, requires_grad)
+    if not isinstance(size, tuple | list):
+        raise TypeError(f"full: size must be a tuple or list of ints, not {size!r}")
+    value = number("full", fill_value, as_dtype(kind)).array
+    return _finish(np.full(_shape("full", (size,)), value), device, requires_grad)
 
 
 def arange(
@@ -122,11 +131,13 @@ def linspace(
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The identity matrix of n rows and m (by default n) columns."""
+    _shape("eye", (n, n if m is None else m))
     return _finish(np.eye(n, m, dtype=as_dtype(dtype or float32)), device, requires_grad)
 
 
 def rand(
-    *size: Any,
+    *args: Any,
+    size: Any = None,
     generator: random.Generator | None = None,
     dtype: Any = None,
     device: Any = None,
@@ -134,12 +145,13 @@ def rand(
 ) -> Tensor:
     """Uniform in [0, 1)."""
     kind = _real("rand", dtype)
-    drawn = _rng(generator).random(_shape("rand", size), np.float64 if kind == np.float64 else np.float32)
+    drawn = _rng(generator).random(_shape("rand", args, size), np.float64 if kind == np.float64 else np.float32)
     return _finish(np.asarray(drawn, kind), device, requires_grad)
 
 
 def randn(
-    *size: Any,
+    *args: Any,
+    size: Any = None,
     generator: random.Generator | None = None,
     dtype: Any = None,
     device: Any = None,
@@ -147,7 +159,7 @@ def randn(
 ) -> Tensor:
     """Normal with mean 0 and variance 1."""
     kind = _real("randn", dtype)
-    shape = _shape("randn", size)
+    shape = _shape("randn", args, size)
     drawn = _rng(generator).standard_normal(shape, np.float64 if kind == np.float64 else np.float32)
     return _finish(np.asarray(drawn, kind), device, requires_grad)
 
@@ -174,6 +186,7 @@ def randint(
 
 def randperm(n: int, *, generator: random.Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
     """The integers 0 to n - 1 in random order."""
+    _shape("randperm", (n,))
     return _finish(_rng(generator).permutation(n).astype(as_dtype(dtype or np.int64)), device, False)
 
 
@@ -221,8 +234,8 @@ def randn_like(
     return randn(input.shape, generator=generator, dtype=kind, device=device, requires_grad=requires_grad)
 
 
-def _shape(name: str, size: Any) -> tuple[int, ...]:
-    shape = sizes(tuple(size[0]) if len(size) == 1 and isinstance(size[0], tuple | list) else size)
+def _shape(name: str, args: Any, named: Any = None) -> tuple[int, ...]:
+    shape = sizes(args, named)
     if min(shape, default=0) < 0:
         raise RuntimeError(f"{name}: a tensor cannot have the negative size in {shape}")
     return shape

@@ -152,7 +152,7 @@ def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
     """A copy of a parameter's loaded state, its buffers as arrays of the parameter's shape and dtype."""
     copied: dict[str, Any] = {"step": int(state["step"])} if "step" in state else {}
     for name in state.keys() - {"step"}:
-        buffer = None if state[name] is None else np.array(state[name], p.dtype)
+        buffer = None if state[name] is None else np.array(np.asarray(state[name]), p.dtype)
         if buffer is not None and buffer.shape != p.shape:
             raise ValueError(f"{name} of shape {buffer.shape} in the state is for a parameter of shape {p.shape}")
         copied[name] = None if buffer is None else Tensor(buffer)

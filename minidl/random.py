@@ -10,6 +10,8 @@ import numpy as np
 class Generator:
     """A source of random numbers with a seed and a state, around `numpy.random.Generator`.
 
+    The numbers are Philox's: each is a function of the seed and a counter, so that other devices can draw the same.
+
     Attributes
     ----------
     rng : numpy.random.Generator
@@ -22,15 +24,15 @@ class Generator:
     """
 
     def __init__(self) -> None:
-        self.rng = np.random.default_rng()
+        self.rng = np.random.Generator(np.random.Philox())
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the sequence that belongs to `seed` (an int, at least 0) and return this generator."""
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.Generator(np.random.Philox(seed))
         return self
 
     def get_state(self) -> dict[str, Any]:
-        """The generator's position as plain dicts and ints, which `minidl.save` can store."""
+        """The generator's position in dicts, ints and arrays, which `minidl.save` can store."""
         return dict(self.rng.bit_generator.state)
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ here as methods and operators (the list is in ops/__init__.py). So imports run i
 
 from __future__ import annotations
 
-import builtins
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -50,38 +49,14 @@ class Storage:
         self.leaf = False
 
 
-class Tensor:
-    """A multi-dimensional array that remembers how it was computed.
+class _Bound:
+    """The methods and operators that minidl.ops and minidl.autograd bind, for type checkers and readers.
 
-    ``minidl.tensor(data)`` makes one from numbers; ``Tensor(array)`` wraps an array without a copy.
-
-    Parameters
-    ----------
-    array : numpy.ndarray
-        The values; the memory is shared.
-    requires_grad : bool
-        Whether operations on this tensor are recorded, so that ``backward()`` fills its `grad`.
-
-    Attributes
-    ----------
-    array : numpy.ndarray
-        The values themselves, in whatever memory order the last operation left them.
-    grad_fn : Node or None
-        The operation that made this tensor; None for a leaf.
-
-    Examples
-    --------
-    >>> import minidl
-    >>> x = minidl.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    >>> (x * x).sum().backward()
-    >>> x.grad
-    tensor([2., 4., 6.], shape=(3,), dtype=float32)
+    Each is the function of its name there, with the tensor as first argument.
     """
 
-    __slots__ = ("__weakref__", "_grad", "_known", "_requires_grad", "_storage", "array", "grad_fn")
-    __array_ufunc__ = None  # so that `ndarray * tensor` asks this class, and keeps the graph
+    __slots__ = ()
 
-    # Bound by minidl.ops and minidl.autograd; each is the function of that name, with the tensor first.
     __add__: ClassVar[Callable[..., Tensor]]
     __radd__: ClassVar[Callable[..., Tensor]]
     __sub__: ClassVar[Callable[..., Tensor]]
@@ -116,12 +91,14 @@ class Tensor:
     add_: ClassVar[Callable[..., Tensor]]
     argmax: ClassVar[Callable[..., Tensor]]
     backward: ClassVar[Callable[..., None]]
+    bool: ClassVar[Callable[..., Tensor]]
     clamp: ClassVar[Callable[..., Tensor]]
     clone: ClassVar[Callable[..., Tensor]]
     contiguous: ClassVar[Callable[..., Tensor]]
     copy_: ClassVar[Callable[..., Tensor]]
     cpu: ClassVar[Callable[..., Tensor]]
     div: ClassVar[Callable[..., Tensor]]
+    div_: ClassVar[Callable[..., Tensor]]
     double: ClassVar[Callable[..., Tensor]]
     eq: ClassVar[Callable[..., Tensor]]
     exp: ClassVar[Callable[..., Tensor]]
@@ -129,15 +106,21 @@ class Tensor:
     fill_: ClassVar[Callable[..., Tensor]]
     flatten: ClassVar[Callable[..., Tensor]]
     float: ClassVar[Callable[..., Tensor]]
+    ge: ClassVar[Callable[..., Tensor]]
+    gt: ClassVar[Callable[..., Tensor]]
+    int: ClassVar[Callable[..., Tensor]]
+    le: ClassVar[Callable[..., Tensor]]
     log: ClassVar[Callable[..., Tensor]]
     log_softmax: ClassVar[Callable[..., Tensor]]
     long: ClassVar[Callable[..., Tensor]]
+    lt: ClassVar[Callable[..., Tensor]]
     matmul: ClassVar[Callable[..., Tensor]]
     max: ClassVar[Callable[..., Any]]
     maximum: ClassVar[Callable[..., Tensor]]
     mean: ClassVar[Callable[..., Tensor]]
     mul: ClassVar[Callable[..., Tensor]]
     mul_: ClassVar[Callable[..., Tensor]]
+    ne: ClassVar[Callable[..., Tensor]]
     neg: ClassVar[Callable[..., Tensor]]
     permute: ClassVar[Callable[..., Tensor]]
     pow: ClassVar[Callable[..., Tensor]]
@@ -148,7 +131,9 @@ class Tensor:
     sqrt: ClassVar[Callable[..., Tensor]]
     squeeze: ClassVar[Callable[..., Tensor]]
     sub: ClassVar[Callable[..., Tensor]]
+    sub_: ClassVar[Callable[..., Tensor]]
     sum: ClassVar[Callable[..., Tensor]]
+    t: ClassVar[Callable[..., Tensor]]
     tanh: ClassVar[Callable[..., Tensor]]
     to: ClassVar[Callable[..., Tensor]]
     transpose: ClassVar[Callable[..., Tensor]]
@@ -157,6 +142,38 @@ class Tensor:
     var: ClassVar[Callable[..., Tensor]]
     view: ClassVar[Callable[..., Tensor]]
     zero_: ClassVar[Callable[..., Tensor]]
+
+
+class Tensor(_Bound):
+    """A multi-dimensional array that remembers how it was computed.
+
+    ``minidl.tensor(data)`` makes one from numbers; ``Tensor(array)`` wraps an array without a copy.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        The values; the memory is shared.
+    requires_grad : bool
+        Whether operations on this tensor are recorded, so that ``backward()`` fills its `grad`.
+
+    Attributes
+    ----------
+    array : numpy.ndarray
+        The values themselves, in whatever memory order the last operation left them.
+    grad_fn : Node or None
+        The operation that made this tensor; None for a leaf.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> x = minidl.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([2., 4., 6.], shape=(3,), dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "_grad", "_known", "_requires_grad", "_storage", "array", "grad_fn")
+    __array_ufunc__ = None  # so that `ndarray * tensor` asks this class, and keeps the graph
 
     def __init__(self, array: Array, requires_grad: bool = False, *, storage: Storage | None = None) -> None:
         if isinstance(array, np.generic):  # NumPy returns scalars for 0-d results
@@ -309,11 +326,16 @@ class Tensor:
         """The values as nested lists of Python numbers."""
         return self.array.tolist()
 
-    def __float__(self) -> builtins.float:  # in this class, a bare `float` is the method
-        return builtins.float(self.item())
+    def __float__(self) -> float:
+        return float(self._one("float"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._one("int"))
+
+    def _one(self, kind: str) -> Any:
+        if self.numel() != 1:
+            raise ValueError(f"{kind}() needs one element, and a tensor of shape {self.shape} has {self.numel()}")
+        return self.array.item()
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iub":

@@ -25,7 +25,7 @@ def pairs(n, shape=(1, 2, 2)):
 
 
 def pixels(n=20, shape=(6, 5), seed=0):
-    rng = np.random.default_rng(seed)
+    rng = minidl.random.Generator().manual_seed(seed).rng
     return PixelDataset(rng.integers(0, 256, (n, *shape), np.uint8), rng.integers(0, 10, n))
 
 
@@ -197,13 +197,13 @@ def test_order_is_drawn_when_the_iteration_starts():
     loader = DataLoader(pairs(30), 30, shuffle=True, generator=generator, num_workers=2)
     started = iter(loader)
     generator.manual_seed(2)  # too late for the iteration above
-    assert labels_of(started) == [np.random.default_rng(1).permutation(30).tolist()]
+    assert labels_of(started) == [minidl.random.Generator().manual_seed(1).rng.permutation(30).tolist()]
 
 
 def test_unshuffled_loader_draws_nothing():
     generator = seeded(1)
     list(DataLoader(pairs(5), generator=generator))
-    assert generator.rng.integers(1 << 40) == np.random.default_rng(1).integers(1 << 40)
+    assert generator.rng.integers(1 << 40) == minidl.random.Generator().manual_seed(1).rng.integers(1 << 40)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -211,7 +211,7 @@ def test_two_iterators_do_not_disturb_one_another(workers):
     loader = DataLoader(pairs(20), 4, shuffle=True, num_workers=workers, generator=seeded())
     one, two = iter(loader), iter(loader)
     mixed = [(next(one)[1].array.tolist(), next(two)[1].array.tolist()) for _ in range(len(loader))]
-    rng = np.random.default_rng(0)
+    rng = minidl.random.Generator().manual_seed(0).rng
     assert [label for a, _ in mixed for label in a] == rng.permutation(20).tolist()
     assert [label for _, b in mixed for label in b] == rng.permutation(20).tolist()
     with pytest.raises(StopIteration):

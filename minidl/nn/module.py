@@ -113,15 +113,27 @@ class Module:
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter, or None for one that a variant of the layer does not have."""
-        if name in vars(self):
-            raise KeyError(f"attribute {name!r} already exists")
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(f"{name}: {type(param).__name__} is not a Parameter; nn.Parameter(tensor) makes one")
+        self._check_name(name)
         self._parameters[name] = param
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a module under a name that need not be an identifier."""
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{name}: {type(module).__name__} is not a Module")
+        if name not in self._modules:
+            self._check_name(name)
         self._modules[name] = module
+
+    def _check_name(self, name: str) -> None:
+        """Refuse names that are taken, or that dotted names could not tell apart."""
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a part must be a string, not {type(name).__name__}")
+        if name == "" or "." in name:
+            raise KeyError(f"the name of a part must not be empty or contain a dot: {name!r}")
+        if hasattr(self, name):
+            raise KeyError(f"attribute {name!r} already exists")
 
     def children(self) -> Iterator[Module]:
         """The modules directly inside this one."""
@@ -261,6 +273,8 @@ class Module:
         RuntimeError
             If keys or shapes do not match; all of them are named, and nothing has been changed.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"load_state_dict: expected a mapping of names to values, not {type(state_dict).__name__}")
         own = dict(self._all_parameters())
         keys = IncompatibleKeys([k for k in own if k not in state_dict], [k for k in state_dict if k not in own])
         faults = [f"missing key {key!r}" for key in keys.missing_keys] if strict else []

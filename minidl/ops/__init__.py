@@ -34,11 +34,11 @@ OPERATORS = {
 REFLECTED = ("__add__", "__sub__", "__mul__", "__truediv__", "__pow__", "__matmul__")
 METHODS: dict[Any, str] = {
     activation: "log_softmax relu sigmoid softmax tanh",
-    arithmetic: "abs add clamp div eq exp log matmul maximum mul neg pow sqrt sub",
+    arithmetic: "abs add clamp div eq exp ge gt le log lt matmul maximum mul ne neg pow sqrt sub",
     dtype: "cpu double long to",
-    inplace: "add_ copy_ fill_ mul_ zero_",
+    inplace: "add_ copy_ div_ fill_ mul_ sub_ zero_",
     reduction: "argmax max mean sum var",
-    shape: "clone contiguous expand flatten permute reshape squeeze transpose unflatten unsqueeze",
+    shape: "clone contiguous expand flatten permute reshape squeeze t transpose unflatten unsqueeze",
 }
 
 
@@ -69,5 +69,5 @@ Tensor.__abs__ = arithmetic.abs
 Tensor.__invert__ = arithmetic.logical_not
 Tensor.__getitem__ = shape.getitem
 Tensor.__setitem__ = inplace.setitem
-Tensor.float = dtype.float_
+Tensor.float, Tensor.int, Tensor.bool = dtype.float_, dtype.int_, dtype.bool_
 Tensor.view = shape.reshape

@@ -10,7 +10,7 @@ import numpy as np
 from minidl import kernels, random
 from minidl.autograd import record
 from minidl.ops.arithmetic import quiet
-from minidl.ops.dtype import floating
+from minidl.ops.dtype import floating, only_tensors
 from minidl.ops.inplace import replace
 from minidl.ops.shape import dimension
 from minidl.tensor import Tensor
@@ -18,8 +18,11 @@ from minidl.tensor import Tensor
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """y = max(x, 0), NaN where x is NaN;  gx = gy where y > 0, else 0. With `inplace`, y overwrites x."""
-    x = floating("relu", input)
-    y = record("relu", kernels.relu(x.array), (x, relu_backward), keep_output=True)
+    only_tensors("relu", input)
+    if input.is_floating_point():
+        y = record("relu", kernels.relu(input.array), (input, relu_backward), keep_output=True)
+    else:
+        y = Tensor(np.maximum(input.array, 0, dtype=input.dtype))
     return replace("relu", input, y) if inplace else y
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.autograd import record
-from minidl.ops.dtype import Number, floating, operand, operands, result_type, to
-from minidl.tensor import Tensor
+from minidl.ops.dtype import Number, floating, only_tensors, operand, operands, result_type, to
+from minidl.tensor import Array, Tensor
 
 # As in PyTorch, 1/0 is inf and log(-1) is nan without a warning.
 quiet = np.errstate(all="ignore")
@@ -21,19 +22,25 @@ quiet = np.errstate(all="ignore")
 @quiet
 def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     """y = a + alpha b;  ga = gy, gb = alpha gy."""
-    if alpha != 1:
-        other = mul(other, alpha)
-    a, b = operands("add", input, other)
+    a, b = operands("add", input, _scaled("add", other, alpha))
     return record("add", np.add(a.array, b.array), (a, lambda gy: gy), (b, lambda gy: gy))
 
 
 @quiet
-def sub(input: Any, other: Any) -> Tensor:
-    """y = a - b;  ga = gy, gb = -gy. Booleans have no difference."""
-    a, b = operands("sub", input, other)
-    if a.dtype == bool:
-        raise RuntimeError("sub: bool tensors cannot be subtracted; use ^ or ~ on masks, or convert them first")
+def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
+    """y = a - alpha b;  ga = gy, gb = -alpha gy. Booleans have no difference."""
+    if any(isinstance(x, bool) or getattr(x, "dtype", None) == "bool" for x in (input, other)):
+        raise RuntimeError("sub: bools cannot be subtracted; use ~ on a mask, or convert it with .long()")
+    a, b = operands("sub", input, _scaled("sub", other, alpha))
     return record("sub", np.subtract(a.array, b.array), (a, lambda gy: gy), (b, lambda gy: -gy))
+
+
+def _scaled(name: str, x: Any, alpha: Number) -> Any:
+    if alpha == 1:
+        return x
+    if isinstance(x, Tensor) and not x.is_floating_point() and isinstance(alpha, float):
+        raise RuntimeError(f"{name}: alpha={alpha} for a tensor of {x.dtype} must be an int")
+    return to(mul(x, alpha), x.dtype) if isinstance(x, Tensor) else mul(x, alpha)
 
 
 @quiet
@@ -45,13 +52,14 @@ def mul(input: Any, other: Any) -> Tensor:
 
 @quiet
 def div(input: Any, other: Any) -> Tensor:
-    """y = a / b, true division;  ga = gy / b, gb = -gy a / b^2."""
+    """y = a / b, true division;  ga = gy / b, gb = -gy (a / b) / b, in an order that does not overflow."""
     a, b = (floating("div", x) for x in operands("div", input, other))
-    return record("div", np.divide(a.array, b.array), (a, lambda gy: gy / b), (b, lambda gy: -gy * a / (b * b)))
+    return record("div", np.divide(a.array, b.array), (a, lambda gy: gy / b), (b, lambda gy: -gy * (a / b / b)))
 
 
 def neg(input: Tensor) -> Tensor:
     """y = -x;  gx = -gy."""
+    only_tensors("neg", input)
     if input.dtype == bool:
         raise RuntimeError("neg: a bool tensor has no negative; use ~ for its complement")
     return record("neg", np.negative(input.array), (input, lambda gy: -gy))
@@ -64,7 +72,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
     At p = 0 the gradient in x is 0, also at x = 0; at x = 0 that in p >= 0 is 0.
     """
     x, p = operands("pow", input, exponent)
-    if x.dtype.kind in "iu" and (p.array < 0).any():
+    if x.dtype.kind in "iu" and np.any((exponent.array if isinstance(exponent, Tensor) else exponent) < 0):
         raise RuntimeError("pow: integers to negative powers are not integers; convert the base with .float()")
     # NumPy squares and takes roots directly where the exponent is a number.
     y = x.array ** (p.array.item() if p.ndim == 0 else p.array)
@@ -104,6 +112,7 @@ def sqrt(input: Tensor) -> Tensor:
 
 def abs(input: Tensor) -> Tensor:
     """y = |x|;  gx = gy sign(x), 0 at x = 0."""
+    only_tensors("abs", input)
     sign = Tensor(np.sign(input.array)) if input.dtype != bool else input
     return record("abs", np.absolute(input.array), (input, lambda gy: gy * sign))
 
@@ -115,10 +124,15 @@ def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -
     ------
     RuntimeError
         If both bounds are None.
+    TypeError
+        If one is no number.
     """
+    only_tensors("clamp", input)
     bounds = [bound for bound in (min, max) if bound is not None]
     if not bounds:
         raise RuntimeError("clamp: give min, max or both")
+    if not all(isinstance(bound, bool | int | float | np.generic) for bound in bounds):
+        raise TypeError("clamp: min and max must be numbers; for tensors use minidl.maximum, or minidl.where")
     x = to(input, result_type(input, *bounds))
     low, high = (-np.inf if min is None else min), (np.inf if max is None else max)
     inside = Tensor((x.array >= low) & (x.array <= high))
@@ -136,6 +150,7 @@ def maximum(input: Tensor, other: Tensor) -> Tensor:
 
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     """y = a where the condition holds, b elsewhere;  each gets gy in its own places, and 0 in the other's."""
+    only_tensors("where", condition)
     if condition.dtype != bool:
         raise RuntimeError(f"where: the condition must be a bool tensor, not {condition.dtype}")
     spread = Tensor(np.broadcast_to(np.zeros((), bool), condition.shape))  # no type, only a shape to meet
@@ -168,12 +183,24 @@ def matmul(input: Any, other: Any) -> Tensor:
     a, b = a.expand(batch + a.shape[-2:]), b.expand(batch + b.shape[-2:])
     y = record(
         "matmul",
-        np.matmul(a.array, b.array),  # (..., M, N)
+        _products(a.array, b.array),  # (..., M, N)
         (a, lambda gy: gy @ b.transpose(-1, -2)),
         (b, lambda gy: a.transpose(-1, -2) @ gy),
     )
     y = y.squeeze(-2) if input.ndim == 1 else y
     return y.squeeze(-1) if other.ndim == 1 else y
+
+
+def _products(a: Array, b: Array) -> Array:
+    """The product of each pair of matrices in (..., M, K) and (..., K, N)."""
+    if a.dtype not in ("float32", "float64"):  # for integers speed matters less than having no kernel of their own
+        return np.matmul(a, b)
+    if a.ndim == 2:
+        return kernels.matmul(a, b)
+    y = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    for index in np.ndindex(a.shape[:-2]):
+        y[index] = kernels.matmul(a[index], b[index])
+    return y
 
 
 def _check_matmul(a: Any, b: Any) -> None:
@@ -193,6 +220,8 @@ def _check_matmul(a: Any, b: Any) -> None:
 
 def _comparison(name: str, compare: np.ufunc, sign: str) -> Any:
     def function(input: Any, other: Any) -> Tensor:
+        if isinstance(other, int) and isinstance(input, Tensor) and input.dtype.kind in "iu":
+            input = to(input, np.int64)  # which holds the number whatever it is
         a, b = operands(name, input, other)
         return Tensor(compare(a.array, b.array))
 

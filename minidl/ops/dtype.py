@@ -53,7 +53,7 @@ def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tens
     for arg in args:
         if isinstance(arg, Tensor):
             dtype, device = arg.dtype, arg.device
-        elif isinstance(arg, device_type) or (isinstance(arg, str) and arg.split(":")[0] in ("cpu", "cuda")):
+        elif isinstance(arg, device_type | str):
             device = arg
         else:
             dtype = arg
@@ -65,6 +65,16 @@ def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tens
     if array.dtype.kind != "f":
         return Tensor(array)
     return record("to", array, (input, lambda gy: to(gy, source)))
+
+
+def int_(input: Tensor) -> Tensor:
+    """Convert to int32; the fraction is cut off."""
+    return to(input, np.int32)
+
+
+def bool_(input: Tensor) -> Tensor:
+    """Convert to bool: True where not 0."""
+    return to(input, np.bool_)
 
 
 def double(input: Tensor) -> Tensor:
@@ -130,6 +140,20 @@ def operand(name: str, value: Any) -> Any:
     raise TypeError(f"{name}: expected a tensor, an array or a number, not {type(value).__name__}")
 
 
+def number(name: str, value: Any, dtype: DType) -> Tensor:
+    """A number as a 0-d tensor; one that an integer dtype cannot hold is refused."""
+    if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+        raise RuntimeError(f"{name}: {value} is outside of {dtype}'s {np.iinfo(dtype).min} to {np.iinfo(dtype).max}")
+    return Tensor(np.asarray(value).astype(dtype))
+
+
+def only_tensors(name: str, *values: Any) -> None:
+    """Refuse anything but tensors."""
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor, not {type(value).__name__}")
+
+
 def operands(name: str, *values: Any) -> list[Tensor]:
     """Bring an operation's operands to one dtype, and those that need a gradient to the common shape.
 
@@ -144,7 +168,8 @@ def operands(name: str, *values: Any) -> list[Tensor]:
     """
     values = tuple(operand(name, value) for value in values)
     dtype = result_type(*values)
-    tensors = [to(x, dtype) if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype)) for x in values]
+    # Numbers wrap around like the tensors' own elements do: uint8 + -1 is uint8 + 255.
+    tensors = [to(x, dtype) if isinstance(x, Tensor) else Tensor(np.asarray(x).astype(dtype)) for x in values]
     shape = common_shape(name, *[x.shape for x in tensors])
     if not is_grad_enabled():
         return tensors
@@ -167,6 +192,5 @@ def common_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 def floating(name: str, input: Tensor) -> Tensor:
     """The operand of a function that is defined on real numbers: integers become float32."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{name}: expected a tensor, not {type(input).__name__}")
+    only_tensors(name, input)
     return input if input.is_floating_point() else to(input, float32)

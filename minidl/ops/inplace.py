@@ -13,8 +13,8 @@ import numpy as np
 
 from minidl.autograd import is_grad_enabled, record
 from minidl.ops.arithmetic import add, div, mul, sub
-from minidl.ops.dtype import Number, operand, to
-from minidl.ops.shape import plain_index
+from minidl.ops.dtype import Number, number, operand, to
+from minidl.ops.shape import split_index
 from minidl.tensor import Array, Tensor
 
 
@@ -30,23 +30,30 @@ def sub_(input: Tensor, other: Any) -> Tensor:
 
 def mul_(input: Tensor, other: Any) -> Tensor:
     """x = x * other."""
-    return replace("mul_", input, mul(input, other))
+    return replace("mul_", input, mul(_kept_for(other, input), other))
 
 
 def div_(input: Tensor, other: Any) -> Tensor:
     """x = x / other."""
-    return replace("div_", input, div(input, other))
+    return replace("div_", input, div(_kept_for(other, input), other))
+
+
+def _kept_for(other: Any, x: Tensor) -> Tensor:
+    """x, or a copy of it where the gradient in `other` will need the values that are about to be overwritten."""
+    return x.clone() if isinstance(other, Tensor) and other.requires_grad and is_grad_enabled() else x
 
 
 def copy_(input: Tensor, src: Any) -> Tensor:
     """x = src, broadcast to x's shape and converted to its dtype; the gradient goes to src."""
-    value = _fitting("copy_", src, input.array, input)
+    value = _fitting("copy_", src, input.shape, input)
     result = record("copy_", value.array, (input, lambda gy: Tensor(np.zeros_like(gy.array))), (value, lambda gy: gy))
     return replace("copy_", input, result)
 
 
 def fill_(input: Tensor, value: Any) -> Tensor:
     """x = value everywhere."""
+    if isinstance(value, Tensor) and value.ndim != 0:
+        raise RuntimeError(f"fill_: expected one value, not the shape {value.shape}; use copy_")
     return copy_(input, value)
 
 
@@ -57,25 +64,25 @@ def zero_(input: Tensor) -> Tensor:
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, broadcast and converted to x's dtype; the gradient of that part goes to the value."""
-    plain = plain_index(index)
-    region = input.array[plain]
-    part = _fitting("x[index] = value", value, region, input)
-    _check_writable("x[index] = value", input, part.requires_grad)
+    first, second = split_index(index)
+    region = input.array[first][second]
+    part = _fitting("x[index] = value", value, region.shape, input, drop_ones=True)
+    _check_writable("x[index] = value", input, part.requires_grad or input.requires_grad)
     _learn_of_own_view(input, value, region)
     kept = np.ones(input.shape, input.dtype)
-    kept[plain] = 0
+    kept[first][second] = 0
     mask = Tensor(kept)
-    result = record("setitem", input.array, (input, lambda gy: gy * mask), (part, lambda gy: gy[index]), view_of=input)
-    input.array[plain] = part.array
+    to_input, to_part = (input, lambda gy: gy * mask), (part, lambda gy: gy[first][second])
+    result = record("setitem", input.array, to_input, to_part, view_of=input)
+    input.array[first][second] = part.array
     _enter(input, result)
 
 
-def _fitting(name: str, value: Any, region: Array, x: Tensor) -> Tensor:
-    """The value as a tensor of the region's shape and of x's dtype."""
+def _fitting(name: str, value: Any, shape: tuple[int, ...], x: Tensor, drop_ones: bool = False) -> Tensor:
+    """The value as a tensor of this shape and of x's dtype; leading sizes of 1 may be too many."""
     value = operand(name, value)
-    given = to(value, x.dtype) if isinstance(value, Tensor) else Tensor(np.asarray(value, x.dtype))
-    shape = np.shape(region)
-    while given.ndim > len(shape) and given.shape[0] == 1:
+    given = to(value, x.dtype) if isinstance(value, Tensor) else number(name, value, x.dtype)
+    while drop_ones and given.ndim > len(shape) and given.shape[0] == 1:
         given = given.squeeze(0)
     try:
         return given.expand(shape)

@@ -10,11 +10,17 @@ import numpy as np
 
 from minidl.autograd import record
 from minidl.ops.arithmetic import maximum, quiet
-from minidl.ops.dtype import int64, to
+from minidl.ops.dtype import int64, only_tensors, to
 from minidl.ops.shape import dimension, dimensions
 from minidl.tensor import Tensor
 
 Dims = int | Sequence[int] | None
+
+
+def _reduced(name: str, input: Tensor, dim: Dims) -> tuple[int, ...]:
+    """The dimensions to reduce: all, also for an empty list of them, as in PyTorch."""
+    only_tensors(name, input)
+    return dimensions(name, None if isinstance(dim, tuple | list) and not dim else dim, input.ndim)
 
 
 def _kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
@@ -25,8 +31,9 @@ def _kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
 @quiet
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """y = sum of x over `dim`;  gx = gy, repeated. Integers and booleans are summed in int64."""
+    dims = _reduced("sum", input, dim)
     x = to(input, dtype or (int64 if input.dtype.kind in "biu" else input.dtype))
-    dims, shape = dimensions("sum", dim, x.ndim), x.shape
+    shape = x.shape
     kept = _kept(shape, dims)
     y = x.array.sum(axis=dims, keepdims=keepdim)
     return record("sum", y, (x, lambda gy: gy.reshape(kept).expand(shape)))
@@ -34,17 +41,17 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
 
 def mean(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """y = sum of x over `dim` / its number of elements;  gx = gy / that number. NaN where there are none."""
+    count = math.prod(input.shape[d] for d in _reduced("mean", input, dim))
     _refuse_integers("mean", input)
-    count = math.prod(input.shape[d] for d in dimensions("mean", dim, input.ndim))
     return sum(input, dim, keepdim) / count
 
 
 def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
     """y = sum of (x - mean)^2 / (n - 1), or / n where not `unbiased`."""
+    n = math.prod(input.shape[d] for d in _reduced("var", input, dim))
     _refuse_integers("var", input)
-    n = math.prod(input.shape[d] for d in dimensions("var", dim, input.ndim))
     deviation = input - mean(input, dim, keepdim=True)
-    return sum(deviation * deviation, dim, keepdim) / (n - 1 if unbiased else n)
+    return sum(deviation * deviation, dim, keepdim) / (n - 1 if unbiased and n else n)
 
 
 def _refuse_integers(name: str, input: Tensor) -> None:
@@ -59,7 +66,7 @@ class MaxResult(NamedTuple):
     indices: Tensor
 
 
-def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """The greatest element; ``max(x, dim)`` gives (values, indices); ``max(a, b)`` is ``maximum``.
 
     NaN counts as greatest. gx = gy at the element chosen, the first among equals; without `dim`, as in PyTorch,
@@ -70,8 +77,9 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     RuntimeError, IndexError
         If there is no element to choose from.
     """
-    if isinstance(dim, Tensor):
-        return maximum(input, dim)
+    only_tensors("max", input)
+    if other is not None or isinstance(dim, Tensor):
+        return maximum(input, dim if other is None else other)
     if dim is None:
         return _max_of_all(input)
     indices = argmax(input, dim, keepdim=True)
@@ -101,6 +109,7 @@ def _take(input: Tensor, indices: Tensor, dim: int) -> Tensor:
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The place of the greatest element in dimension `dim`, or in the flattened tensor; the first among equals."""
+    only_tensors("argmax", input)
     d = None if dim is None else dimension("argmax", dim, input.ndim)
     if input.numel() == 0 and (d is None or input.shape[d] == 0):
         raise IndexError(f"argmax: no element to choose from in shape {input.shape}, dim {dim}")

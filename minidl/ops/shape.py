@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import record
-from minidl.ops.dtype import result_type, to
+from minidl.ops.dtype import only_tensors, result_type, to
 from minidl.tensor import Tensor
 
 Shape = tuple[int, ...]
+Index = tuple[Any, ...]
 
 
-def sizes(args: Sequence[Any]) -> Shape:
-    """Sizes given one by one, ``f(2, 3)``, or as one tuple, ``f((2, 3))``."""
+def sizes(args: Sequence[Any], named: Sequence[int] | None = None) -> Shape:
+    """Sizes given one by one, ``f(2, 3)``, as one tuple, ``f((2, 3))``, or by name, ``f(size=(2, 3))``."""
+    args = args if named is None else (named,)
     given = args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args
     for size in given:
         if not isinstance(size, int | np.integer) or isinstance(size, bool):
@@ -58,7 +60,7 @@ def _completed(name: str, shape: Shape, numel: int) -> Shape:
     return tuple(numel // known if size == -1 else size for size in shape)
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *args: Any, shape: Sequence[int] | None = None) -> Tensor:
     """The elements, in their order, in another shape; one size may be -1, "what is left".
 
     Examples
@@ -67,7 +69,8 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     >>> minidl.arange(6).reshape(2, -1).shape
     (2, 3)
     """
-    new, old = _completed("reshape", sizes(shape), input.numel()), input.shape
+    only_tensors("reshape", input)
+    new, old = _completed("reshape", sizes(args, shape), input.numel()), input.shape
     return record("reshape", input.array.reshape(new), (input, lambda gy: gy.reshape(old)), view_of=input)
 
 
@@ -89,9 +92,10 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     return reshape(input, input.shape[:d] + parts + input.shape[d + 1 :])
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *args: Any, dims: Sequence[int] | None = None) -> Tensor:
     """Reorder the dimensions: dimension i of the result is dimension dims[i] of the input."""
-    order = dimensions("permute", sizes(dims), input.ndim)
+    only_tensors("permute", input)
+    order = dimensions("permute", sizes(args, dims), input.ndim)
     if len(order) != input.ndim:
         raise RuntimeError(f"permute: {len(order)} dims {order} given for {input.ndim} dimensions")
     back = tuple(int(d) for d in np.argsort(order))
@@ -107,6 +111,13 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return permute(input, order)
 
 
+def t(input: Tensor) -> Tensor:
+    """The transpose of a matrix; a vector stays as it is."""
+    if input.ndim > 2:
+        raise RuntimeError(f"t: expected at most 2 dimensions, and shape {input.shape} has {input.ndim}")
+    return permute(input, tuple(reversed(range(input.ndim))))
+
+
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Remove the dimensions of size 1, or those among `dim`."""
     among = dimensions("squeeze", dim, input.ndim)
@@ -119,12 +130,12 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     return reshape(input, input.shape[:d] + (1,) + input.shape[d:])
 
 
-def expand(input: Tensor, *size: Any) -> Tensor:
+def expand(input: Tensor, *args: Any, size: Sequence[int] | None = None) -> Tensor:
     """Repeat dimensions of size 1, and new ones in front, without a copy; -1 keeps a size.
 
     Its gradient is the sum over what was repeated.
     """
-    shape = sizes(size)
+    shape = sizes(args, size)
     if shape == input.shape:
         return input
     new, old = len(shape) - input.ndim, input.shape
@@ -157,21 +168,48 @@ def clone(input: Tensor) -> Tensor:
     return record("clone", input.array.copy(order="K"), (input, lambda gy: gy))
 
 
-def plain_index(index: Any) -> tuple[Any, ...]:
-    """The index as NumPy wants it: a tuple, with arrays for tensors and lists.
+def split_index(index: Any) -> tuple[Index, Index]:
+    """An index in two steps, as array[first][second]: views, then arrays of places.
 
-    It ends in `...`, with which also a single element is a view of the array, not a number.
+    In PyTorch ints choose before arrays do, so that x[0, :, [1, 2]] keeps the order (slice, list); NumPy would take
+    the 0 for one of the arrays. Both steps end in `...`, with which also a single element is a view, not a number.
     """
-    parts = tuple(_plain_part(part) for part in (index if isinstance(index, tuple) else (index,)))
-    return parts if any(part is Ellipsis for part in parts) else (*parts, Ellipsis)
+    parts = [_plain_part(part) for part in (index if isinstance(index, tuple) else (index,))]
+    if not any(isinstance(part, np.ndarray) for part in parts):
+        return _with_rest(parts), (...,)
+    first: list[Any] = []
+    for part in parts:
+        if isinstance(part, int) or part is Ellipsis:
+            first.append(part)
+        elif part is not None:  # None takes no dimension, a mask as many as it has
+            mask = isinstance(part, np.ndarray) and part.dtype == bool
+            first += [slice(None)] * (part.ndim if mask else 1)
+    return _with_rest(first), _with_rest([part for part in parts if not isinstance(part, int)])
+
+
+def _with_rest(parts: list[Any]) -> Index:
+    return tuple(parts) if any(part is Ellipsis for part in parts) else (*parts, ...)
 
 
 def _plain_part(part: Any) -> Any:
+    """One part of an index as an int, a slice, None, `...` or an array of ints or bools."""
+    if part is None or part is Ellipsis:
+        return part
+    if isinstance(part, slice):
+        if part.step is not None and part.step <= 0:
+            raise ValueError(f"the step of a slice must be greater than 0, not {part.step}")
+        return part
     if isinstance(part, Tensor):
-        return part.array
-    if isinstance(part, list):
-        return np.asarray(part, None if part else np.int64)
-    return part
+        part = part.array
+    elif isinstance(part, list | range):
+        part = np.asarray(part, None if len(part) else np.int64)
+    elif not isinstance(part, bool | int | np.ndarray | np.generic):
+        error = TypeError if isinstance(part, str) else IndexError  # as PyTorch has it
+        raise error(f"an index is made of ints, slices, ..., None, tensors, arrays and lists, not {part!r}")
+    array = np.asarray(part)
+    if array.dtype.kind not in "bi":
+        raise IndexError(f"arrays used as indices must be of bools or signed ints, not {array.dtype}")
+    return int(array) if array.ndim == 0 and array.dtype.kind == "i" else array
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
@@ -179,24 +217,32 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
     Its gradient puts gy back into zeros at the places it was read from, and adds where one was read twice.
     """
-    plain, shape = plain_index(index), input.shape
-    return record("getitem", input.array[plain], (input, lambda gy: _put_into_zeros(gy, plain, shape)), view_of=input)
+    (first, second), shape = split_index(index), input.shape
+    y = input.array[first][second]
+    return record("getitem", y, (input, lambda gy: _put_into_zeros(gy, first, second, shape)), view_of=input)
 
 
-def _put_into_zeros(values: Tensor, index: tuple[Any, ...], shape: Shape) -> Tensor:
+def _put_into_zeros(values: Tensor, first: Index, second: Index, shape: Shape) -> Tensor:
     """The adjoint of x[index]."""
     y = np.zeros(shape, values.dtype)
-    if any(isinstance(part, np.ndarray) and part.dtype != bool for part in index):
-        np.add.at(y, index, values.array)  # integer arrays can name a place twice
+    if any(isinstance(part, np.ndarray) and part.dtype != bool for part in second):
+        np.add.at(y[first], second, values.array)  # arrays of ints can name a place twice
     else:
-        y[index] = values.array
-    return record("put", y, (values, lambda gy: gy[index]))
+        y[first][second] = values.array
+    return record("put", y, (values, lambda gy: gy[first][second]))
+
+
+def _listed(name: str, tensors: Sequence[Tensor], error: type[Exception]) -> Sequence[Tensor]:
+    if isinstance(tensors, Tensor) or not all(isinstance(x, Tensor) for x in tensors):
+        raise TypeError(f"{name}: expected a list or tuple of tensors")
+    if not tensors:
+        raise error(f"{name}: expected at least one tensor")
+    return tensors
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors of one shape along a new dimension."""
-    if not tensors:
-        raise RuntimeError("stack: expected at least one tensor")
+    tensors = _listed("stack", tensors, RuntimeError)
     different = {x.shape for x in tensors}
     if len(different) > 1:
         raise RuntimeError(f"stack: all shapes must be equal, and got {', '.join(map(str, sorted(different)))}")
@@ -206,8 +252,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors along a dimension; all other sizes must be equal."""
-    if not tensors:
-        raise RuntimeError("cat: expected at least one tensor")
+    tensors = _listed("cat", tensors, ValueError)
     if any(x.ndim == 0 for x in tensors):
         raise RuntimeError("cat: 0-d tensors cannot be joined; use stack")
     d = dimension("cat", dim, tensors[0].ndim)
@@ -248,7 +293,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise RuntimeError(f"pad: widths {widths} leave less than nothing of shape {input.shape}")
     cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, pairs, strict=True))
     added = [(max(a, 0), max(b, 0)) for a, b in pairs]
-    y = np.pad(input.array[cut], added, constant_values=value)
+    y = np.pad(input.array[cut], added, constant_values=value) if input.ndim else input.array.copy()
     return record("pad", y, (input, lambda gy: _pad(gy, [-width for width in widths])))
 
 

@@ -1,7 +1,6 @@
 """What the tests against PyTorch share: both libraries behind one name `m`, and what it means that they agree.
 
-The import skips where PyTorch is missing. It asks for torch.nn, because this very folder is called torch: where
-tests/ is on the path, Python would take it for a package.
+Importing this file skips the test module where PyTorch is missing.
 """
 
 import warnings
@@ -12,7 +11,7 @@ import pytest
 import minidl
 
 REASON = "PyTorch is not installed (pip install torch==2.13.0), and these tests compare minidl with it"
-pytest.importorskip("torch.nn", reason=REASON)
+pytest.importorskip("torch", reason=REASON)
 
 import torch  # noqa: E402
 

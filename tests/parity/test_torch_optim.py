@@ -37,8 +37,8 @@ def values(seed, dtype, *shapes):
 def model(m, dtype):
     """A small convolutional regression whose initial values do not depend on the library."""
     nn = m.nn
-    net = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Tanh(), nn.ConvTranspose2d(3, 2, 2), nn.Flatten(), nn.Linear(72, 4))
-    net = net.to(getattr(m, dtype))
+    convolutions = nn.Conv2d(1, 3, 3, padding=1), nn.Tanh(), nn.ConvTranspose2d(3, 2, 2)
+    net = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(72, 4)).to(getattr(m, dtype))
     drawn = values(0, dtype, *[tuple(p.shape) for p in net.parameters()])
     net.load_state_dict({key: m.tensor(0.3 * v) for key, v in zip(net.state_dict(), drawn, strict=True)})
     return net
@@ -148,7 +148,8 @@ def test_a_torch_state_dict_loads_as_it_is():
     ours.load_state_dict(net.state_dict())
     resumed = minidl.optim.Adam(ours.parameters())
     resumed.load_state_dict(theirs.state_dict())
-    equal(train(minidl, ours, resumed, "float32", 3, first=3), train(torch, net, theirs, "float32", 3, first=3), "float32")
+    steps = [train(*parts, "float32", 3, first=3) for parts in ((minidl, ours, resumed), (torch, net, theirs))]
+    equal(*steps, "float32")
 
 
 def test_defaults_names_and_printed_form_of_the_settings():

@@ -6,7 +6,7 @@ from with_torch import BOTH, array
 
 import minidl
 
-AUTOENCODER = '''
+AUTOENCODER = """
 import torch
 from torch import nn, optim
 import torch.nn.functional as F
@@ -57,9 +57,9 @@ with torch.no_grad():
     outputs = model(torch.from_numpy(batches[0]))
     losses.append(F.mse_loss(outputs, torch.from_numpy(batches[0])).item())
 result = outputs.cpu().detach().numpy()
-'''
+"""
 
-REGRESSION = '''
+REGRESSION = """
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -107,7 +107,7 @@ model.eval()
 result = torch.cat([model(torch.tensor(b).flatten(1)) for b in batches]).detach().numpy()
 accuracy = ((model(x) > 0.5) == (y > 0.5)).float().mean().item()
 losses.append(accuracy + 1)
-'''
+"""
 
 IMPORTS = {  # what a reader would change
     "import torch\n": "import minidl as torch\n",
@@ -122,8 +122,9 @@ def run(m, script):
 
     def load(model):
         rng = np.random.default_rng(1)
-        state = {k: (0.3 * rng.standard_normal(tuple(v.shape))).astype("float32") for k, v in model.state_dict().items()}
-        model.load_state_dict({k: m.tensor(v) for k, v in state.items()})
+        shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+        drawn = {k: (0.3 * rng.standard_normal(s)).astype("float32") for k, s in shapes.items()}
+        model.load_state_dict({k: m.tensor(v) for k, v in drawn.items()})
 
     for theirs, ours in IMPORTS.items() if m is minidl else ():
         script = script.replace(theirs, ours)

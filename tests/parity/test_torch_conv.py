@@ -24,8 +24,9 @@ def two(value):
 @st.composite
 def cases(draw, op):
     """Shapes of input, weight and bias (or None), and the arguments, of a call that is valid."""
-    kernel, settings = two(draw(pair(1, 5))), {"stride": draw(pair(1, 3)), "padding": draw(pair(0, 3)), "dilation": draw(pair(1, 3))}
-    s, p, d = (two(settings[name]) for name in ("stride", "padding", "dilation"))
+    kernel = two(draw(pair(1, 5)))
+    settings = {"stride": draw(pair(1, 3)), "padding": draw(pair(0, 3)), "dilation": draw(pair(1, 3))}
+    s, p, d = map(two, settings.values())
     batch, a, b = draw(st.integers(0, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 9))
     reach = [e * (k - 1) + 1 for k, e in zip(kernel, d, strict=True)]
     if op == "conv2d":
@@ -104,7 +105,8 @@ def test_positional_order_of_arguments():
     }
     for op, (weight, *others) in calls.items():
         for rest in others:
-            y, z = (getattr(m, op)(*[m.tensor(t) if isinstance(t, np.ndarray) else t for t in (x, weight, *rest)]) for m in BOTH)
+            given = (x, weight, *rest)
+            y, z = (getattr(m, op)(*[m.tensor(t) if isinstance(t, np.ndarray) else t for t in given]) for m in BOTH)
             same(y, z, zeros=False)
 
 

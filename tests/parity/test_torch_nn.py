@@ -1,0 +1,280 @@
+"""Modules against PyTorch's: printed form, state, initial values; and the type of every error."""
+
+import copy
+import re
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from with_torch import BOTH, array, attempt, same, torch
+
+import minidl
+
+# -- printed form, keys, shapes -------------------------------------------------------------------------------------
+
+
+def custom(nn):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 3)
+            self.act = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh(), nn.Sequential()))
+            self.scale = nn.Parameter(self.conv.weight.detach()[0, 0])
+            self.nothing = None
+
+        def extra_repr(self):
+            return "two, settings=1"
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.late = None
+            self.blocks = nn.Sequential(Block(), Block())
+            self.head = nn.Linear(2, 1, bias=False)
+            self.shared = self.head
+            self.late = nn.Linear(1, 1)
+            self.register_parameter("free", None)
+            self.own = nn.Parameter(self.late.weight.detach())
+
+    return Net()
+
+
+MODULES = (
+    """
+Linear(3, 4); Linear(3, 4, False); Linear(in_features=2, out_features=1, bias=True); ReLU(); ReLU(True)
+ReLU(inplace=False); Sigmoid(); Tanh(); Dropout(); Dropout(0.25); Dropout(p=0.1, inplace=True); MSELoss()
+MSELoss(reduction="sum")
+Flatten(); Flatten(2); Flatten(start_dim=0, end_dim=1); Unflatten(1, (2, 3))
+Unflatten(dim=1, unflattened_size=(2, -1)); Unflatten(1, [2, 3])
+Conv2d(1, 2, 3); Conv2d(1, 2, (3, 5), 2, 1); Conv2d(1, 2, 3, stride=(2, 1), padding=(0, 1), dilation=2, bias=False)
+Conv2d(1, 2, 1, 1, 0, 1, 1, True); Conv2d(in_channels=1, out_channels=2, kernel_size=3, dilation=(1, 2))
+Conv2d(1, 2, [3, 3], padding=[1, 2])
+ConvTranspose2d(1, 2, 3); ConvTranspose2d(3, 2, (2, 4), 2, 1, 1); ConvTranspose2d(1, 2, 3, 2, 1, 1, 1, False, 2)
+ConvTranspose2d(1, 2, 3, stride=(2, 3), output_padding=(1, 0), dilation=(1, 2))
+ConvTranspose2d(1, 2, 3, bias=False)
+Sequential(); Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Dropout()))
+Sequential(OrderedDict([("first", nn.Linear(1, 2)), ("act", nn.Tanh())]))
+Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 1, 3))[1:]; Sequential(nn.ReLU()).append(nn.Linear(1, 1))
+Sequential(nn.ReLU())[0]; Sequential(nn.ReLU(), nn.Linear(1, 1))[-1]
+Linear(2, 2).double(); Linear(2, 2).eval(); Conv2d(1, 1, 1, dtype=m.float64)
+""".strip()
+    .replace("\n", "; ")
+    .split("; ")
+)
+
+
+def built(m, text):
+    """The module a text describes; `custom` is the one above."""
+    space = {"nn": m.nn, "m": m, "OrderedDict": OrderedDict}
+    return custom(m.nn) if text == "custom" else eval("nn." + text, space)
+
+
+@pytest.mark.parametrize("text", [*MODULES, "custom"])
+def test_printed_form_keys_shapes_and_order(text):
+    ours, theirs = (built(m, text) for m in BOTH)
+    assert repr(ours) == repr(theirs)
+    shapes = [[(k, tuple(v.shape)) for k, v in x.state_dict().items()] for x in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+    for names in ("named_parameters", "named_modules", "named_children"):
+        assert [k for k, _ in getattr(ours, names)()] == [k for k, _ in getattr(theirs, names)()]
+    assert ours.training == theirs.training
+    assert len(list(ours.modules())) == len(list(theirs.modules()))
+    assert [p.requires_grad for p in ours.parameters()] == [p.requires_grad for p in theirs.parameters()]
+
+
+# -- state that travels ---------------------------------------------------------------------------------------------
+
+
+def autoencoder(m):
+    nn = m.nn
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.Flatten()),
+        nn.Linear(32, 8),
+        nn.Unflatten(1, (8, 1, 1)),
+        nn.ConvTranspose2d(8, 2, 4, stride=2, output_padding=1),
+        nn.Sigmoid(),
+    )
+
+
+def by_numpy(state, m, folder):
+    return {k: m.tensor(array(v)) for k, v in state.items()}
+
+
+def by_safetensors(state, m, folder):
+    numpy = pytest.importorskip("safetensors.numpy")
+    numpy.save_file({k: np.ascontiguousarray(array(v)) for k, v in state.items()}, folder / "w.safetensors")
+    if m is torch:
+        return pytest.importorskip("safetensors.torch").load_file(folder / "w.safetensors")
+    return numpy.load_file(folder / "w.safetensors")  # arrays, which minidl's load_state_dict takes
+
+
+def by_minidl(state, m, folder):
+    minidl.save({k: minidl.tensor(array(v)) for k, v in state.items()}, folder / "w.npz")
+    return {k: m.tensor(array(v)) for k, v in minidl.load(folder / "w.npz").items()}
+
+
+@pytest.mark.parametrize("way", [by_numpy, by_safetensors, by_minidl])
+@pytest.mark.parametrize(("first", "second"), [BOTH, BOTH[::-1]], ids=["to torch", "to minidl"])
+def test_state_dict_travels(way, first, second, tmp_path):
+    source, target = autoencoder(first), autoencoder(second)
+    result = target.load_state_dict(way(source.state_dict(), second, tmp_path))
+    assert (list(result.missing_keys), list(result.unexpected_keys)) == ([], [])
+    assert repr(result) == "<All keys matched successfully>"
+    x = np.random.default_rng(0).standard_normal((3, 1, 7, 7)).astype("float32")
+    y, z = (net(m.tensor(x)) for net, m in ((source, first), (target, second)))
+    np.testing.assert_allclose(array(y), array(z), rtol=1e-5, atol=1e-6)
+
+
+def test_torch_state_dict_loads_as_it_is():
+    ours, theirs = autoencoder(minidl), autoencoder(torch)
+    ours.load_state_dict(theirs.state_dict())
+    same(list(ours.parameters()), list(theirs.parameters()))
+    minidl.nn.Linear(2, 2).load_state_dict(dict(torch.nn.Linear(2, 2).double().named_parameters()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s, m: s.pop("1.bias"),
+        lambda s, m: s.update(extra=m.zeros(1)),
+        lambda s, m: s.update({"1.bias": m.zeros(9)}),
+        lambda s, m: s.update({"0.0.weight": m.zeros(4, 1, 3)}),
+        lambda s, m: (s.pop("0.0.weight"), s.update(extra=m.zeros(1))),
+    ],
+)
+def test_load_state_dict_refuses_and_names_keys(change):
+    messages, keys = [], []
+    for m in BOTH:
+        net = autoencoder(m)
+        state = net.state_dict()
+        change(state, m)
+        with pytest.raises(RuntimeError) as caught:
+            net.load_state_dict(state)
+        messages.append(set(re.findall(r"\d[\d.]*\.(?:weight|bias)|extra", str(caught.value))))
+        found = attempt(lambda net=net, state=state: net.load_state_dict(state, strict=False))
+        keys.append(type(found) if isinstance(found, Exception) else tuple(map(list, found)))
+    assert messages[0] == messages[1]
+    assert keys[0] == keys[1]
+
+
+# -- initial values -------------------------------------------------------------------------------------------------
+
+
+LAYERS = ["Linear(20, 30)", "Linear(1, 400)", "Conv2d(3, 8, (3, 5))", "ConvTranspose2d(8, 3, (3, 5))"]
+
+
+@pytest.mark.parametrize("text", LAYERS)
+def test_initial_values_have_the_same_distribution(text):
+    for name in ("weight", "bias"):
+        a, b = (np.concatenate([array(getattr(built(m, text), name)).ravel() for _ in range(150)]) for m in BOTH)
+        bound = max(-b.min(), b.max())
+        for f in (np.min, np.max, np.mean, np.std):
+            assert abs(f(a) - f(b)) < 0.06 * bound, (name, f.__name__, f(a), f(b))
+        np.testing.assert_allclose(*[np.quantile(x, np.linspace(0, 1, 9)) for x in (a, b)], atol=0.12 * bound)
+
+
+# -- errors: x (2, 3), v (3,), i integers, t True and False, p a leaf that requires grad, e (0, 3), r (1, 2, 5, 5) --
+
+ERRORS = (
+    """
+x + m.ones(2, 2); x * m.ones(4); x @ x; x @ v[:2]; m.tensor(1.) @ x; x @ m.ones(3, 2, dtype=m.float64); x @ 2
+m.maximum(x, m.ones(2, 2)); m.where(t, x, m.ones(5)); m.where(x, x, x); x + "a"; x + None; x + [1, 2]; t - t; -t
+i ** -1; x.add_(m.ones(2, 2, 3)); x.mul_(m.ones(4, 3)); i.add_(0.5); i.__itruediv__(2); x.copy_(m.ones(2, 2))
+x.copy_(m.ones(1, 2, 3)); x.copy_("a"); x.fill_(v)
+x.sum(2); x.sum(-3); x.mean((0, 5)); x.sum((0, 0)); x.sum((0, -2)); x.sum("a"); x.sum(1.5); i.mean(); t.mean()
+i.var(); x.max(2); e.max(); e.max(0); e.argmax(); e.argmax(0); x.argmax(3); x.softmax(2); m.softmax(x, -3)
+m.log_softmax(x, 5); x.clamp(); m.clamp(x, "a"); m.sum(3); m.exp(2.); m.exp("a"); m.relu(2.)
+x.reshape(4, 2); x.reshape(-1, -1); x.reshape(-1, 4); x.reshape(2.5); x.reshape(-2, 3); x.view(5); x.flatten(3)
+x.flatten(1, 0); x.unflatten(1, (2, 2)); x.unflatten(2, (1, 1)); x.transpose(0, 2); x.permute(0); x.permute(0, 0)
+x.permute(0, 2); x.squeeze(2); x.unsqueeze(3); x.unsqueeze(-4); x.expand(2); x.expand(3, 3); x.expand(2, -1, 3, 3)
+x.expand(-1, 2, 3); m.stack([]); m.cat([]); m.stack([x, v]); m.cat([x, v]); m.cat([x, x], 2); m.cat([x, 1])
+m.cat(x); m.cat([m.tensor(1.), m.tensor(2.)]); m.stack([x, 2]); F.pad(x, (1,)); F.pad(x, (1, 1, 1, 1, 1, 1))
+F.pad(x, (-2, -2)); F.pad(x, (1.5, 1))
+x[2]; x[-3]; x[0, 3]; x[0, 0, 0]; x[0.5]; x["a"]; x[[5]]; x[m.tensor([0, 2])]; x[m.tensor([0.5])]
+x[m.tensor([True])]; x[m.ones(3, 2) > 0]; x[::-1]; x[::0]; x[i, i, i]; x[[0, 1], [0, 1, 2]]; x[0] = v[:2]; x[5] = 1
+x[0] = "a"; x[x > 0] = v[:2]; m.tensor(1.)[0]; x[{}]; x[0, "a"]; x[m.tensor([0, 1], dtype=m.float64)]
+p.backward(); x.backward(); x.sum().backward(); p.sum().backward(v); p.sum().backward(1.0); p.exp().backward(v)
+(q := (p * p).sum(), q.backward(), q.backward()); m.tensor(1, requires_grad=True)
+m.tensor([True], requires_grad=True); i.requires_grad_(); p.exp().requires_grad_(False); setattr(p, "grad", v)
+setattr(p, "grad", 1); setattr(p, "grad", m.zeros(2, 3, dtype=m.float64)); p.numpy(); p.exp().numpy(); np.asarray(p)
+p.add_(1); p.zero_(); p.mul_(2); p.fill_(1); p.copy_(x); p.__setitem__(0, 1); p.__iadd__(1); p.T.add_(1)
+p[0].zero_(); p.view(-1).__setitem__(0, 1); F.relu(p, inplace=True); grad(p.sum(), x); grad(x.sum(), p)
+grad((p * 1), p); grad(p.sum(), m.zeros(1, requires_grad=True)); grad(p.sum(), [p], [v])
+(w := x.clone(), y := p * w, w.add_(1), y.sum().backward()); (y := p.exp(), y.add_(1), y.sum().backward())
+(y := m.sigmoid(p), y.__setitem__(0, 0.), y.sum().backward()); copy.deepcopy(p * 1); x.expand(2, 2, 3).add_(1)
+x.item(); e.item(); float(x); int(x); bool(x); bool(e); bool(p > 0); len(m.tensor(1.)); list(m.tensor(1.))
+range(x[0, 0]); [1, 2][x[0, 0]]; x.size(2); x.to("nowhere"); m.device("nowhere"); m.from_numpy([1])
+m.from_numpy(np.array(["a"])); m.tensor("abc"); m.tensor([[1], [1, 2]]); m.tensor(None); m.zeros(-1); m.zeros(2.5)
+m.zeros("a"); m.ones(2, -3); m.full(2, 3); m.arange(0, 5, 0); m.arange(5, 0); m.linspace(0, 1, -1); m.eye(-1)
+m.rand(-1); m.randint(5); m.randint(5, 5, (2,)); m.randint(3, 1, (2,)); m.randperm(-1); m.zeros(2, dtype="float99")
+m.zeros(2, dtype=3); m.eye(2.5)
+F.conv2d(r, m.ones(1, 3, 3, 3)); F.conv2d(r, m.ones(1, 2, 7, 7)); F.conv2d(r, m.ones(1, 2, 3))
+F.conv2d(x, m.ones(1, 2, 3, 3)); F.conv2d(r, w4, m.ones(2)); F.conv2d(r, w4, None, 0); F.conv2d(r, w4, padding=-1)
+F.conv2d(r, w4, dilation=0); F.conv2d(r, w4, None, (1, 1, 1)); F.conv2d(r, w4, None, 1.5)
+F.conv2d(r, w4, None, "a"); F.conv2d(r.double(), w4); F.conv2d(r, w4, m.ones(1, dtype=m.float64))
+F.conv2d(r, w4.long()); F.conv2d(r, 3); F.conv2d(3, w4); F.conv2d(r, w4, 3); F.conv2d(r[:, :, :0], w4)
+F.conv2d(r, w4[:, :, :0]); F.conv_transpose2d(r, w4); F.conv_transpose2d(r, m.ones(2, 1, 3, 3), output_padding=1)
+F.conv_transpose2d(r, m.ones(2, 1, 3, 3), stride=2, output_padding=(1, 2))
+F.conv_transpose2d(r, m.ones(2, 1, 3, 3), padding=9); F.conv_transpose2d(r, m.ones(2, 1, 3, 3), m.ones(2))
+F.conv_transpose2d(r, m.ones(2, 1, 3, 3), output_padding=-1); F.conv_transpose2d(r, m.ones(2, 1, 3, 3), stride=0)
+nn.Conv2d(2, 1, 3)(m.ones(1, 3, 5, 5)); nn.ConvTranspose2d(2, 1, 3, stride=2)(r, (20, 20))
+nn.ConvTranspose2d(2, 1, 3, stride=2)(r, (11,)); nn.Conv2d(1, 1); nn.Conv2d(1, 1, 3, foo=1); nn.Conv2d(1, 1, "a")
+nn.Linear(2); nn.Linear(2.5, 1); nn.Linear(-1, 2); nn.Linear(3, 2)(v[:2]); nn.Linear(3, 2)(x.double())
+nn.Linear(3, 2)(i); F.linear(x, m.ones(2, 2)); F.linear(x, m.ones(2, 3), m.ones(3)); nn.Dropout(1.5)
+nn.Dropout(-0.1); F.dropout(x, 2.0); F.mse_loss(x, x, reduction="none of these"); F.mse_loss(x, 1.0); F.mse_loss(x)
+nn.Flatten()(v); nn.Unflatten(1, (2, 2))(x); nn.Unflatten(1, 2.5); nn.Unflatten(1, "ab")
+nn.Sequential(1); nn.Sequential(nn.ReLU)(x); nn.Sequential(nn.ReLU())[1]; nn.Module()(x); nn.Module().weight
+nn.Linear(1, 1).nothing; setattr(nn.Linear(1, 1), "weight", x); setattr(nn.Sequential(nn.ReLU()), "0", 3)
+nn.Linear(1, 1).train("yes"); nn.Linear(1, 1).to(m.int64); nn.Linear(1, 1).to("nowhere")
+nn.Module().register_parameter("a", x); nn.Module().register_parameter("a.b", None)
+nn.Module().register_parameter("", None); nn.Linear(1, 1).add_module("weight", nn.ReLU())
+nn.Module().add_module("a", 3); nn.Module().add_module("a.b", nn.ReLU()); nn.Module().add_module(3, nn.ReLU())
+nn.Parameter(i); nn.Linear(1, 1).load_state_dict([1]); delattr(nn.Linear(1, 1), "nothing"); nn.ReLU()()
+nn.ReLU()(x, x, x); nn.Linear(1, 1).load_state_dict({"weight": 3, "bias": 4})
+optim.SGD([]); optim.SGD(p); optim.SGD([3]); optim.SGD([p * 1]); optim.SGD([{"params": [p]}, {"params": [p]}])
+optim.SGD([p], lr=-1); optim.SGD([p], momentum=-1); optim.SGD([p], weight_decay=-1); optim.SGD([p], nesterov=True)
+optim.SGD([p], momentum=0.9, dampening=0.1, nesterov=True); optim.SGD([{"lr": 1}]); optim.SGD(3); optim.SGD()
+optim.Adam([p], lr=-1); optim.Adam([p], betas=(1.0, 0.9)); optim.Adam([p], betas=(0.9, -0.1))
+optim.Adam([p], eps=-1); optim.Adam([p], weight_decay=-1); optim.Adam([p], foo=1); optim.Adam([])
+optim.Adam(iter([])); optim.SGD([p]).load_state_dict(optim.SGD([p, m.zeros(1, requires_grad=True)]).state_dict())
+optim.SGD([p]).load_state_dict({}); optim.SGD([p]).add_param_group(3)
+optim.SGD([p]).add_param_group({"params": [p]}); optim.SGD([{"params": [p]}, [p]]); optim.SGD([p], lr="a")
+optim.Adam([p], betas=0.9)
+""".strip()
+    .replace("\n", "; ")
+    .split("; ")
+)
+STRICTER = {  # what minidl refuses on purpose, and PyTorch does not
+    "F.mse_loss(x, x[:, :1])": ValueError,  # PyTorch warns
+    "F.mse_loss(x[:, 0], x[:, :1])": ValueError,
+    "nn.Conv2d(2, 2, 3, groups=2)": NotImplementedError,
+    "nn.ConvTranspose2d(2, 2, 3, groups=2)": NotImplementedError,
+    "F.conv2d(r, m.ones(2, 1, 3, 3), groups=2)": NotImplementedError,
+    "nn.Conv2d(2, 2, 3, padding_mode='reflect')": NotImplementedError,
+    "F.pad(r, (1, 1, 1, 1), mode='reflect')": NotImplementedError,
+    "(w := x.clone(), y := p * w, w.data.zero_(), y.sum().backward())": RuntimeError,  # one counter with x.data
+}
+
+
+def tried(m, text):
+    """The exception that a statement ends in, or its result."""
+    x = m.tensor([[1.0, 2, 3], [4, 5, 6]])
+    space = {"m": m, "nn": m.nn, "F": m.nn.functional, "optim": m.optim, "np": np, "copy": copy}
+    space |= {"x": x, "v": x[0].clone(), "i": m.tensor([[0, 1], [1, 0]]), "t": x > 2, "e": m.zeros(0, 3)}
+    space |= {"r": m.ones(1, 2, 5, 5), "w4": m.ones(1, 2, 3, 3)}
+    space |= {"p": x.clone().requires_grad_(), "grad": m.grad if m is minidl else m.autograd.grad}
+    return attempt(exec, text, space)
+
+
+@pytest.mark.parametrize("text", ERRORS)
+def test_the_same_type_of_error(text):
+    ours, theirs = (tried(m, text) for m in BOTH)
+    assert isinstance(theirs, Exception), "PyTorch accepts this"
+    assert isinstance(ours, Exception), f"minidl accepts this; PyTorch: {theirs!r}"
+    assert isinstance(ours, type(theirs)), f"{ours!r}; PyTorch: {theirs!r}"
+
+
+@pytest.mark.parametrize("text", STRICTER)
+def test_refused_on_purpose(text):
+    assert not isinstance(tried(torch, text), Exception)
+    assert type(tried(minidl, text)) is STRICTER[text]

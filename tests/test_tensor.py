@@ -1,0 +1,185 @@
+"""Tensors: construction, types, printing, indexing, and what is refused. (PyTorch's answers are in tests/parity.)"""
+
+import numpy as np
+import pytest
+
+import minidl
+
+
+def test_dtypes_of_new_tensors():
+    assert minidl.tensor(1.5).dtype == minidl.tensor([1.0, 2]).dtype == minidl.zeros(2).dtype == minidl.float32
+    assert minidl.tensor(1).dtype == minidl.arange(3).dtype == minidl.randperm(3).dtype == minidl.int64
+    assert minidl.tensor([True]).dtype == minidl.bool
+    assert minidl.tensor(np.ones(2)).dtype == minidl.float64
+    assert minidl.full((2,), 7).dtype == minidl.int64
+    assert minidl.tensor([], dtype=minidl.int64).dtype == minidl.int64
+    assert minidl.tensor([]).dtype == minidl.float32
+    assert minidl.arange(0, 1, 0.25).tolist() == [0, 0.25, 0.5, 0.75]
+
+
+def test_what_is_copied_and_what_is_shared():
+    array = np.zeros(2, np.float32)
+    copied, shared, same = minidl.tensor(array), minidl.from_numpy(array), minidl.as_tensor(array)
+    array[0] = 1
+    assert copied.tolist() == [0, 0]
+    assert shared.tolist() == same.tolist() == [1, 0]
+    assert shared.numpy() is array
+    assert minidl.as_tensor(shared) is shared
+
+
+def test_arrays_of_any_order_and_byte_order():
+    array = np.arange(6.0).reshape(2, 3)
+    for odd in (array[::-1, ::-1], np.asfortranarray(array), array.astype(">f8"), np.broadcast_to(array, (2, 2, 3))):
+        assert np.array_equal((minidl.tensor(odd) * 2).numpy(), odd * 2)
+        assert np.array_equal((minidl.ones(1, dtype=minidl.float64) * odd).numpy(), odd)
+
+
+def test_random_numbers_belong_to_a_seed():
+    def draw():
+        return (
+            minidl.rand(3),
+            minidl.randn(2, 2),
+            minidl.randint(10, (4,)),
+            minidl.randperm(5),
+            minidl.nn.Linear(2, 2).weight,
+        )
+
+    minidl.manual_seed(1)
+    first = draw()
+    minidl.manual_seed(1)
+    assert all(np.array_equal(a.detach().numpy(), b.detach().numpy()) for a, b in zip(first, draw(), strict=True))
+    own = minidl.Generator().manual_seed(1)
+    assert minidl.rand(3, generator=own).tolist() == first[0].tolist()
+    assert sorted(first[3].tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_numpys_global_generator_is_left_alone():
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
+    minidl.manual_seed(5)
+    minidl.rand(10)
+    assert np.array_equal(np.random.get_state()[1], before)
+
+
+def test_printed():
+    x = minidl.tensor([[1.0, -2.5], [3e-5, 4.0]], requires_grad=True)
+    assert repr(x).endswith("shape=(2, 2), dtype=float32, requires_grad=True)")
+    assert repr(x * 2).endswith("grad_fn=<MulBackward>)")
+    assert repr(minidl.tensor(True)) == "tensor(True, shape=(), dtype=bool)"
+    assert repr(minidl.nn.Parameter(minidl.ones(1))).startswith("Parameter containing:\ntensor([1.]")
+    assert len(repr(minidl.zeros(1000, 1000))) < 1000
+
+
+def test_numbers_and_sequences():
+    x = minidl.tensor([[1.5, 2.0]])
+    assert (float(x[0, 0]), int(x[0, 1]), bool(x[0, 0] > 1), x[0, 1].item()) == (1.5, 2, True, 2.0)
+    assert len(x) == 1
+    assert [row.tolist() for row in x] == [[1.5, 2.0]]
+    assert [10, 20, 30][minidl.tensor(1)] == 20
+    assert (x.size(), x.size(1), x.dim(), x.numel(), x.ndim) == ((1, 2), 2, 2, 2, 2)
+    assert np.asarray(x).tolist() == [[1.5, 2.0]]
+    assert str(x.device) == "cpu"
+    assert x.device == minidl.device("cpu")
+
+
+def test_a_view_shares_memory_and_a_copy_does_not():
+    x = minidl.zeros(2, 3)
+    for view in (x[0], x[0, 0], x.view(3, 2), x.T, x.permute(1, 0), x.unsqueeze(0), x.expand(2, 2, 3), x.detach()):
+        assert np.shares_memory(view.array, x.array)
+    for copy in (x.clone(), x[[0, 1]], x[x == 0], x.T.contiguous(), x.double()):
+        assert not np.shares_memory(copy.array, x.array)
+    x[0, 1].fill_(5)
+    assert x[0].tolist() == [0, 5, 0]
+
+
+def test_view_reads_in_logical_order_whatever_the_memory():
+    y = minidl.nn.functional.conv2d(minidl.randn(2, 1, 4, 4), minidl.randn(3, 1, 1, 1))  # channels-last memory
+    assert np.array_equal(y.view(2, -1).numpy(), np.ascontiguousarray(y.numpy()).reshape(2, -1))
+
+
+def test_promotion():
+    i, f, d = minidl.arange(2), minidl.ones(2), minidl.tensor(1.0, dtype=minidl.float64)
+    assert (f * i).dtype == (f * d).dtype == (f * 2.0).dtype == (i * 2.0).dtype == minidl.float32
+    assert (i * d).dtype == minidl.float64  # a 0-d tensor of a higher kind counts
+    assert (i / i).dtype == minidl.float32
+    assert (i + True).dtype == minidl.int64
+    assert (f * np.ones(2)).dtype == minidl.float64
+    assert (f * np.float64(2)).dtype == minidl.float32
+
+
+def test_no_warnings_where_pytorch_gives_inf_and_nan():
+    x = minidl.tensor([0.0, -1.0, 1e30])
+    assert (1 / x).tolist()[0] == np.inf
+    assert np.isnan(minidl.log(x).numpy()[1])
+    assert (x * x * x).tolist()[2] == minidl.exp(x).tolist()[2] == np.inf
+    assert np.isnan(minidl.zeros(0).mean().item())
+
+
+def test_nan_is_passed_on():
+    x = minidl.tensor([1.0, float("nan"), -1.0])
+    for y in (minidl.relu(x), x.clamp(0, 1), minidl.maximum(x, minidl.zeros(3))):
+        assert np.isnan(y.numpy()).tolist() == [False, True, False]
+    assert np.isnan(x.max().item())
+    assert x.max(0).indices.item() == 1
+
+
+def test_the_first_of_equal_maxima():
+    values, indices = minidl.tensor([[1, 3, 3], [2, 2, 0]]).max(1)
+    assert (values.tolist(), indices.tolist()) == ([3, 2], [1, 0])
+    assert minidl.tensor([1, 3, 3]).argmax().item() == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: minidl.Tensor([1.0]), TypeError, r"got list: use minidl.tensor\(data\)"),
+        (lambda x: minidl.tensor([[1], [2, 3]]), ValueError, "not a regular grid"),
+        (lambda x: minidl.tensor("abc"), TypeError, "dtype <U3 is not supported"),
+        (lambda x: minidl.tensor([1j]), TypeError, "dtype complex128 is not supported"),
+        (lambda x: minidl.zeros(2, dtype="nonsense"), TypeError, "'nonsense' is not a type"),
+        (lambda x: minidl.zeros(2.5), TypeError, "sizes must be ints, and got 2.5"),
+        (lambda x: minidl.zeros(-1), RuntimeError, r"negative size in \(-1,\)"),
+        (lambda x: minidl.arange(0, 5, -1), RuntimeError, "steps of -1 do not lead from 0 to 5"),
+        (lambda x: minidl.randint(5, 5, (2,)), RuntimeError, "no integer from 5 to below 5"),
+        (lambda x: minidl.randn(2, dtype=minidl.int64), RuntimeError, "int64 holds none"),
+        (lambda x: minidl.from_numpy([1]), TypeError, "expected a numpy.ndarray, not list"),
+        (lambda x: x + minidl.ones(2), RuntimeError, r"add: shapes \(2, 3\) and \(2,\) do not broadcast"),
+        (lambda x: x + "a", TypeError, "unsupported operand"),
+        (lambda x: minidl.add(x, "a"), TypeError, "add: expected a tensor, an array or a number, not str"),
+        (lambda x: x @ x, RuntimeError, "3 columns on the left, 2 rows on the right"),
+        (lambda x: x @ minidl.ones(3).double(), RuntimeError, "dtypes float32 and float64 differ"),
+        (lambda x: x @ 2.0, TypeError, "expected two tensors"),
+        (lambda x: x.reshape(4), RuntimeError, r"reshape: shape \(4,\) does not fit the 6 elements"),
+        (lambda x: x.view(-1, -1), RuntimeError, r"view|reshape: shape \(-1, -1\)"),
+        (lambda x: x.sum(2), IndexError, r"sum: dim 2 is out of range for 2 dimensions \(-2 to 1\)"),
+        (lambda x: x.sum((0, 0)), RuntimeError, "appears twice"),
+        (lambda x: x.expand(2, 4), RuntimeError, r"expand: shape \(2, 3\) cannot become \(2, 4\)"),
+        (lambda x: x.permute(0), RuntimeError, "1 dims .* given for 2 dimensions"),
+        (lambda x: x[2], IndexError, "index 2 is out of bounds"),
+        (lambda x: x[0, 0, 0], IndexError, "too many indices"),
+        (lambda x: minidl.cat([x, minidl.ones(2)]), RuntimeError, "cat: sizes must be equal except in dim 0"),
+        (lambda x: minidl.stack([x, minidl.ones(2)]), RuntimeError, "stack: all shapes must be equal"),
+        (lambda x: minidl.stack([]), RuntimeError, "at least one"),
+        (lambda x: minidl.arange(3).mean(), RuntimeError, r"mean: of a int64 tensor .* \.float\(\)"),
+        (lambda x: minidl.zeros(0).max(), RuntimeError, "no greatest element"),
+        (lambda x: minidl.zeros(0, 2).argmax(0), IndexError, "no element to choose"),
+        (lambda x: x.clamp(), RuntimeError, "give min, max or both"),
+        (lambda x: minidl.where(x, x, x), RuntimeError, "must be a bool tensor, not float32"),
+        (lambda x: -minidl.tensor([True]), RuntimeError, "use ~"),
+        (lambda x: minidl.arange(3) ** -1, RuntimeError, "integers to negative powers"),
+        (lambda x: minidl.nn.functional.pad(x, (1,)), RuntimeError, "pad: 1 widths given"),
+        (lambda x: minidl.nn.functional.pad(x, (-2, -2)), RuntimeError, "less than nothing"),
+        (lambda x: minidl.nn.functional.pad(x, (1, 1), "reflect"), NotImplementedError, "'reflect' is not supported"),
+        (lambda x: x.to("cuda"), RuntimeError, "device 'cuda': this version of minidl computes on 'cpu' only"),
+        (lambda x: len(minidl.tensor(1)), TypeError, "0-d tensor"),
+        (lambda x: list(minidl.tensor(1)), TypeError, "0-d tensor"),
+        (lambda x: minidl.nn.functional.dropout(x, 1.5), ValueError, "between 0 and 1, not 1.5"),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call(minidl.ones(2, 3))
+
+
+def test_cuda_is_not_there():
+    assert minidl.cuda.is_available() is False
