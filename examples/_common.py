@@ -59,6 +59,14 @@ def positive_int(text: str) -> int:
     return value
 
 
+def fraction(text: str) -> float:
+    """A float from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
+    return value
+
+
 def positive_float(text: str) -> float:
     """A float above 0."""
     value = float(text)
@@ -127,19 +135,10 @@ class Run:
             self._set_earlier_run_aside()
 
     def __iter__(self) -> Iterator[int]:
-        """The epochs to go, each timed. Ctrl-C ends the program at the last epoch's checkpoint."""
-        try:
-            for epoch in range(len(self.epochs) + 1, self.last + 1):
-                self.started = time.perf_counter()
-                yield epoch
-        except KeyboardInterrupt:
-            done = len(self.epochs)
-            kept = (
-                f"{self.out / CHECKPOINT} has epoch {done}; --resume goes on from there"
-                if done
-                else "nothing saved yet"
-            )
-            raise SystemExit(f"\nStopped: {kept}.") from None
+        """The epochs to go, each timed."""
+        for epoch in range(len(self.epochs) + 1, self.last + 1):
+            self.started = time.perf_counter()
+            yield epoch
 
     def progress(self, batches: Iterable[Any], epoch: int) -> Iterable[Any]:
         """The batches, with a bar where there is a terminal to show it on."""
@@ -252,8 +251,9 @@ def save_loss(path: Path, title: str, unit: str, epochs: Sequence[dict[str, Any]
 
 
 def start(main: Callable[[], None]) -> None:
-    """Run an example; Ctrl-C outside of the training loop ends it without a traceback."""
+    """Run an example; Ctrl-C ends it without a traceback, and what the last finished epoch left stays."""
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nStopped.")
+        print("\nStopped. With --resume it goes on after the last epoch that was finished.", file=sys.stderr)
+        sys.exit(130)

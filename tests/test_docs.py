@@ -1,0 +1,56 @@
+"""Every example in a docstring or in the README is run, and importing minidl stays light."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minidl
+
+MODULES = [module.name for module in pkgutil.walk_packages(minidl.__path__, "minidl.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_readme():
+    readme = Path(__file__).parents[1] / "README.md"
+    failed, tried = doctest.testfile(str(readme), module_relative=False)
+    assert failed == 0
+    assert tried > 0
+    code = readme.read_text().split("```python\n")[1].split("```")[0]
+    exec(code, {})
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_brings_in_nothing_that_is_not_needed():
+    heavy = "{'matplotlib', 'cupy', 'scipy.linalg', 'scipy.ndimage', 'tqdm', 'pooch', 'requests', 'hypothesis'}"
+    assert run(f"import sys, minidl; print({heavy} & set(sys.modules))") == "set()\n"
+
+
+def test_import_compiles_nothing():
+    code = """
+import numba.core.event
+seen = []
+class Listener(numba.core.event.Listener):
+    def on_start(self, event): seen.append(event.data)
+    def on_end(self, event): pass
+with numba.core.event.install_listener("numba:compile", Listener()):
+    import minidl, minidl.data
+print(seen)
+"""
+    assert run(code) == "[]\n"
+
+
+def test_everything_public_says_what_it_is():
+    undocumented = [name for name in minidl.__all__ if not (getattr(minidl, name).__doc__ or "").strip()]
+    assert [name for name in undocumented if name not in ("__version__",)] == []

@@ -1,0 +1,129 @@
+"""The examples on a few synthetic images: what they print and leave behind, resumed runs, interrupted runs."""
+
+import importlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidl
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PICTURES = [
+    "loss.png",
+    "reconstructions.png",
+    *(f"interpolation_{n}.png" for n in ("same_digit", "0_1", "1_10", "4_5", "20_30")),
+]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Run an example in this process with command-line options, into tmp_path/out unless told otherwise."""
+    pytest.importorskip("matplotlib", reason="the examples need the extra: pip install 'minidl[examples]'")
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+    def run(name, *options):
+        example = importlib.import_module(name)
+        out = [] if "--out" in options else ["--out", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options), *out])
+        example.main()
+
+    return run
+
+
+SMALL = ("--data", "synthetic", "--train-size", 64)
+
+
+def metrics(out):
+    return json.loads((out / "metrics.json").read_text())
+
+
+def test_mnist_autoencoder(run, tmp_path, capsys):
+    run("mnist_autoencoder", *SMALL, "--epochs", 2)
+    out = tmp_path / "out"
+    assert sorted(p.name for p in out.iterdir()) == sorted([*PICTURES, "checkpoint.npz", "metrics.json"])
+    found = metrics(out)
+    assert found["seed"] == 0
+    assert found["settings"]["lr"] == 1e-3
+    assert found["threads"] >= 1
+    assert {"python", "numpy", "numba", "minidl"} <= set(found["versions"])
+    assert [e["epoch"] for e in found["epochs"]] == [1, 2]
+    assert set(found["epochs"][0]) == {"epoch", "train_loss", "test_loss", "seconds"}
+    assert found["epochs"][1]["test_loss"] < found["epochs"][0]["test_loss"]
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"epoch   1/2  train loss 0\.\d{5}  test loss 0\.\d{5}  per pixel  \d+\.\d s", lines[0])
+    assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}."
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
+    options = (*SMALL, "--noise", 0.2)
+    run("mnist_autoencoder", *options, "--epochs", 3, "--out", tmp_path / "whole")
+    run("mnist_autoencoder", *options, "--epochs", 1)
+    run("mnist_autoencoder", *options, "--epochs", 3, "--resume")
+    whole, parts = (minidl.load(tmp_path / name / "checkpoint.npz") for name in ("whole", "out"))
+    assert [(e["train_loss"], e["test_loss"]) for e in whole["epochs"]] == [
+        (e["train_loss"], e["test_loss"]) for e in parts["epochs"]
+    ]
+    for name, value in whole["model"].items():
+        assert np.array_equal(value.numpy(), parts["model"][name].numpy())
+
+
+def test_resuming_with_other_settings_is_refused(run, tmp_path):
+    run("mnist_autoencoder", *SMALL, "--epochs", 1)
+    with pytest.raises(SystemExit, match="other settings: lr 0.5 instead of 0.001"):
+        run("mnist_autoencoder", *SMALL, "--epochs", 2, "--lr", 0.5, "--resume")
+
+
+def test_an_earlier_run_is_set_aside(run, tmp_path, capsys):
+    run("mnist_autoencoder", *SMALL, "--epochs", 1)
+    first = metrics(tmp_path / "out")["epochs"]
+    (tmp_path / "out" / "my notes.txt").write_text("mine")
+    run("mnist_autoencoder", *SMALL, "--epochs", 1, "--seed", 1)
+    assert "An earlier run was moved to" in capsys.readouterr().out
+    assert metrics(tmp_path / "out" / "earlier-1")["epochs"] == first
+    assert (tmp_path / "out" / "earlier-1" / "loss.png").exists()
+    assert metrics(tmp_path / "out")["epochs"] != first
+    assert (tmp_path / "out" / "my notes.txt").read_text() == "mine"
+
+
+def test_without_mnist_it_says_why_and_draws_digits(run, tmp_path, capsys, monkeypatch):
+    mnist = importlib.import_module("minidl.data.mnist")
+    monkeypatch.setattr(mnist, "MIRRORS", ("http://127.0.0.1:9/",))
+    monkeypatch.setenv("NO_PROXY", "*")
+    run("mnist_autoencoder", "--data-dir", tmp_path, "--train-size", 64, "--epochs", 1)
+    line = capsys.readouterr().out.splitlines()[0]
+    assert re.match(r"No MNIST \(could not download .*127.0.0.1.*\)\. Training on synthetic digits instead\.", line)
+    with pytest.raises(SystemExit, match="MNIST cannot be used: could not download"):
+        run("mnist_autoencoder", "--data", "mnist", "--data-dir", tmp_path, "--train-size", 64, "--epochs", 1)
+
+
+@pytest.mark.parametrize("option", [("--epochs", "0"), ("--lr", "-1"), ("--batch-size", "x"), ("--noise", "-1")])
+def test_bad_options_are_refused(run, option, capsys):
+    with pytest.raises(SystemExit):
+        run("mnist_autoencoder", *option)
+    assert f"argument {option[0]}" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_with_the_last_checkpoint(tmp_path):
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, EXAMPLES / "mnist_autoencoder.py", "--data", "synthetic", "--train-size", "64"]
+    process = subprocess.Popen(
+        [*command, "--epochs", "10000", "--out", tmp_path / "out"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "metrics.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "\nStopped. With --resume it goes on after the last epoch that was finished.\n"
+    assert minidl.load(tmp_path / "out" / "checkpoint.npz")["epochs"][0]["epoch"] == 1
