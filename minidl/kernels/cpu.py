@@ -132,9 +132,7 @@ def _tile_of(vectors: int) -> Any:
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
-def _emit_tile(
-    builder, element, vectors, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add
-) -> None:
+def _emit_tile(builder, element, vectors, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add) -> None:
     """Write the tile's LLVM code: masks, the loop over k, the store."""
     size = 4 if isinstance(element, ir.FloatType) else 8
     lanes = VECTOR_BYTES // size
@@ -562,8 +560,7 @@ def _same_float(name: str, *arrays: Array) -> tuple[Array, ...]:
     kinds = {array.dtype for array in arrays}
     if len(kinds) > 1 or not kinds <= {np.dtype(np.float32), np.dtype(np.float64)}:
         raise RuntimeError(
-            f"{name}: expected arrays of one type, float32 or float64, "
-            f"got {', '.join(str(a.dtype) for a in arrays)}"
+            f"{name}: expected arrays of one type, float32 or float64, got {', '.join(str(a.dtype) for a in arrays)}"
         )
     return arrays
 
@@ -573,9 +570,7 @@ def _checked(geometry: ConvGeometry, **arrays: Array) -> tuple[Array, ...]:
     expected = {"x": geometry.image_shape, "w": geometry.weight_shape, "y": geometry.map_shape}
     for name, array in arrays.items():
         if array.shape != expected[name]:
-            raise RuntimeError(
-                f"convolution: {name} has shape {array.shape}, but its geometry says {expected[name]}"
-            )
+            raise RuntimeError(f"convolution: {name} has shape {array.shape}, but its geometry says {expected[name]}")
     return _same_float("convolution", *arrays.values())
 
 
@@ -584,9 +579,7 @@ def _checked(geometry: ConvGeometry, **arrays: Array) -> tuple[Array, ...]:
 
 def _order(x: Array) -> list[int]:
     """The axes of more than one element, from the outermost in memory to the innermost."""
-    return sorted(
-        (axis for axis in range(x.ndim) if x.shape[axis] > 1), key=lambda axis: -abs(x.strides[axis])
-    )
+    return sorted((axis for axis in range(x.ndim) if x.shape[axis] > 1), key=lambda axis: -abs(x.strides[axis]))
 
 
 def _vectors(*arrays: Array) -> list[Array]:
@@ -682,9 +675,7 @@ def _tanh_backward(gy, y, gx):
 # --- Optimisers ---------------------------------------------------------------------------------------------
 
 
-def _in_place(
-    name: str, loop: Callable[..., None], written: tuple[Array, ...], g: Array, *scalars: Any
-) -> None:
+def _in_place(name: str, loop: Callable[..., None], written: tuple[Array, ...], g: Array, *scalars: Any) -> None:
     """Run a compiled step on the arrays as vectors, and write back those that had to be copied."""
     _same_float(name, g, *written)
     if any(a.shape != g.shape for a in written):

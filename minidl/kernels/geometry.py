@@ -90,9 +90,7 @@ class ConvGeometry:
                 f"a weight of shape {(o, c, *kernel)} or an input of shape {(n, wc, *image)} would fit",
             )
         _positive(op, "input", x_shape, image, o, kernel)
-        size = tuple(
-            _map_length(op, *along) for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True)
-        )
+        size = tuple(_map_length(op, *along) for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True))
         return cls(n, c, _pair(image), o, _pair(size), _pair(kernel), steps, pads, dilations)
 
     @classmethod
@@ -131,8 +129,7 @@ class ConvGeometry:
             )
         _positive(op, "input", x_shape, size, c, kernel)
         image = tuple(
-            _image_length(op, *along)
-            for along in zip(AXES, size, kernel, steps, pads, extra, dilations, strict=True)
+            _image_length(op, *along) for along in zip(AXES, size, kernel, steps, pads, extra, dilations, strict=True)
         )
         return cls(n, c, _pair(image), o, _pair(size), _pair(kernel), steps, pads, dilations)
 
