@@ -1,12 +1,20 @@
 """Settings of all tests: Hypothesis' profile, and the generator seeded anew for each test."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 import minidl
 
-# No deadline: the first example that reaches a kernel waits for its compilation.
-settings.register_profile("minidl", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+# No deadline: the first example that reaches a kernel waits for its compilation. In CI the same examples each time.
+settings.register_profile(
+    "minidl",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
 settings.load_profile("minidl")
 
 

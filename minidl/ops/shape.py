@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import record
-from minidl.ops.dtype import only_tensors, result_type, to
+from minidl.ops.dtype import number, only_tensors, result_type, to
 from minidl.tensor import Tensor
 
 Shape = tuple[int, ...]
@@ -293,7 +293,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise RuntimeError(f"pad: widths {widths} leave less than nothing of shape {input.shape}")
     cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, pairs, strict=True))
     added = [(max(a, 0), max(b, 0)) for a, b in pairs]
-    y = np.pad(input.array[cut], added, constant_values=value) if input.ndim else input.array.copy()
+    filling = number("pad", value, input.dtype).array
+    y = np.pad(input.array[cut], added, constant_values=filling) if input.ndim else input.array.copy()
     return record("pad", y, (input, lambda gy: _pad(gy, [-width for width in widths])))
 
 
