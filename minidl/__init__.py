@@ -26,8 +26,9 @@ from minidl.creation import (
     zeros_like,
 )
 from minidl.device import device
+from minidl.meter import Meter
 from minidl.nn.functional import conv2d, conv_transpose2d, dropout
-from minidl.ops.activation import log_softmax, relu, sigmoid, softmax, tanh
+from minidl.ops.activation import log_softmax, relu, relu_rule, sigmoid, softmax, tanh
 from minidl.ops.arithmetic import (
     abs,
     add,
@@ -78,6 +79,7 @@ long, int, float, double = int64, int32, float32, float64
 __all__ = [
     "Generator",
     "GradcheckError",
+    "Meter",
     "Tensor",
     "__version__",
     "abs",
@@ -152,6 +154,7 @@ __all__ = [
     "random",
     "randperm",
     "relu",
+    "relu_rule",
     "reshape",
     "result_type",
     "save",

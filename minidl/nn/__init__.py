@@ -7,18 +7,21 @@ from minidl.nn.layers import (
     Dropout,
     Flatten,
     Linear,
-    MSELoss,
     ReLU,
     Sequential,
     Sigmoid,
     Tanh,
     Unflatten,
 )
+from minidl.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, RegularisedLoss
 from minidl.nn.module import Module, Parameter
 
 __all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
     "Conv2d",
     "ConvTranspose2d",
+    "CrossEntropyLoss",
     "Dropout",
     "Flatten",
     "Linear",
@@ -26,6 +29,7 @@ __all__ = [
     "Module",
     "Parameter",
     "ReLU",
+    "RegularisedLoss",
     "Sequential",
     "Sigmoid",
     "Tanh",

@@ -5,13 +5,23 @@ from __future__ import annotations
 from minidl.ops.activation import dropout, log_softmax, relu, sigmoid, softmax, tanh
 from minidl.ops.conv import conv2d, conv_transpose2d
 from minidl.ops.linear import linear
-from minidl.ops.loss import mse_loss
+from minidl.ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    gaussian_kl,
+    mse_loss,
+)
 from minidl.ops.shape import pad
 
 __all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "conv2d",
     "conv_transpose2d",
+    "cross_entropy",
     "dropout",
+    "gaussian_kl",
     "linear",
     "log_softmax",
     "mse_loss",

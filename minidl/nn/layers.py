@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from minidl.autograd import is_grad_enabled
 from minidl.creation import zeros
 from minidl.nn import functional as F
 from minidl.nn import init
@@ -319,25 +321,18 @@ class Dropout(Module):
             raise ValueError(f"Dropout: p is a probability, between 0 and 1, not {p}")
         self.p, self.inplace = p, inplace
 
+        self._warned = False
+
     def forward(self, input: Tensor) -> Tensor:
         """Any shape, kept."""
+        if self.training and self.p and not is_grad_enabled() and not self._warned:
+            warnings.warn("Dropout is on under no_grad, as in training: call model.eval() to evaluate", stacklevel=3)
+            self._warned = True
         return F.dropout(input, self.p, self.training, self.inplace)
 
     def extra_repr(self) -> str:
         """The settings, as PyTorch prints them."""
         return f"p={self.p}, inplace={self.inplace}"
-
-
-class MSELoss(Module):
-    """Squared error, averaged over all elements, summed, or not reduced; see ``functional.mse_loss``."""
-
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Two tensors of one shape."""
-        return F.mse_loss(input, target, self.reduction)
 
 
 def _refuse_variants(name: str, groups: int, padding_mode: str) -> None:

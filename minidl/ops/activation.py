@@ -5,6 +5,10 @@ Where a gradient can be had from the result y it is, so that the input need not 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from minidl import kernels, random
@@ -26,11 +30,65 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     return replace("relu", input, y) if inplace else y
 
 
+class _Rule(threading.local):
+    name = "gradient"
+
+
+_rule = _Rule()
+
+
+@contextmanager
+def relu_rule(name: str) -> Iterator[None]:
+    """Choose what the backward pass does at a ReLU, in this thread, while the context lasts.
+
+    Parameters
+    ----------
+    name : {"gradient", "deconv", "guided"}
+        "gradient": gx = gy where y > 0, the derivative.
+        "deconv": gx = gy where gy > 0, whatever y was: the signal is rectified on its way back as it was on its
+        way there. With the recorded switches of max-pooling and the transposed filters of the convolutions, which
+        are their gradients anyway, a backward pass from one activation is then its deconvnet projection.
+        "guided": gx = gy where both are positive.
+
+    Raises
+    ------
+    ValueError
+        If there is no such rule.
+
+    Notes
+    -----
+    Sources: M. Zeiler, R. Fergus, Visualizing and understanding convolutional networks, arXiv:1311.2901, 2014;
+    J. Springenberg et al., Striving for simplicity, arXiv:1412.6806, 2015 (guided).
+
+    Examples
+    --------
+    >>> import minidl
+    >>> x = minidl.tensor([-1.0, 1.0, 1.0], requires_grad=True)
+    >>> y = relu(x)
+    >>> with relu_rule("guided"):
+    ...     minidl.grad(y, x, minidl.tensor([1.0, 1.0, -1.0]))[0].tolist()
+    [0.0, 1.0, 0.0]
+    """
+    if name not in ("gradient", "deconv", "guided"):
+        raise ValueError(f"relu_rule: must be 'gradient', 'deconv' or 'guided', not {name!r}")
+    before, _rule.name = _rule.name, name
+    try:
+        yield
+    finally:
+        _rule.name = before
+
+
 def relu_backward(gy: Tensor, y: Tensor) -> Tensor:
-    """gx = gy where y > 0, else 0: linear in gy, and constant in y but for its jump."""
+    """gx = gy where y > 0, else 0: linear in gy, and constant in y but for its jump. See also `relu_rule`."""
+    if _rule.name != "gradient":
+        gy = relu(gy)
+    return gy if _rule.name == "deconv" else _where_positive(gy, y)
+
+
+def _where_positive(gy: Tensor, y: Tensor) -> Tensor:
     gx = kernels.relu_backward(gy.array, y.array)
     y = y.detach()
-    return record("relu_backward", gx, (gy, lambda ggx: relu_backward(ggx, y)))
+    return record("relu_backward", gx, (gy, lambda ggx: _where_positive(ggx, y)))
 
 
 def sigmoid(input: Tensor) -> Tensor:

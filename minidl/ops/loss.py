@@ -1,12 +1,22 @@
-"""Losses: one number that says how far a prediction is from its target."""
+"""Losses: one number that says how far a prediction is from its target.
+
+Letters: x is the prediction, t the target, l the loss of one element or sample. Each `reduction` averages the l
+("mean"), sums them ("sum") or returns them ("none"); what the mean is over is the loss's unit.
+"""
 
 from __future__ import annotations
 
-from minidl.tensor import Tensor
+import numpy as np
+
+from minidl.autograd import record
+from minidl.ops.activation import log_softmax, sigmoid
+from minidl.ops.arithmetic import clamp, exp, log, quiet
+from minidl.ops.dtype import only_tensors
+from minidl.tensor import Array, Tensor
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Squared error: (x - t)^2 for each element, then their mean, their sum, or all of them ("none").
+    """Squared error: l = (x - t)^2 for each element.
 
     Parameters
     ----------
@@ -22,15 +32,204 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 
     Notes
     -----
-    gx = gy 2 (x - t), over the number of elements for "mean"; gt = -gx.
+    gx = gl 2 (x - t), gt = -gx.
     """
-    if input.shape != target.shape:
-        raise ValueError(
-            f"mse_loss: input of shape {input.shape} and target of shape {target.shape} must have the same shape; "
-            "reshape one of them"
-        )
+    _check_shapes("mse_loss", input, target)
     difference = input - target
     return reduce(difference * difference, reduction)
+
+
+def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Minus the log-probability of the right class: l = -ln softmax(x)[t] = ln(sum over c of e^x_c) - x_t.
+
+    Parameters
+    ----------
+    input : Tensor
+        Logits, real numbers of any size: (N, C), (C,) for one sample, or (N, C, H, W) for a class at each pixel.
+    target : Tensor
+        Class indices, int64, from 0 to C - 1: (N,), () or (N, H, W).
+    reduction : {"mean", "sum", "none"}
+        "mean" is over samples; over pixels where there are any.
+
+    Raises
+    ------
+    ValueError
+        If the batches or sizes of input and target differ.
+    RuntimeError
+        If the target is not of class indices. (Probabilities as targets, class weights, label smoothing and
+        ignored classes are PyTorch's, but not minidl's.)
+    IndexError
+        If an index is no class.
+
+    Notes
+    -----
+    gx_c = gl (softmax(x)_c - [c = t]).
+
+    Examples
+    --------
+    >>> import minidl
+    >>> loss = cross_entropy(minidl.tensor([[1e4, -1e4], [0.0, 0.0]]), minidl.tensor([1, 0]), reduction="none")
+    >>> loss.tolist()
+    [20000.0, 0.6931471824645996]
+    """
+    only_tensors("cross_entropy", input, target)
+    if input.ndim == 1 and target.ndim == 0:
+        losses = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), reduction="none")
+        return losses.squeeze(0) if reduction == "none" else reduce(losses, reduction)
+    _check_classes(input, target)
+    return reduce(-_pick(log_softmax(input, 1), target.array), reduction)
+
+
+def _check_classes(x: Tensor, t: Tensor) -> None:
+    if t.dtype not in ("int64", "uint8"):
+        raise RuntimeError(f"cross_entropy: the target must hold class indices in int64, not {t.dtype}; use .long()")
+    wanted = (x.shape[0], *x.shape[2:]) if x.ndim > 1 else ()
+    if t.shape != wanted:
+        error = RuntimeError if t.ndim > len(wanted) else ValueError  # as PyTorch has it
+        raise error(f"cross_entropy: logits of shape {x.shape} need a target of shape {wanted}, not {t.shape}")
+    wrong = (t.array < 0) | (t.array >= x.shape[1])
+    if wrong.any():
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise IndexError(
+            f"cross_entropy: target {t.array[place]} at {place} is out of bounds for {x.shape[1]} classes "
+            f"(0 to {x.shape[1] - 1})"
+        )
+
+
+def _pick(x: Tensor, classes: Array) -> Tensor:
+    """x[n, classes[n], ...]: of all classes the one that is meant."""
+    index, shape = np.expand_dims(classes, 1), x.shape  # (N, 1, ...)
+    y = np.take_along_axis(x.array, index, 1).squeeze(1)  # (N, ...)
+    return record("pick", y, (x, lambda gy: _put(gy, classes, shape)))
+
+
+def _put(y: Tensor, classes: Array, shape: tuple[int, ...]) -> Tensor:
+    """The adjoint of `_pick`: y at the class that is meant, 0 at the others."""
+    x = np.zeros(shape, y.dtype)
+    np.put_along_axis(x, np.expand_dims(classes, 1), np.expand_dims(y.array, 1), 1)
+    return record("put", x, (y, lambda gx: _pick(gx, classes)))
+
+
+def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """l = -t ln x - (1 - t) ln(1 - x), for probabilities x; each logarithm at least -100, as in PyTorch.
+
+    Parameters
+    ----------
+    input, target : Tensor
+        Of one shape and floating dtype, with values between 0 and 1.
+    reduction : {"mean", "sum", "none"}
+        "mean" is over all elements.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    RuntimeError
+        If a value is not between 0 and 1, or the dtypes differ.
+
+    Notes
+    -----
+    gx = gl (x - t) / max(x (1 - x), 1e-12). From logits, ``binary_cross_entropy_with_logits`` is exact where
+    this has only the rounded probability to go by.
+    """
+    _check_shapes("binary_cross_entropy", input, target)
+    if target.dtype != input.dtype or not input.is_floating_point():
+        raise RuntimeError(
+            f"binary_cross_entropy: input and target must have one floating dtype, not {input.dtype} and "
+            f"{target.dtype}; convert the target with .to(input.dtype)"
+        )
+    for name, value in (("input", input), ("target", target)):
+        if not ((value.array >= 0) & (value.array <= 1)).all():  # NaN is outside too
+            raise RuntimeError(
+                f"binary_cross_entropy: all elements of {name} must lie between 0 and 1, and they reach from "
+                f"{value.array.min():g} to {value.array.max():g}; for logits use binary_cross_entropy_with_logits"
+            )
+    return reduce(_bce(input, target), reduction)
+
+
+@quiet
+def _bce(x: Tensor, t: Tensor) -> Tensor:
+    log_x, log_rest = np.maximum(np.log(x.array), -100), np.maximum(np.log1p(-x.array), -100)
+    return record(
+        "binary_cross_entropy",
+        -t.array * log_x - (1 - t.array) * log_rest,
+        (x, lambda gy: gy * (x - t) / clamp(x * (1 - x), min=1e-12)),
+        (t, lambda gy: gy * (clamp(log(1 - x), min=-100) - clamp(log(x), min=-100))),
+    )
+
+
+@quiet
+def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """``binary_cross_entropy`` of sigmoid(x), without computing it: l = max(x, 0) - x t + ln(1 + e^-|x|).
+
+    Parameters
+    ----------
+    input : Tensor
+        Logits, real numbers of any size.
+    target : Tensor
+        Of the same shape and floating dtype, usually between 0 and 1.
+    reduction : {"mean", "sum", "none"}
+        "mean" is over all elements.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    RuntimeError
+        If the target's dtype is not floating.
+
+    Notes
+    -----
+    gx = gl (sigmoid(x) - t), gt = -gl x.
+    """
+    _check_shapes("binary_cross_entropy_with_logits", input, target)
+    if not target.is_floating_point() or not input.is_floating_point():
+        raise RuntimeError(
+            f"binary_cross_entropy_with_logits: input and target must be of floating dtype, not {input.dtype} "
+            f"and {target.dtype}; convert the target with .float()"
+        )
+    x, t = input, target
+    losses = np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array)))
+    y = record(
+        "binary_cross_entropy_with_logits",
+        losses,
+        (x, lambda gy: (gy * (sigmoid(x) - t)).to(x.dtype)),
+        (t, lambda gy: (gy * -x).to(t.dtype)),
+    )
+    return reduce(y, reduction)
+
+
+def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Tensor:
+    """Divergence of normal distributions from the standard normal one, in nats, in closed form.
+
+    KL(N(m, v) || N(0, 1)) = (m^2 + v - 1 - ln v) / 2 for each dimension, v = e^log_var.
+
+    Parameters
+    ----------
+    mean, log_var : Tensor
+        Means and *logarithms of variances* (not of standard deviations), of one shape, usually (N, D).
+    reduction : {"sum", "mean", "none"}
+        "sum" over everything: divide by N for nats per image. "none" for each dimension of each sample: its
+        ``.mean(0)`` tells which dimensions are used.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+
+    Notes
+    -----
+    The gradients are gl m and gl (v - 1) / 2. Source: D. Kingma, M. Welling, Auto-encoding variational Bayes,
+    arXiv:1312.6114, 2014, appendix B.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> gaussian_kl(minidl.zeros(3, 2), minidl.zeros(3, 2)).item()
+    0.0
+    """
+    _check_shapes("gaussian_kl", mean, log_var)
+    return reduce((mean * mean + exp(log_var) - 1 - log_var) * 0.5, reduction)
 
 
 def reduce(losses: Tensor, reduction: str) -> Tensor:
@@ -38,3 +237,12 @@ def reduce(losses: Tensor, reduction: str) -> Tensor:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
     return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _check_shapes(name: str, input: Tensor, target: Tensor) -> None:
+    only_tensors(name, input, target)
+    if input.shape != target.shape:
+        raise ValueError(
+            f"{name}: shapes {input.shape} and {target.shape} differ; reshape one of them, since broadcasting would "
+            "compare each element with several"
+        )

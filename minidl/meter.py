@@ -1,0 +1,54 @@
+"""Meter: an average that knows what it is an average of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Unit = Literal["per pixel", "per image", "per batch"]
+
+
+class Meter:
+    """The average of a loss over an epoch, with its unit.
+
+    A loss's mean over a batch says nothing of how many samples that was, and the last batch is usually smaller.
+    So the average counts each value as often as its batch has samples; in "per batch" it counts each once.
+
+    Parameters
+    ----------
+    unit : {"per pixel", "per image", "per batch"}
+        What one value is the mean of. It is printed with the average; nothing is converted.
+
+    Examples
+    --------
+    >>> meter = Meter("per image")
+    >>> meter.update(1.0, 3)  # 3 images with a mean loss of 1
+    >>> meter.update(5.0, 1)
+    >>> print(meter)
+    2.00000 per image
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        if unit not in ("per pixel", "per image", "per batch"):
+            raise ValueError(f"Meter: unit must be 'per pixel', 'per image' or 'per batch', not {unit!r}")
+        self.unit = unit
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again."""
+        self._sum, self._count = 0.0, 0
+
+    def update(self, value: float, n: int = 1) -> None:
+        """Count a mean over `n` samples."""
+        if n < 1:
+            raise ValueError(f"Meter: a mean is over at least 1 sample, not {n}")
+        weight = 1 if self.unit == "per batch" else n
+        self._sum += float(value) * weight
+        self._count += weight
+
+    @property
+    def average(self) -> float:
+        """The average so far; NaN before the first value."""
+        return self._sum / self._count if self._count else float("nan")
+
+    def __str__(self) -> str:
+        return f"{self.average:.5f} {self.unit}"
