@@ -243,7 +243,11 @@ SHA256 = hashlib.sha256(GOOD).hexdigest()
 
 
 class Mirror(BaseHTTPRequestHandler):
-    """Answers according to the folder: /good/, /late/, /wrong/, /page/, /half/, /stuck/; otherwise 404."""
+    """Answers according to the folder: /good/, /late/, /wrong/, /page/, /half/, /stuck/; otherwise 404.
+
+    What begins with "rest" can send the rest of a file: /rest/, /rest-half/ (half of what is asked for),
+    /rest-shifted/ (from another place). /packed/ says that the file is an encoding of something else.
+    """
 
     def do_GET(self):
         kind = self.path.split("/")[1]
@@ -255,14 +259,27 @@ class Mirror(BaseHTTPRequestHandler):
             "late": GOOD,
             "half": GOOD,
             "stuck": GOOD,
+            "rest": GOOD,
+            "rest-half": GOOD,
+            "rest-shifted": GOOD,
+            "packed": GOOD,
             "wrong": GOOD[::-1],
             "page": b"<html>",
-        }.get(kind)
-        self.send_response(200 if body else 404)
-        self.send_header("Content-Length", str(len(body or b"")))
+        }.get(kind, b"")
+        status, sent = (200 if body else 404), self.headers.get("Range")
+        if sent and kind.startswith("rest"):
+            start = int(sent.removeprefix("bytes=").removesuffix("-")) - (kind == "rest-shifted")
+            status, total, body = (206, len(body), body[start:]) if start < len(body) else (416, len(body), b"")
+        self.server.answered.append((kind, status))
+        self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if kind == "packed":
+            self.send_header("Content-Encoding", "x-gzip")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         try:
-            self.wfile.write((body or b"")[: len(GOOD) // 2 if kind in ("half", "stuck") else None])
+            self.wfile.write(body[: len(body) // 2 if kind in ("half", "stuck", "rest-half") else None])
             if kind == "stuck":
                 self.server.over.wait(10)
         except OSError:  # the other side has seen enough
@@ -275,7 +292,7 @@ class Mirror(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
-        server.asked, server.over = [], threading.Event()
+        server.asked, server.answered, server.over = [], [], threading.Event()
         server.url = f"http://127.0.0.1:{server.server_port}/"
         thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.05))
         thread.start()
@@ -360,7 +377,7 @@ def test_bad_mirror_is_passed_over(server, tmp_path, capsys, kind, problem):
     assert re.search(f"passed over .*{kind}/file.gz: .*{problem}", lines[0])
 
 
-@pytest.mark.parametrize("kind", ["wrong", "page", "half", "missing"])
+@pytest.mark.parametrize("kind", ["wrong", "page", "missing"])
 def test_failed_download_leaves_nothing(server, tmp_path, kind):
     with pytest.raises(DownloadError, match=f"could not download file.gz:\n  {server.url}{kind}/file.gz: "):
         fetch(server, [kind], tmp_path)
@@ -417,6 +434,108 @@ def test_name_server_that_never_answers(tmp_path, monkeypatch):
 
 def test_nothing_reachable_is_known_within_ten_seconds():
     assert download.PATIENCE <= 9
+
+
+# Downloads that break off and go on.  PART is what file.gz.part is to hold before and after.
+
+PART = GOOD[:100_000]
+
+
+def fetch_with_part(server, kinds, folder, part=PART, **kwargs):
+    (folder / "file.gz.part").write_bytes(part)
+    server.answered.clear()
+    return fetch(server, kinds, folder, **kwargs)
+
+
+def statuses(server, kind):
+    """The answers to downloads: each mirror's first request only asks whether it is there."""
+    return [status for name, status in server.answered if name == kind][1:]
+
+
+def test_broken_download_is_kept_and_goes_on(server, tmp_path, capsys):
+    kept = f"the next attempt will go on from the 150,000 bytes in {tmp_path / 'file.gz.part'}"
+    with pytest.raises(DownloadError, match=re.escape(kept)):
+        fetch(server, ["rest-half"], tmp_path)
+    assert os.listdir(tmp_path) == ["file.gz.part"]
+    assert (tmp_path / "file.gz.part").read_bytes() == GOOD[:150_000]
+    with pytest.raises(DownloadError, match="75000 bytes read, 75000 more expected"):
+        fetch(server, ["rest-half"], tmp_path)
+    server.answered.clear()
+    assert fetch(server, ["rest"], tmp_path).read_bytes() == GOOD
+    assert statuses(server, "rest") == [206]
+    assert os.listdir(tmp_path) == ["file.gz"]
+    assert "225k/300k" in capsys.readouterr().err  # the bar begins where the download does
+
+
+def test_second_mirror_goes_on_where_the_first_broke_off(server, tmp_path):
+    server.answered.clear()
+    path = fetch(server, ["rest-half", "rest"], tmp_path, in_order=True)
+    assert path.read_bytes() == GOOD
+    assert (statuses(server, "rest-half"), statuses(server, "rest")) == ([200], [206])
+    assert os.listdir(tmp_path) == ["file.gz"]
+
+
+@pytest.mark.parametrize("kind", ["good", "rest-shifted"])
+def test_mirror_that_sends_no_rest_starts_again(server, tmp_path, kind):
+    if kind == "good":
+        assert fetch_with_part(server, [kind], tmp_path).read_bytes() == GOOD
+    else:  # the rest of another part: neither is it added, nor is it the file
+        with pytest.raises(DownloadError, match="does not match the known hash"):
+            fetch_with_part(server, [kind], tmp_path)
+        assert (tmp_path / "file.gz.part").read_bytes() == PART
+        return
+    assert os.listdir(tmp_path) == ["file.gz"]
+
+
+@pytest.mark.parametrize("kind", ["page", "wrong", "half", "missing"])
+def test_part_outlives_a_mirror_that_sends_no_rest(server, tmp_path, kind):
+    with pytest.raises(DownloadError):
+        fetch_with_part(server, [kind], tmp_path)
+    assert os.listdir(tmp_path) == ["file.gz.part"]
+    assert (tmp_path / "file.gz.part").read_bytes() == PART
+    server.answered.clear()
+    assert fetch(server, ["rest"], tmp_path).read_bytes() == GOOD
+    assert statuses(server, "rest") == [206]
+
+
+@pytest.mark.parametrize(
+    ("part", "answers"),
+    [
+        (b"x" * 1000, [206, 200]),  # of another file
+        (GOOD[:-1] + b"x", [416, 200]),
+        (GOOD + b"x", [416, 200]),
+        (GOOD, [416]),  # whole, and never looked at
+        (b"", [200]),
+    ],
+)
+def test_parts_that_are_wrong_or_whole(server, tmp_path, capsys, part, answers):
+    assert fetch_with_part(server, ["rest"], tmp_path, part).read_bytes() == GOOD
+    assert statuses(server, "rest") == answers
+    assert os.listdir(tmp_path) == ["file.gz"]
+    said = "file.gz.part was no part of the file: starting again\n" if len(answers) == 2 else ""
+    assert capsys.readouterr().out == said
+
+
+def test_part_that_another_process_writes_to_is_left_alone(server, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / "file.gz.part").open("wb") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        part.write(b"busy")
+        part.flush()
+        server.answered.clear()
+        assert fetch(server, ["rest"], tmp_path).read_bytes() == GOOD
+        assert statuses(server, "rest") == [200]
+        assert os.fstat(part.fileno()).st_size == 4
+
+
+def test_archive_that_a_mirror_calls_an_encoding_stays_packed(server, tmp_path):
+    assert fetch(server, ["packed"], tmp_path).read_bytes() == GOOD
+
+
+def test_mirrors_in_the_order_given(server, tmp_path):
+    server.answered.clear()
+    fetch(server, ["late", "good"], tmp_path, in_order=True)
+    assert (statuses(server, "late"), statuses(server, "good")) == ([200], [])
 
 
 def test_logging_is_left_alone(server, tmp_path, capsys):

@@ -1,0 +1,115 @@
+"""Losses drawn by Hypothesis: values, gradients, second gradients, printed forms and error types as PyTorch's."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from with_torch import BOTH, GRAD, array, attempt, same
+
+SHAPE = st.lists(st.integers(1, 4), max_size=4).map(tuple)
+REDUCTION = st.sampled_from(["mean", "sum", "none"])
+DTYPE = st.sampled_from(["float32", "float64"])
+
+
+def derivatives(m, function, inputs):
+    """The loss, its gradients, and the gradients of their weighted sum, for a weighted sum of the loss."""
+    x = [m.tensor(a, requires_grad=True) for a in inputs]
+    y = function(*x)
+    weights = m.tensor(np.linspace(0.5, 1.5, array(y).size, dtype=inputs[0].dtype).reshape(array(y).shape))
+    first = GRAD[m]((y * weights).sum(), x, create_graph=True)
+    second = GRAD[m](sum((g * g).sum() for g in first), x)
+    return [y, *first, *second]
+
+
+def compare(function, *inputs, rtol=1e-5):
+    ours, theirs = (derivatives(m, lambda *x, m=m: function(m.nn.functional, *x), inputs) for m in BOTH)
+    same(ours, theirs, rtol=rtol, zeros=False)
+
+
+@given(shape=SHAPE, reduction=REDUCTION, dtype=DTYPE, seed=st.integers(0, 999), scale=st.sampled_from([1, 30, 1e4]))
+def test_elementwise_losses_of_any_number(shape, reduction, dtype, seed, scale):
+    rng = np.random.default_rng(seed)
+    x, t = (scale * rng.standard_normal(shape)).astype(dtype), rng.random(shape).astype(dtype)
+    compare(lambda F, x, t: F.binary_cross_entropy_with_logits(x, t, reduction=reduction), x, t)
+    compare(lambda F, x, t: F.mse_loss(x, t, reduction=reduction), x, t)
+
+
+@given(shape=SHAPE, reduction=REDUCTION, dtype=DTYPE, seed=st.integers(0, 999))
+def test_binary_cross_entropy(shape, reduction, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x, t = rng.uniform(0.01, 0.99, shape).astype(dtype), rng.choice([0, 0.3, 1], shape).astype(dtype)
+    compare(lambda F, x, t: F.binary_cross_entropy(x, t, reduction=reduction), x, t)
+    edge = rng.choice([0, 1], shape).astype(dtype)  # where the logarithm is cut off, second gradients have no sense
+    ours, theirs = (m.nn.BCELoss(reduction=reduction)(m.tensor(edge), m.tensor(t)) for m in BOTH)
+    same(ours, theirs, zeros=False)
+
+
+@given(
+    n=st.integers(1, 4),
+    c=st.integers(1, 5),
+    size=st.sampled_from([(), (1, 1), (2, 3)]),
+    reduction=REDUCTION,
+    dtype=DTYPE,
+    seed=st.integers(0, 999),
+    scale=st.sampled_from([1, 1e4]),
+)
+def test_cross_entropy(n, c, size, reduction, dtype, seed, scale):
+    rng = np.random.default_rng(seed)
+    x = (scale * rng.standard_normal((n, c, *size))).astype(dtype)
+    target = rng.integers(c, size=(n, *size))
+
+    def loss(m):
+        return lambda x: m.nn.CrossEntropyLoss(reduction=reduction)(x, m.tensor(target))
+
+    ours, theirs = (derivatives(m, loss(m), [x]) for m in BOTH)
+    same(ours, theirs, zeros=False)
+
+
+def test_one_sample_and_none():
+    for reduction in ("mean", "sum", "none"):
+        ours, theirs = (
+            m.nn.functional.cross_entropy(m.tensor([0.5, -1.0]), m.tensor(1), reduction=reduction) for m in BOTH
+        )
+        same(ours, theirs)
+        ours, theirs = (
+            m.nn.functional.cross_entropy(m.zeros(0, 3), m.zeros(0, dtype=m.int64), reduction=reduction) for m in BOTH
+        )
+        same(ours, theirs, zeros=False)
+
+
+@pytest.mark.parametrize("name", ["MSELoss", "CrossEntropyLoss", "BCELoss", "BCEWithLogitsLoss"])
+def test_printed(name):
+    ours, theirs = (repr(getattr(m.nn, name)(reduction="sum")) for m in BOTH)
+    assert ours == theirs
+
+
+ERRORS = """
+F.cross_entropy(x, m.tensor([0, 1, 4]))
+F.cross_entropy(x, m.tensor([0, 1, -1]))
+F.cross_entropy(x, m.tensor([0, 1, 2], dtype=m.int32))
+F.cross_entropy(x, m.tensor([0.0, 1.0, 2.0]))
+F.cross_entropy(x, m.tensor([0, 1]))
+F.cross_entropy(x, m.tensor([[0], [1], [2]]))
+F.cross_entropy(x, [0, 1, 2])
+F.cross_entropy(x, m.tensor([0, 1, 2]), reduction="max")
+F.binary_cross_entropy(p, p[0])
+F.binary_cross_entropy(p * 2, p)
+F.binary_cross_entropy(p, p * 2)
+F.binary_cross_entropy(p, p.long())
+F.binary_cross_entropy(p, p > 0)
+F.binary_cross_entropy(p, p.double())
+F.binary_cross_entropy(p * float("nan"), p)
+F.binary_cross_entropy_with_logits(x, p[0])
+F.binary_cross_entropy_with_logits(x, p.long())
+F.binary_cross_entropy_with_logits(x, p, reduction="max")
+F.mse_loss(x, p, reduction="max")
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("call", ERRORS)
+def test_the_same_type_of_error(call):
+    ours, theirs = (
+        attempt(eval, call, {"m": m, "F": m.nn.functional, "x": m.zeros(3, 4), "p": m.ones(3, 4)}) for m in BOTH
+    )
+    assert isinstance(theirs, Exception)
+    assert isinstance(ours, type(theirs)), (ours, theirs)

@@ -1,0 +1,161 @@
+"""Losses against their formulas, finite differences and extreme values; ReLU's rules; the Meter."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minidl
+from minidl import nn
+from minidl.checks import gradcheck
+
+F = nn.functional
+REDUCTIONS = st.sampled_from(["mean", "sum", "none"])
+
+
+def leaf(array):
+    return minidl.tensor(array, dtype=minidl.float64, requires_grad=True)
+
+
+@given(
+    n=st.integers(1, 3),
+    c=st.integers(1, 4),
+    hw=st.none() | st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    r=REDUCTIONS,
+    seed=st.integers(0, 99),
+)
+def test_gradients_of_cross_entropy(n, c, hw, r, seed):
+    rng = np.random.default_rng(seed)
+    x = leaf(rng.standard_normal((n, c, *(hw or ()))))
+    t = minidl.tensor(rng.integers(c, size=(n, *(hw or ()))))
+    assert gradcheck(lambda x: F.cross_entropy(x, t, reduction=r), x, second=True)
+
+
+@given(shape=st.lists(st.integers(1, 3), max_size=3).map(tuple), r=REDUCTIONS, seed=st.integers(0, 99))
+def test_gradients_of_elementwise_losses(shape, r, seed):
+    rng = np.random.default_rng(seed)
+    x, t = leaf(rng.uniform(0.1, 0.9, shape)), leaf(rng.uniform(0.1, 0.9, shape))
+    for loss in (F.mse_loss, F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.gaussian_kl):
+        assert gradcheck(lambda x, t, loss=loss: loss(x, t, reduction=r), [x, t], second=True)
+
+
+def test_cross_entropy_by_hand():
+    x = minidl.tensor([[0.0, math.log(3)], [math.log(7), 0.0]])
+    t = minidl.tensor([1, 1])
+    assert F.cross_entropy(x, t, reduction="none").tolist() == pytest.approx([math.log(4 / 3), math.log(8)])
+    assert F.cross_entropy(x, t).item() == pytest.approx((math.log(4 / 3) + math.log(8)) / 2)
+    assert F.cross_entropy(x[0], t[0]).item() == pytest.approx(math.log(4 / 3))
+    assert F.cross_entropy(x.T.reshape(1, 2, 2, 1), minidl.tensor([[[1], [1]]])).item() == pytest.approx(
+        F.cross_entropy(x, t).item()
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_exact_at_extreme_logits(dtype):
+    x = minidl.tensor([[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4]], dtype=dtype, requires_grad=True)
+    losses = F.cross_entropy(x, minidl.tensor([0, 0, 0]), reduction="none")
+    assert losses.tolist() == [0.0, 2e4, np.asarray(math.log(2), dtype).item()]
+    losses.sum().backward()
+    assert x.grad.tolist() == [[0, 0], [-1, 1], [-0.5, 0.5]]
+    x = minidl.tensor([1e4, -1e4, 1e4, -1e4, 0.0], dtype=dtype, requires_grad=True)
+    t = minidl.tensor([1.0, 0.0, 0.0, 1.0, 0.25], dtype=dtype)
+    losses = F.binary_cross_entropy_with_logits(x, t, reduction="none")
+    assert losses.tolist() == [0, 0, 1e4, 1e4, np.asarray(math.log(2), dtype).item()]
+    losses.sum().backward()
+    assert x.grad.tolist() == [0, 0, 1, -1, 0.25]
+
+
+def test_binary_cross_entropy_at_certain_predictions():
+    x = minidl.tensor([0.0, 1.0, 0.0, 1.0], requires_grad=True)
+    losses = F.binary_cross_entropy(x, minidl.tensor([0.0, 1.0, 1.0, 0.0]), reduction="none")
+    assert losses.tolist() == [0, 0, 100, 100]
+    losses.sum().backward()
+    assert x.grad.tolist() == pytest.approx([0, 0, -1e12, 1e12])
+
+
+def test_the_kl_of_gaussians_against_the_integral():
+    mean, log_var = 0.7, -0.9
+    z = np.linspace(-12, 12, 200_001)
+    log_q = -0.5 * (np.log(2 * np.pi) + log_var + (z - mean) ** 2 / np.exp(log_var))
+    log_p = -0.5 * (np.log(2 * np.pi) + z**2)
+    integral = np.sum(np.exp(log_q) * (log_q - log_p)) * (z[1] - z[0])
+    kl = F.gaussian_kl(minidl.tensor([mean], dtype="float64"), minidl.tensor([log_var], dtype="float64"))
+    assert kl.item() == pytest.approx(integral, rel=1e-6)
+    both = F.gaussian_kl(minidl.randn(5, 3), minidl.randn(5, 3), reduction="none")
+    assert both.shape == (5, 3)
+    assert (both >= 0).numpy().all()
+
+
+def test_a_regularised_loss_shows_both_terms():
+    criterion = nn.RegularisedLoss(nn.MSELoss(), F.gaussian_kl, weight=3.0)
+    x = minidl.tensor([1.0, 3.0], requires_grad=True)
+    mean = minidl.tensor([2.0], requires_grad=True)
+    total = criterion((x, minidl.zeros(2)), (mean, minidl.zeros(1)))
+    assert (total.item(), criterion.loss_term, criterion.regulariser_term) == (11.0, 5.0, 2.0)
+    total.backward()
+    assert (x.grad.tolist(), mean.grad.tolist()) == ([1, 3], [6])
+    criterion.weight = 0.0
+    assert criterion((x, x), (mean, minidl.zeros(1))).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda x, p: F.cross_entropy(x, minidl.tensor([0, 3])),
+            IndexError,
+            r"target 3 at \(1,\) is out of bounds for 3",
+        ),
+        (lambda x, p: F.cross_entropy(x, minidl.tensor([0, -1])), IndexError, r"\(0 to 2\)"),
+        (
+            lambda x, p: F.cross_entropy(x, minidl.tensor([0.0, 1.0])),
+            RuntimeError,
+            r"int64, not float32; use .long\(\)",
+        ),
+        (lambda x, p: F.cross_entropy(x, minidl.tensor([0])), ValueError, r"need a target of shape \(2,\), not \(1,\)"),
+        (lambda x, p: F.cross_entropy(x, minidl.tensor([[0], [1]])), RuntimeError, r"of shape \(2,\), not \(2, 1\)"),
+        (lambda x, p: F.cross_entropy(x, [0, 1]), TypeError, "expected a tensor, not list"),
+        (lambda x, p: nn.CrossEntropyLoss(reduction="max")(x, minidl.tensor([0, 1])), ValueError, "not 'max'"),
+        (lambda x, p: F.binary_cross_entropy(p, p[0]), ValueError, r"shapes \(2, 3\) and \(3,\) differ"),
+        (lambda x, p: F.binary_cross_entropy(p * 2, p), RuntimeError, "of input must lie between 0 and 1.* to 2;"),
+        (lambda x, p: F.binary_cross_entropy(p, p - 2), RuntimeError, "of target must lie between 0 and 1"),
+        (lambda x, p: F.binary_cross_entropy(p * float("nan"), p), RuntimeError, "from nan to nan"),
+        (lambda x, p: F.binary_cross_entropy(p, p.long()), RuntimeError, "one floating dtype, not float32 and int64"),
+        (lambda x, p: F.binary_cross_entropy_with_logits(x, p.long()), RuntimeError, "must be of floating dtype"),
+        (lambda x, p: F.binary_cross_entropy_with_logits(x, p[:1]), ValueError, "differ"),
+        (lambda x, p: F.gaussian_kl(x, p[0]), ValueError, "gaussian_kl: shapes"),
+        (lambda x, p: minidl.Meter("per epoch"), ValueError, "unit must be 'per pixel'"),
+        (lambda x, p: minidl.Meter("per image").update(1.0, 0), ValueError, "at least 1 sample, not 0"),
+        (lambda x, p: minidl.relu_rule("deconvnet").__enter__(), ValueError, "not 'deconvnet'"),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call(minidl.zeros(2, 3), minidl.ones(2, 3))
+
+
+def test_a_meter_weighs_batches_by_their_samples():
+    per_image, per_batch = minidl.Meter("per image"), minidl.Meter("per batch")
+    for value, n in ((1.0, 30), (5.0, 10)):
+        per_image.update(value, n)
+        per_batch.update(value, n)
+    assert (str(per_image), str(per_batch)) == ("2.00000 per image", "3.00000 per batch")
+    per_image.reset()
+    assert math.isnan(per_image.average)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("gradient", [0, 0, -3, 4]), ("deconv", [0, 2, 0, 4]), ("guided", [0, 0, 0, 4])]
+)
+def test_what_relu_does_with_a_gradient(rule, expected):
+    x = minidl.tensor([-1.0, -1.0, 1.0, 1.0], requires_grad=True)
+    gy = minidl.tensor([-1.0, 2.0, -3.0, 4.0], requires_grad=True)
+    y = F.relu(x)
+    with minidl.relu_rule(rule):
+        (gx,) = minidl.grad(y, x, gy, create_graph=True)
+    assert gx.tolist() == expected
+    passed = minidl.grad(gx.sum(), gy)[0]
+    assert passed.tolist() == [float(g != 0) for g in expected]
+    assert minidl.grad(F.relu(x), x, gy)[0].tolist() == [0, 0, -3, 4]  # the rule ends with the context
