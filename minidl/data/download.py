@@ -1,16 +1,22 @@
-"""Fetch a file from whichever mirror answers, check it, and only then give it its name."""
+"""Fetch a file from whichever mirror answers, check it, and only then give it its name.
+
+What a broken download has brought so far waits beside the file's place, under its name with ``.part`` added.
+The next download goes on from there, from any mirror that can send the rest of a file.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, Queue
-from typing import Any
+from typing import IO, Any
 
 PATIENCE = 8.0  # seconds; who waits longer for a first sign of life believes that the program hangs
+NOTHING_LEFT = 416  # HTTP's answer to who asks for the rest of a file and has it all
 
 
 class DownloadError(OSError):
@@ -24,11 +30,13 @@ def fetch(
     folder: str | os.PathLike[str],
     *,
     patience: float = PATIENCE,
+    in_order: bool = False,
 ) -> Path:
     """Download ``mirror + name`` into `folder`, unless it lies there already, and return its path.
 
     All mirrors are asked at once, and the first that answers is used. One that sends something else than
-    the file is passed over for the next that answered. The file gets its name once its digest is right.
+    the file is passed over for the next that answered. The file gets its name once its digest is right; what
+    there is of it when the connection breaks is kept, and the next mirror or the next call goes on from there.
 
     Parameters
     ----------
@@ -42,6 +50,8 @@ def fetch(
         Where to put it; made if missing.
     patience : float
         Seconds to wait for a mirror's first answer, and later for its next bytes.
+    in_order : bool
+        Use the mirrors that answer in the order given: a slow one may be the first to answer.
 
     Raises
     ------
@@ -59,13 +69,19 @@ def fetch(
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
-    for url, problem in _answers([mirror + name for mirror in mirrors], patience):
+    urls = [mirror + name for mirror in mirrors]
+    answers: Iterable[tuple[str, str | None]] = _answers(urls, patience)
+    if in_order:
+        answers = sorted(answers, key=lambda answer: urls.index(answer[0]))
+    for url, problem in answers:
         if problem is None:
             problem = _download(url, path, sha256, patience)
             if problem is None:
                 return path
             print(f"passed over {url}: {problem}", flush=True)
         failures.append(f"{url}: {problem}")
+    if kept := _size(_part(path)):
+        failures.append(f"the next attempt will go on from the {kept:,} bytes in {_part(path)}")
     raise DownloadError("\n  ".join([f"could not download {name}:", *failures]))
 
 
@@ -113,27 +129,91 @@ def _ask(url: str, patience: float, answers: Queue[tuple[str, str | None]]) -> N
 
 
 def _download(url: str, path: Path, sha256: str, patience: float) -> str | None:
-    """Let pooch fetch `url` to `path`; return what is wrong with it, or None.
+    """Download `url` to `path`, going on from its part; return what is wrong with it, or None."""
+    part = _part(path)
+    before = _size(part)
+    problem, broken = _retrieve(url, path, sha256, patience)
+    if problem and not broken and _size(part) < before:  # the part was used: was it the part that is wrong?
+        print(f"{part.name} was no part of the file: starting again", flush=True)
+        problem, broken = _retrieve(url, path, sha256, patience)
+    if problem is None or not _size(part):
+        part.unlink(missing_ok=True)
+    return problem
 
-    Pooch announces the download, writes to a file of another name, and moves it once its digest is right.
+
+def _retrieve(url: str, path: Path, sha256: str, patience: float) -> tuple[str | None, bool]:
+    """Let pooch fetch `url` to `path`; return what is wrong or None, and whether the connection broke.
+
+    Pooch announces the download, hands out a temporary name, and moves that file once its digest is right.
     """
-    pooch, requests, tqdm = _packages()
+    pooch, requests, _ = _packages()
 
-    def transfer(url: str, part: str, _: Any) -> None:  # unlike pooch's own, closes what it opens
-        with requests.get(url, stream=True, timeout=patience) as response, open(part, "wb") as file:
-            response.raise_for_status()
-            size = int(response.headers.get("Content-Length", 0)) or None
-            with tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar:
-                for chunk in response.iter_content(2**16):
-                    bar.update(file.write(chunk))
+    def transfer(url: str, target: str, _: Any) -> None:
+        with open(target, "wb") as file, _part(path).open("a+b") as part:
+            _transfer(url, file, part, path.name, patience)
 
     try:
         pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=transfer)
     except requests.RequestException as error:
-        return _reason(error)
+        return _reason(error), True
     except ValueError as error:  # the digest is another
-        return str(error)
-    return None
+        return str(error), False
+    return None, False
+
+
+def _transfer(url: str, file: IO[bytes], part: IO[bytes], name: str, patience: float) -> None:
+    """Write what `url` sends to `part`, after what is there, and when it is whole move all of it to `file`.
+
+    A mirror that sends the whole file, though there is a part, or while another process is busy with it,
+    writes to `file` at once: what it sends may be the page of a hotel's network, and no reason to lose the part.
+    """
+    _, requests, tqdm = _packages()
+    mine = _lock(part)
+    start = part.seek(0, os.SEEK_END) if mine else 0
+    # "identity": a part is counted in bytes as they lie on the mirror.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with requests.get(url, stream=True, timeout=patience, headers=headers) as response:
+        whole = start > 0 and response.status_code == NOTHING_LEFT
+        if not whole:
+            response.raise_for_status()
+        goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        to_part = mine and (start == 0 or goes_on or whole)
+        if not whole:
+            _write(response, part if to_part else file, start if to_part else 0, name, tqdm)
+    if to_part:
+        part.seek(0)
+        shutil.copyfileobj(part, file)
+        part.truncate(0)
+
+
+def _write(response: Any, file: IO[bytes], start: int, name: str, tqdm: Any) -> None:
+    """Write the body of a response as it was sent, even where a mirror calls an archive an encoding."""
+    response.raw.headers.pop("Content-Encoding", None)
+    size = int(response.headers.get("Content-Length", 0))
+    with tqdm(total=start + size if size else None, initial=start, unit="B", unit_scale=True, desc=name) as bar:
+        for chunk in response.iter_content(2**16):
+            bar.update(file.write(chunk))
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Whether `file` is ours until it is closed: two processes that add to one part would spoil it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _reason(error: BaseException) -> str:
