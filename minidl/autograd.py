@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import inspect
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -59,6 +60,9 @@ class set_grad_enabled:
         _mode.enabled = self.previous.pop()
 
     def __call__(self, function: F) -> F:
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(f"{function.__name__} is a generator, which runs on elsewhere: use `with` inside it")
+
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with set_grad_enabled(self.mode):
@@ -68,16 +72,22 @@ class set_grad_enabled:
 
 
 class no_grad(set_grad_enabled):
-    """Compute without recording, as a context (``with no_grad():``) or a decorator (``@no_grad()``)."""
+    """Compute without recording, as a context (``with no_grad():``) or a decorator (``@no_grad``)."""
 
-    def __init__(self) -> None:
+    def __new__(cls, function: F | None = None) -> Any:
+        return super().__new__(cls) if function is None else cls()(function)
+
+    def __init__(self, function: None = None) -> None:
         super().__init__(False)
 
 
 class enable_grad(set_grad_enabled):
     """Record again inside ``no_grad``, as a context or a decorator."""
 
-    def __init__(self) -> None:
+    def __new__(cls, function: F | None = None) -> Any:
+        return super().__new__(cls) if function is None else cls()(function)
+
+    def __init__(self, function: None = None) -> None:
         super().__init__(True)
 
 
@@ -103,7 +113,7 @@ class Node:
         self.shape, self.dtype = y.shape, y.dtype
         self.edges: list[tuple[Source, Gradient]] | None = [(_source(x), f) for x, f in edges]
         self.output = (y.array, y._storage) if keep_output else None
-        read = [cell.cell_contents for _, f in self.edges for cell in f.__closure__ or ()]
+        read = [value for _, gradient in self.edges for value in _held_by(gradient)]
         tensors = [x for x in read if isinstance(x, Tensor)] + [y] * keep_output
         self.saved = [(x._storage, x._storage.version, x.shape) for x in tensors]
         self.frees = bool(tensors) or any(isinstance(x, np.ndarray) for x in read)
@@ -124,7 +134,7 @@ class Node:
                 )
         given = (gy,) if self.output is None else (gy, self._output())
         wanted = [(x, f) for x, f in self.edges if useful is None or x in useful]
-        return [(source, _checked(self.name, source, gradient(*given))) for source, gradient in wanted]
+        return [(source, _checked(self.name, source, gradient, given)) for source, gradient in wanted]
 
     def _output(self) -> Tensor:
         assert self.output is not None
@@ -151,12 +161,26 @@ def _source(x: Tensor) -> Source:
     return x if x.grad_fn is None else x.grad_fn
 
 
-def _checked(name: str, source: Source, gx: Tensor) -> Tensor:
+def _held_by(gradient: Gradient) -> list[Any]:
+    """What a gradient function holds: in its closure, its defaults, a partial's arguments, and lists of these."""
+    if isinstance(gradient, functools.partial):
+        held = [*gradient.args, *gradient.keywords.values(), *_held_by(gradient.func)]
+    else:
+        cells = getattr(gradient, "__closure__", None) or ()
+        held = [*(cell.cell_contents for cell in cells), *(getattr(gradient, "__defaults__", None) or ())]
+    return [x for value in held for x in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _checked(name: str, source: Source, gradient: Gradient, given: tuple[Tensor, ...]) -> Tensor:
+    """The gradient for a source, of its shape and dtype; for a leaf, which will own it, not a tensor held elsewhere."""
+    gx = gradient(*given)
     if gx.shape != source.shape or gx.dtype != source.dtype:
         raise RuntimeError(
             f"backward of {name}: gradient of shape {gx.shape} and dtype {gx.dtype} for an input of shape "
             f"{source.shape} and dtype {source.dtype}"
         )
+    if isinstance(source, Tensor) and any(gx is held for held in (*given, *_held_by(gradient))):
+        return gx.clone()
     return gx
 
 
@@ -170,8 +194,9 @@ def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None,
     array : ndarray
         The result y.
     *edges : (Tensor, function)
-        Each differentiable input x with the function from gy to gx. It may read whatever tensors its closure
-        holds: their versions are noted, and a tensor changed in place before the backward pass is refused.
+        Each differentiable input x with the function from gy to gx. Of the tensors that its closure, defaults or
+        partial arguments hold, the versions are noted: if one is changed in place before the backward pass, that
+        is refused.
     view_of : Tensor, optional
         The input whose memory the result shares, unless NumPy had to copy.
     keep_output : bool
@@ -199,6 +224,8 @@ def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None,
         wanted = [edge for edge in edges if edge[0].requires_grad]
         if wanted:
             y.grad_fn = Node(name, y, wanted, keep_output)
+            if shared and view_of is not None:
+                y._leaf = view_of if view_of.is_leaf else view_of._leaf
     return y
 
 
@@ -329,13 +356,14 @@ def _propagate(
 ) -> dict[Source, Tensor]:
     """Carry gradients from the seeds to all leaves, or to the targets alone; return them by source."""
     retain = create_graph if retain_graph is None else retain_graph
+    kept = set(targets or ())
     useful = None if targets is None else _leading_to(targets, seeds)
     totals, waiting = dict(seeds), [(-node.order, node) for node in seeds if isinstance(node, Node)]
     heapq.heapify(waiting)
     with set_grad_enabled(create_graph):
         while waiting:  # the latest node first: all that uses its result has been passed already
             _, node = heapq.heappop(waiting)
-            gy = totals[node] if targets and node in targets else totals.pop(node)
+            gy = totals[node] if node in kept else totals.pop(node)
             if useful is not None and not node.leads_to(useful):
                 continue
             for source, gx in node.gradients(gy, useful):
@@ -371,17 +399,16 @@ def _leading_to(targets: Sequence[Source], seeds: Iterable[Source]) -> set[Sourc
 
 def _accumulate(leaf: Tensor, g: Tensor, create_graph: bool, handed_out: set[int]) -> None:
     """Add g to leaf.grad, which owns its memory: no other gradient, no view and no tensor of the user's."""
-    if leaf._grad is not None and not create_graph:
+    if leaf._grad is not None and not create_graph and leaf._grad.array.flags.writeable:
         leaf._grad.array += g.array
         leaf._grad._storage.version += 1
         return
     if g.array.base is not None or id(g.array) in handed_out:
         g = g.clone()
     handed_out.add(id(g.array))
-    if not create_graph:
-        leaf._grad = g.detach()
-    else:
-        leaf._grad = g if leaf._grad is None else leaf._grad + g
+    if leaf._grad is not None:
+        g = leaf._grad + g
+    leaf._grad = g if create_graph else g.detach()
 
 
 Tensor.backward = backward

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import grad
+from minidl.autograd import enable_grad, grad
 from minidl.tensor import Array, Tensor
 
 
@@ -80,11 +80,12 @@ def gradcheck(
     own = [Tensor(x.array.copy(), x.requires_grad) if isinstance(x, Tensor) else x for x in inputs]
     rng = np.random.default_rng(seed)
     try:
-        scalar = _projected(func, own, rng)
-        _compare("gradient", scalar, own, checked, (eps, atol, rtol))
-        if second:
-            slope = _projected(_gradient_of(scalar, checked), own, rng)
-            _compare("second gradient", slope, own, checked, (eps, atol, rtol))
+        with enable_grad():
+            scalar = _projected(func, own, rng)
+            _compare("gradient", scalar, own, checked, (eps, atol, rtol))
+            if second:
+                slope = _projected(_gradient_of(scalar, checked), own, rng)
+                _compare("second gradient", slope, own, checked, (eps, atol, rtol))
     except GradcheckError:
         if raise_exception:
             raise

@@ -51,15 +51,12 @@ def from_numpy(ndarray: Array) -> Tensor:
 
 
 def _as_array(data: Any, dtype: Any) -> Array:
-    if isinstance(data, Tensor):
-        data = data.array
-    elif isinstance(data, list | tuple) and any(isinstance(x, Tensor) for x in data):
-        data = [x.tolist() if isinstance(x, Tensor) else x for x in data]
+    data = _without_tensors(data)
     try:
         array = np.asarray(data)
     except ValueError as error:
         raise ValueError(f"tensor: the data is not a regular grid of numbers: {error}") from None
-    if not isinstance(data, np.ndarray | np.generic) and (array.dtype == np.float64 or not array.size):
+    if not isinstance(_first(data), np.ndarray | np.generic) and (array.dtype == np.float64 or not array.size):
         array = array.astype(float32)  # Python's own numbers have no dtype to keep
     if array.dtype == object:
         raise RuntimeError(f"tensor: {type(data).__name__} data holds something that is no number")
@@ -68,6 +65,19 @@ def _as_array(data: Any, dtype: Any) -> Array:
         for extreme in (array.min(), array.max()):
             number("tensor", int(extreme), wanted)
     return array.astype(wanted, copy=False)
+
+
+def _without_tensors(data: Any) -> Any:
+    if isinstance(data, list | tuple | range):
+        return [_without_tensors(x) for x in data]
+    return data.array if isinstance(data, Tensor) else data
+
+
+def _first(data: Any) -> Any:
+    """The first number in nested lists; () where there is none."""
+    while isinstance(data, list):
+        data = data[0] if data else ()
+    return data
 
 
 def _finish(array: Array, device: Any, requires_grad: bool) -> Tensor:
@@ -98,7 +108,7 @@ def full(
 
 
 def arange(
-    start: Number,
+    start: Number = 0,
     end: Number | None = None,
     step: Number = 1,
     *,
@@ -165,7 +175,7 @@ def randn(
 
 
 def randint(
-    low: int,
+    low: int = 0,
     high: Any = None,
     size: Any = None,
     *,

@@ -76,6 +76,7 @@ class Optimizer:
                 raise ValueError(f"a parameter of shape {p.shape} appears more than once in the parameter groups")
             seen.add(id(p))
         self._check(group)
+        _refuse_variants(group)
         self.param_groups.append(group)
 
     def _check(self, group: dict[str, Any]) -> None:
@@ -130,6 +131,8 @@ class Optimizer:
         sizes, own = [len(g["params"]) for g in groups], [len(g["params"]) for g in self.param_groups]
         if sizes != own:
             raise ValueError(f"the state is of parameter groups of sizes {sizes}, the optimizer's have {own}")
+        for group in groups:
+            _refuse_variants(group)
         positions = [i for group in groups for i in group["params"]]
         given = dict(zip(positions, parameters, strict=True))
         state = {given[i]: _own(s, given[i]) for i, s in state_dict["state"].items()}
@@ -146,6 +149,13 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {name}: {group[name]}" for name in sorted(group) if name != "params"]
         return "\n".join([*lines, ")"])
+
+
+def _refuse_variants(group: Mapping[str, Any]) -> None:
+    """Refuse settings of PyTorch's that change the formula and that minidl does not have."""
+    for name in ("amsgrad", "maximize", "decoupled_weight_decay", "differentiable"):
+        if group.get(name):
+            raise ValueError(f"{name}={group[name]} is not supported")
 
 
 def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:

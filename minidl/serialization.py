@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -48,28 +48,19 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
     arrays: dict[str, Array] = {}
     structure = {"format": FORMAT, "root": _encode(obj, "obj", arrays)}
     arrays[STRUCTURE] = np.frombuffer(json.dumps(structure).encode(), np.uint8)
-    path = Path(f)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    path = Path(os.path.realpath(f))  # of a link, the file that it leads to
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"save: there is no folder {path.parent}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            _write(file, arrays)
+        with open(temporary, "xb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _write(file: BinaryIO, arrays: dict[str, Array]) -> None:
-    os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp's files are private; this one is like any other
-    np.savez(file, allow_pickle=False, **arrays)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def load(f: str | os.PathLike[str]) -> Any:
@@ -141,4 +132,4 @@ def _decode(encoded: Any, archive: Any) -> Any:
     if kind == "dict":
         return {key: _decode(value, archive) for key, value in content}
     values = [_decode(value, archive) for value in content]
-    return values if kind == "list" else tuple(values)
+    return {"list": list, "tuple": tuple}[kind](values)

@@ -36,17 +36,14 @@ class Storage:
         that write now hold values which their own place in the graph does not explain.
     writer : weakref to Tensor, or None
         The tensor through which the last recorded write went.
-    leaf : bool
-        Whether a leaf that requires a gradient lives here.
     """
 
-    __slots__ = ("leaf", "recorded", "version", "writer")
+    __slots__ = ("recorded", "version", "writer")
 
     def __init__(self) -> None:
         self.version = 0
         self.recorded = 0
         self.writer: ReferenceType[Tensor] | None = None
-        self.leaf = False
 
 
 class _Bound:
@@ -71,6 +68,8 @@ class _Bound:
     __rmatmul__: ClassVar[Callable[..., Tensor]]
     __neg__: ClassVar[Callable[..., Tensor]]
     __abs__: ClassVar[Callable[..., Tensor]]
+    __rand__: ClassVar[Callable[..., Tensor]]
+    __ror__: ClassVar[Callable[..., Tensor]]
     __and__: ClassVar[Callable[..., Tensor]]
     __or__: ClassVar[Callable[..., Tensor]]
     __invert__: ClassVar[Callable[..., Tensor]]
@@ -172,19 +171,21 @@ class Tensor(_Bound):
     tensor([2., 4., 6.], shape=(3,), dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_grad", "_known", "_requires_grad", "_storage", "array", "grad_fn")
+    __slots__ = ("__weakref__", "_grad", "_known", "_leaf", "_requires_grad", "_storage", "array", "grad_fn")
     __array_ufunc__ = None  # so that `ndarray * tensor` asks this class, and keeps the graph
 
     def __init__(self, array: Array, requires_grad: bool = False, *, storage: Storage | None = None) -> None:
         if isinstance(array, np.generic):  # NumPy returns scalars for 0-d results
             array = np.asarray(array)
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not array.dtype.isnative:
             raise TypeError(
-                f"Tensor wraps an array, and got {type(array).__name__}: use minidl.tensor(data) for other data"
+                f"Tensor wraps an array of numbers, and got {getattr(array, 'dtype', type(array).__name__)}: use "
+                "minidl.tensor(data) for other data"
             )
         self.array = array
         self.grad_fn: Node | None = None
         self._grad: Tensor | None = None
+        self._leaf: Tensor | None = None  # the leaf of which this is a recorded view
         self._requires_grad = False
         self._storage = storage or Storage()
         self._known = self._storage.recorded
@@ -250,7 +251,7 @@ class Tensor(_Bound):
             )
         if value and not self.is_floating_point():
             raise RuntimeError(f"only tensors of floating dtype can require gradients, not {self.dtype}")
-        self._requires_grad = self._storage.leaf = bool(value)
+        self._requires_grad = bool(value)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad` in place and return this tensor."""
@@ -300,9 +301,7 @@ class Tensor(_Bound):
     def data(self, value: Tensor) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(f"data must be a Tensor, not {type(value).__name__}")
-        leaf, self.array, self._storage = self._storage.leaf, value.array, value._storage
-        self._storage.leaf |= leaf
-        self._known = OUTSIDE
+        self.array, self._storage, self._known = value.array, value._storage, OUTSIDE
 
     # -- its values ---------------------------------------------------------------------------------------
 
@@ -371,7 +370,11 @@ class Tensor(_Bound):
             raise RuntimeError(f"only leaves can be deep-copied, and {self.grad_fn!r} made this tensor: detach() it")
         copy = type(self)(self.array.copy(order="K"), self.requires_grad)
         memo[id(self)] = copy
+        copy._grad = None if self._grad is None else Tensor(self._grad.array.copy())
         return copy
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self.ndim == 0 else super().__format__(spec)
 
     def __repr__(self) -> str:
         values = np.array2string(self.array, separator=", ", prefix="tensor(", precision=4, threshold=1000)

@@ -381,3 +381,112 @@ def test_two_threads_pass_backward_at_once():
     for thread in threads:
         thread.join()
     assert np.array_equal(results[0], results[1])
+
+
+# -- found by reviewers ---------------------------------------------------------------------------------------
+
+
+def test_an_index_changed_later_does_not_redirect_the_gradient():
+    i, mask = minidl.tensor([0, 1]), minidl.tensor([True, False, False])
+    x = leaf(1.0, 2.0, 3.0)
+    y, z = x[i], x[mask]
+    values, places = x.max(0)
+    i.add_(1)
+    mask.fill_(True)
+    places.zero_()
+    (y.sum() + z.sum() + values).backward()
+    assert x.grad.tolist() == [2, 1, 1]
+
+
+def test_a_constant_that_a_gradient_returns_is_not_taken_for_its_own():
+    ones = minidl.ones(3)
+
+    def total(x):
+        return record("total", np.asarray(x.array.sum()), (x, lambda gy: ones))
+
+    x = leaf(1.0, 2.0, 3.0)
+    for _ in range(3):
+        total(x).backward()
+    assert x.grad.tolist() == [3, 3, 3]
+    assert ones.tolist() == [1, 1, 1]
+
+
+def test_tensors_held_otherwise_than_in_a_closure_are_watched_too():
+    import functools
+
+    def times(z, gy):
+        return gy * z
+
+    for hold in (
+        lambda z: lambda gy, z=z: gy * z,
+        lambda z: functools.partial(times, z),
+        lambda z: lambda gy: gy * [z][0],
+    ):
+        x, z = leaf(1.0), minidl.ones(1)
+        y = record("held", x.array * 1, (x, hold(z)))
+        z.mul_(10)
+        with pytest.raises(RuntimeError, match="backward of held"):
+            y.sum().backward()
+
+
+def test_a_parameter_shares_versions_with_the_tensor_it_was_made_of():
+    t = minidl.tensor([1.0, 2.0])
+    p = minidl.nn.Parameter(t)
+    y = (p * p).sum()
+    t.mul_(10)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+def test_a_detached_copy_does_not_decide_over_the_leaf():
+    p = leaf(1.0, 2.0)
+    p.detach().requires_grad_(False)
+    with pytest.raises(RuntimeError, match="a view of a leaf"):
+        p[0].mul_(2)
+    y = p * 2
+    y.detach().requires_grad_()
+    y.mul_(2)
+    assert y.tolist() == [4, 8]
+
+
+def test_no_grad_as_a_bare_decorator_but_not_on_a_generator():
+    @minidl.no_grad
+    def double(x):
+        return x * 2
+
+    assert not double(leaf(1.0)).requires_grad
+    with pytest.raises(TypeError, match="is a generator"):
+
+        @minidl.no_grad()
+        def generate():
+            yield 1
+
+
+def test_gradcheck_records_whatever_the_mode():
+    with minidl.no_grad():
+        assert minidl.gradcheck(minidl.exp, leaf(0.5, dtype=minidl.float64))
+
+
+def test_gradients_of_many_targets_are_found_by_identity():
+    x = leaf(*np.linspace(0, 1, 100))
+    targets = [x * i for i in range(100)]
+    gradients = minidl.grad(sum(targets[1:], targets[0]).sum(), targets)
+    assert all(g.tolist() == [1] * 100 for g in gradients)
+
+
+def test_a_gradient_that_cannot_be_written_to_is_replaced():
+    x = leaf(1.0, 2.0)
+    x.grad = minidl.ones(1).expand(2)
+    (x * 2).sum().backward()
+    assert x.grad.tolist() == [3, 3]
+
+
+def test_everything_declared_is_bound():
+    from minidl.tensor import _Bound
+
+    declared = set(_Bound.__annotations__)
+    assert all(name in vars(minidl.Tensor) for name in declared)
+    from minidl.ops import METHODS, OPERATORS
+
+    listed = {name for names in METHODS.values() for name in names.split()} | set(OPERATORS)
+    assert listed <= declared

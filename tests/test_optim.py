@@ -188,3 +188,14 @@ def test_moments_of_dead_units_do_not_become_denormal():
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_settings_that_change_the_formula_are_refused():
+    p = parameter()
+    optimizer = optim.Adam([p])
+    state = optimizer.state_dict()
+    state["param_groups"][0]["amsgrad"] = True
+    with pytest.raises(ValueError, match="amsgrad=True is not supported"):
+        optimizer.load_state_dict(state)
+    with pytest.raises(ValueError, match="maximize=True is not supported"):
+        optim.SGD([{"params": [p], "maximize": True}])

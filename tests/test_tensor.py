@@ -183,3 +183,37 @@ def test_refusals(call, error, message):
 
 def test_cuda_is_not_there():
     assert minidl.cuda.is_available() is False
+
+
+def test_arrays_in_an_index_keep_pytorchs_order():
+    x = minidl.arange(120).reshape(2, 3, 4, 5)
+    assert x[0, :, [1, 2]].shape == (3, 2, 5)
+    assert minidl.arange(6).reshape(1, 2, 3)[:, [0, 1], ..., [0, 1]].shape == (1, 2)
+
+
+def test_formatted_like_a_number():
+    assert f"{minidl.tensor(1.23456):.2f}" == "1.23"
+    assert f"{minidl.ones(2)}" == repr(minidl.ones(2))
+
+
+def test_numbers_that_do_not_fit():
+    with pytest.raises(RuntimeError, match="does not fit in 64 bits"):
+        minidl.ones(2) * 10**30
+    with pytest.raises(TypeError, match="expected a real number, not complex64"):
+        minidl.mul(minidl.ones(2), np.complex64(1))
+    for wrong in (np.array(["a"]), np.ones(2, complex), np.ones(2, ">f4")):
+        with pytest.raises(TypeError, match="Tensor wraps an array of numbers"):
+            minidl.Tensor(wrong)
+
+
+def test_dtypes_of_numpy_numbers_in_lists():
+    assert minidl.tensor([np.float64(2), 1]).dtype == minidl.float64
+    assert minidl.tensor([[minidl.ones(1, requires_grad=True)]]).shape == (1, 1, 1)
+    assert minidl.tensor([True, 1.5]).dtype == minidl.float32
+
+
+def test_float16_is_computed_by_the_definitions():
+    x = minidl.tensor([-1.0, 2.0], dtype=minidl.float16, requires_grad=True)
+    (minidl.relu(x) + minidl.sigmoid(x) + minidl.tanh(x)).sum().backward()
+    assert x.grad.dtype == minidl.float16
+    assert minidl.ones(100_000, dtype=minidl.float16).mean().item() == 1

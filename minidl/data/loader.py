@@ -180,6 +180,8 @@ class Subset:
 
     def __init__(self, dataset: Dataset, indices: Sequence[int] | Array) -> None:
         self.dataset = dataset
+        if np.asarray(indices).dtype == bool:
+            raise TypeError("Subset: indices are positions, not a mask; np.flatnonzero(mask) gives its positions")
         self.indices = np.asarray(indices, dtype=np.int64)
 
     def __len__(self) -> int:

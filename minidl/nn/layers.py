@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from minidl.autograd import is_grad_enabled
 from minidl.creation import zeros
 from minidl.nn import functional as F
@@ -343,4 +345,7 @@ def _refuse_variants(name: str, groups: int, padding_mode: str) -> None:
 
 
 def _pair(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)  # type: ignore[return-value]
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2 or not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in pair):
+        raise TypeError(f"sizes of a convolution must be an int or a pair of ints, not {value!r}")
+    return int(pair[0]), int(pair[1])

@@ -29,7 +29,8 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Tensor | Array, requires_grad: bool = True) -> None:
-        super().__init__(data.array if isinstance(data, Tensor) else data, requires_grad)
+        shared = {"storage": data._storage} if isinstance(data, Tensor) else {}
+        super().__init__(data.array if isinstance(data, Tensor) else data, requires_grad, **shared)
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()

@@ -31,7 +31,7 @@ OPERATORS = {
     "__imul__": inplace.mul_,
     "__itruediv__": inplace.div_,
 }
-REFLECTED = ("__add__", "__sub__", "__mul__", "__truediv__", "__pow__", "__matmul__")
+REFLECTED = ("__add__", "__sub__", "__mul__", "__truediv__", "__pow__", "__matmul__", "__and__", "__or__")
 METHODS: dict[Any, str] = {
     activation: "log_softmax relu sigmoid softmax tanh",
     arithmetic: "abs add clamp div eq exp ge gt le log lt matmul maximum mul ne neg pow sqrt sub",

@@ -171,10 +171,13 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     ValueError
         If p is not a probability.
     """
+    only_tensors("dropout", input)
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability, between 0 and 1, not {p}")
     if not training or p == 0:
         return input
+    if not input.is_floating_point():
+        raise RuntimeError(f"dropout: scales by 1 / (1 - p), which {input.dtype} cannot hold; convert with .float()")
     kept = random.default_generator.rng.random(input.shape, np.float32) >= p
     y = input * Tensor(kept.astype(input.dtype) / input.dtype.type(1 - p if p < 1 else 1))
     return replace("dropout", input, y) if inplace else y

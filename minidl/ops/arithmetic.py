@@ -77,13 +77,19 @@ def pow(input: Any, exponent: Any) -> Tensor:
     # NumPy squares and takes roots directly where the exponent is a number.
     y = x.array ** (p.array.item() if p.ndim == 0 else p.array)
 
+    @quiet
+    def gradient_x(gy: Tensor, y: Tensor) -> Tensor:
+        singular = (p.array == 0) & ~np.isfinite(1 / x.array)
+        base = where(Tensor(singular), 1, x) if singular.any() else x  # 0 * 0^-1 would be NaN
+        return gy * p * base ** (p - 1)
+
     def gradient_p(gy: Tensor, y: Tensor) -> Tensor:
         return gy * y * log(where((x == 0) & (p >= 0), 1, x))
 
     return record(
         "pow",
         np.asarray(y, x.dtype),
-        (x, lambda gy, y: gy * p * x ** (where(p == 0, 1, p) - 1)),
+        (x, gradient_x),
         (p, gradient_p),
         keep_output=True,
     )
@@ -113,8 +119,7 @@ def sqrt(input: Tensor) -> Tensor:
 def abs(input: Tensor) -> Tensor:
     """y = |x|;  gx = gy sign(x), 0 at x = 0."""
     only_tensors("abs", input)
-    sign = Tensor(np.sign(input.array)) if input.dtype != bool else input
-    return record("abs", np.absolute(input.array), (input, lambda gy: gy * sign))
+    return record("abs", np.absolute(input.array), (input, lambda gy: gy * Tensor(np.sign(input.array))))
 
 
 def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
@@ -142,10 +147,17 @@ def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -
 def maximum(input: Tensor, other: Tensor) -> Tensor:
     """y = the greater of a and b, NaN if either is NaN;  gy goes to the greater, half to each where equal."""
     a, b = operands("maximum", input, other)
-    tie = np.where(a.array == b.array, 0.5, 1.0)
-    to_a = Tensor(np.where(a.array < b.array, 0.0, tie).astype(a.dtype))
-    to_b = Tensor(np.where(b.array < a.array, 0.0, tie).astype(a.dtype))
-    return record("maximum", np.maximum(a.array, b.array), (a, lambda gy: gy * to_a), (b, lambda gy: gy * to_b))
+    return record(
+        "maximum",
+        np.maximum(a.array, b.array),
+        (a, lambda gy: gy * _share(a.array, b.array)),
+        (b, lambda gy: gy * _share(b.array, a.array)),
+    )
+
+
+def _share(a: Array, b: Array) -> Tensor:
+    """What of the gradient of max(a, b) is a's: 1 where a is greater, 0 where b is, half where they are equal."""
+    return Tensor(np.where(a < b, 0.0, np.where(a == b, 0.5, 1.0)).astype(a.dtype))
 
 
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:
@@ -193,8 +205,6 @@ def matmul(input: Any, other: Any) -> Tensor:
 
 def _products(a: Array, b: Array) -> Array:
     """The product of each pair of matrices in (..., M, K) and (..., K, N)."""
-    if a.dtype not in ("float32", "float64"):  # for integers speed matters less than having no kernel of their own
-        return np.matmul(a, b)
     if a.ndim == 2:
         return kernels.matmul(a, b)
     y = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype)

@@ -26,15 +26,13 @@ _KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
 def as_dtype(dtype: Any) -> DType:
-    """The NumPy dtype meant by a dtype, its name, or a Python or NumPy type (``float`` is float32, as in PyTorch).
+    """The NumPy dtype meant by a dtype, its name, or a Python or NumPy type.
 
     Raises
     ------
     TypeError
         For types that minidl does not compute with (complex, strings, objects).
     """
-    if dtype is float:
-        return float32
     try:
         found = np.dtype(dtype)
     except TypeError:
@@ -104,7 +102,12 @@ def _promote(a: DType, b: DType) -> DType:
 
 
 def _number_dtype(value: Any) -> DType:
-    return {"b": np.dtype(bool), "i": int64, "u": int64, "f": float32}[np.asarray(value).dtype.kind]
+    kind = np.asarray(value).dtype.kind
+    if kind == "O":
+        raise RuntimeError(f"the number {value} does not fit in 64 bits")
+    if kind not in "biuf":
+        raise TypeError(f"expected a real number, not {type(value).__name__}")
+    return {"b": np.dtype(bool), "f": float32}.get(kind, int64)
 
 
 def result_type(*operands: Any) -> DType:

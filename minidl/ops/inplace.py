@@ -14,7 +14,7 @@ import numpy as np
 from minidl.autograd import is_grad_enabled, record
 from minidl.ops.arithmetic import add, div, mul, sub
 from minidl.ops.dtype import Number, number, operand, to
-from minidl.ops.shape import split_index
+from minidl.ops.shape import Index, split_index
 from minidl.tensor import Array, Tensor
 
 
@@ -64,18 +64,22 @@ def zero_(input: Tensor) -> Tensor:
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, broadcast and converted to x's dtype; the gradient of that part goes to the value."""
-    first, second = split_index(index)
+    first, second = split_index(index, input.ndim)
     region = input.array[first][second]
     part = _fitting("x[index] = value", value, region.shape, input, drop_ones=True)
     _check_writable("x[index] = value", input, part.requires_grad or input.requires_grad)
     _learn_of_own_view(input, value, region)
-    kept = np.ones(input.shape, input.dtype)
-    kept[first][second] = 0
-    mask = Tensor(kept)
-    to_input, to_part = (input, lambda gy: gy * mask), (part, lambda gy: gy[first][second])
+    to_input, to_part = (input, lambda gy: _zeroed_at(gy, first, second)), (part, lambda gy: gy[first][second])
     result = record("setitem", input.array, to_input, to_part, view_of=input)
     input.array[first][second] = part.array
     _enter(input, result)
+
+
+def _zeroed_at(gy: Tensor, first: Index, second: Index) -> Tensor:
+    """gy, but 0 where the old values were overwritten: linear, and its own adjoint."""
+    gx = gy.array.copy()
+    gx[first][second] = 0
+    return record("zeroed_at", gx, (gy, lambda ggx: _zeroed_at(ggx, first, second)))
 
 
 def _fitting(name: str, value: Any, shape: tuple[int, ...], x: Tensor, drop_ones: bool = False) -> Tensor:
@@ -105,8 +109,8 @@ def replace(name: str, x: Tensor, result: Tensor) -> Tensor:
 
 def _check_writable(name: str, x: Tensor, recorded: bool) -> None:
     leaf = x.is_leaf and x.requires_grad
-    if is_grad_enabled() and (leaf or (recorded and x._storage.leaf)):
-        which = "a leaf" if leaf else "a tensor that shares memory with a leaf"
+    if is_grad_enabled() and (leaf or (recorded and x._leaf is not None and x._leaf.requires_grad)):
+        which = "a leaf" if leaf else "a view of a leaf"
         raise RuntimeError(f"{name}: {which} that requires grad is changed in place only inside minidl.no_grad()")
     if not x.array.flags.writeable:
         raise RuntimeError(

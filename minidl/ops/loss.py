@@ -77,7 +77,7 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
         losses = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), reduction="none")
         return losses.squeeze(0) if reduction == "none" else reduce(losses, reduction)
     _check_classes(input, target)
-    return reduce(-_pick(log_softmax(input, 1), target.array), reduction)
+    return reduce(-_pick(log_softmax(input, 1), target.array.copy()), reduction)
 
 
 def _check_classes(x: Tensor, t: Tensor) -> None:

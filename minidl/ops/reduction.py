@@ -42,6 +42,8 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
 def mean(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """y = sum of x over `dim` / its number of elements;  gx = gy / that number. NaN where there are none."""
     count = math.prod(input.shape[d] for d in _reduced("mean", input, dim))
+    if input.dtype == np.float16:  # whose sums soon overflow
+        return to(mean(to(input, np.float32), dim, keepdim), np.float16)
     _refuse_integers("mean", input)
     return sum(input, dim, keepdim) / count
 

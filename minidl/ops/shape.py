@@ -168,27 +168,38 @@ def clone(input: Tensor) -> Tensor:
     return record("clone", input.array.copy(order="K"), (input, lambda gy: gy))
 
 
-def split_index(index: Any) -> tuple[Index, Index]:
-    """An index in two steps, as array[first][second]: views, then arrays of places.
+def split_index(index: Any, ndim: int) -> tuple[Index, Index]:
+    """An index of `ndim` dimensions in two steps, as array[first][second]: views, then arrays of places.
 
     In PyTorch ints choose before arrays do, so that x[0, :, [1, 2]] keeps the order (slice, list); NumPy would take
     the 0 for one of the arrays. Both steps end in `...`, with which also a single element is a view, not a number.
     """
     parts = [_plain_part(part) for part in (index if isinstance(index, tuple) else (index,))]
+    parts = _without_ellipsis(parts, ndim)
     if not any(isinstance(part, np.ndarray) for part in parts):
-        return _with_rest(parts), (...,)
+        return (*parts, ...), (...,)
     first: list[Any] = []
     for part in parts:
-        if isinstance(part, int) or part is Ellipsis:
-            first.append(part)
-        elif part is not None:  # None takes no dimension, a mask as many as it has
-            mask = isinstance(part, np.ndarray) and part.dtype == bool
-            first += [slice(None)] * (part.ndim if mask else 1)
-    return _with_rest(first), _with_rest([part for part in parts if not isinstance(part, int)])
+        first += [part] if isinstance(part, int) else [slice(None)] * _dimensions_of(part)
+    return (*first, ...), (*[part for part in parts if not isinstance(part, int)], ...)
 
 
-def _with_rest(parts: list[Any]) -> Index:
-    return tuple(parts) if any(part is Ellipsis for part in parts) else (*parts, ...)
+def _dimensions_of(part: Any) -> int:
+    """How many dimensions a part of an index takes: None takes none, a mask as many as it has."""
+    mask = isinstance(part, np.ndarray) and part.dtype == bool
+    return part.ndim if mask else int(part is not None)
+
+
+def _without_ellipsis(parts: list[Any], ndim: int) -> list[Any]:
+    """The `...` as the slices that it stands for; NumPy would let it part two arrays even where it stands for none."""
+    places = [i for i, part in enumerate(parts) if part is Ellipsis]
+    if len(places) > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    if not places:
+        return parts
+    before, after = parts[: places[0]], parts[places[0] + 1 :]
+    rest = ndim - sum(_dimensions_of(part) for part in before + after)
+    return before + [slice(None)] * rest + after
 
 
 def _plain_part(part: Any) -> Any:
@@ -202,11 +213,11 @@ def _plain_part(part: Any) -> Any:
     if isinstance(part, Tensor):
         part = part.array
     elif isinstance(part, list | range):
-        part = np.asarray(part, None if len(part) else np.int64)
+        part = np.array(part, None if len(part) else np.int64)
     elif not isinstance(part, bool | int | np.ndarray | np.generic):
         error = TypeError if isinstance(part, str) else IndexError  # as PyTorch has it
         raise error(f"an index is made of ints, slices, ..., None, tensors, arrays and lists, not {part!r}")
-    array = np.asarray(part)
+    array = np.array(part)  # a copy: the gradient must read what this index was, whatever becomes of it
     if array.dtype.kind not in "bi":
         raise IndexError(f"arrays used as indices must be of bools or signed ints, not {array.dtype}")
     return int(array) if array.ndim == 0 and array.dtype.kind == "i" else array
@@ -217,7 +228,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
     Its gradient puts gy back into zeros at the places it was read from, and adds where one was read twice.
     """
-    (first, second), shape = split_index(index), input.shape
+    (first, second), shape = split_index(index, input.ndim), input.shape
     y = input.array[first][second]
     return record("getitem", y, (input, lambda gy: _put_into_zeros(gy, first, second, shape)), view_of=input)
 
@@ -271,8 +282,8 @@ def _slice_of(dim: int, start: int, stop: int) -> Any:
     return lambda gy: gy[(slice(None),) * dim + (slice(start, stop),)]
 
 
-def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
-    """Add a border of `value`; negative widths cut one off, so that the gradient is ``pad`` with -widths.
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Add a border of `value`, by default 0; negative widths cut one off, so that the gradient is ``pad`` with -widths.
 
     Parameters
     ----------
@@ -293,8 +304,10 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise RuntimeError(f"pad: widths {widths} leave less than nothing of shape {input.shape}")
     cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, pairs, strict=True))
     added = [(max(a, 0), max(b, 0)) for a, b in pairs]
-    filling = number("pad", value, input.dtype).array
-    y = np.pad(input.array[cut], added, constant_values=filling) if input.ndim else input.array.copy()
+    if any(sum(pair) for pair in added):
+        y = np.pad(input.array[cut], added, constant_values=number("pad", value or 0, input.dtype).array)
+    else:
+        y = input.array[cut].copy()
     return record("pad", y, (input, lambda gy: _pad(gy, [-width for width in widths])))
 
 

@@ -136,7 +136,7 @@ class Net(nn.Module):
 net = Net()
 load(net)
 images = torch.from_numpy(np.concatenate(batches))
-labels = (images.mean(dim=(1, 2, 3)) * 1000).long() % 4
+labels = (images.mean(dim=(1, 2, 3)) > 0.5).long() + 2 * (images[:, 0, 0, 0] > 0.5).long()
 trainloader = DataLoader(TensorDataset(images, labels), batch_size=10, shuffle=False)
 criterion = nn.CrossEntropyLoss()
 optimizer = optim.SGD(net.parameters(), lr=0.01, momentum=0.9)

@@ -221,7 +221,7 @@ nn.Conv2d(2, 1, 3)(m.ones(1, 3, 5, 5)); nn.ConvTranspose2d(2, 1, 3, stride=2)(r,
 nn.ConvTranspose2d(2, 1, 3, stride=2)(r, (11,)); nn.Conv2d(1, 1); nn.Conv2d(1, 1, 3, foo=1); nn.Conv2d(1, 1, "a")
 nn.Linear(2); nn.Linear(2.5, 1); nn.Linear(-1, 2); nn.Linear(3, 2)(v[:2]); nn.Linear(3, 2)(x.double())
 nn.Linear(3, 2)(i); F.linear(x, m.ones(2, 2)); F.linear(x, m.ones(2, 3), m.ones(3)); nn.Dropout(1.5)
-nn.Dropout(-0.1); F.dropout(x, 2.0); F.mse_loss(x, x, reduction="none of these"); F.mse_loss(x, 1.0); F.mse_loss(x)
+nn.Dropout(-0.1); F.dropout(x, 2.0); F.mse_loss(x, x, reduction="none of these"); F.mse_loss(x)
 nn.Flatten()(v); nn.Unflatten(1, (2, 2))(x); nn.Unflatten(1, 2.5); nn.Unflatten(1, "ab")
 nn.Sequential(1); nn.Sequential(nn.ReLU)(x); nn.Sequential(nn.ReLU())[1]; nn.Module()(x); nn.Module().weight
 nn.Linear(1, 1).nothing; setattr(nn.Linear(1, 1), "weight", x); setattr(nn.Sequential(nn.ReLU()), "0", 3)
