@@ -1,4 +1,4 @@
-"""What all examples share: options, data with a fallback, progress, checkpoints, metrics and pictures.
+"""What all examples share: options, data with a fallback, progress, checkpoints and metrics.
 
 The models and the training loops are in the examples themselves.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,8 +18,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import minidl
@@ -29,80 +27,102 @@ from minidl.data import MNIST, DataLoader, Dataset, Subset, SyntheticDigits
 CHECKPOINT, METRICS = "checkpoint.npz", "metrics.json"
 
 
-# -- options ----------------------------------------------------------------------------------------------------
+# -- options -----------------------------------------------------------------------------------------------------
 
 
-def parser(name: str, description: str | None, *, epochs: int, batch_size: int, lr: float) -> argparse.ArgumentParser:
+def parser(name: str, doc: str | None, *, epochs: int, batch_size: int, lr: float) -> argparse.ArgumentParser:
     """The options that every example has, with its own defaults."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = options.add_argument
-    add("--epochs", type=positive_int, default=epochs, help="passes over the training images (%(default)s)")
-    add("--batch-size", type=positive_int, default=batch_size, help="images a step (%(default)s)")
-    add("--lr", type=positive_float, default=lr, help="learning rate (%(default)s)")
-    add("--seed", type=int, default=0, help="of initial weights, order and noise (%(default)s)")
+    add("--epochs", type=at_least(1), default=epochs, help="passes over the training images (%(default)s)")
+    add("--batch-size", type=at_least(1), default=batch_size, help="images a step (%(default)s)")
+    add("--lr", type=between(0, math.inf), default=lr, help="learning rate (%(default)s)")
+    add("--seed", type=at_least(0), default=0, help="of initial weights, order and noise (%(default)s)")
     add("--data", choices=["auto", "mnist", "synthetic"], default="auto", help="auto: MNIST if it can be had")
-    add(
-        "--data-dir",
-        type=Path,
-        help="folder with the data set's files (default: $MINIDL_DATA, or the user's cache)",
-    )
+    add("--data-dir", type=folder, help="folder with the data set's files (default: $MINIDL_DATA, or the user's cache)")
     add("--out", type=Path, default=Path("out", name), help="folder for pictures and results (%(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     return options
 
 
-def positive_int(text: str) -> int:
-    """An int of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number of at least `least`."""
+
+    def whole_number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+        return int(text)
+
+    return whole_number
 
 
-def fraction(text: str) -> float:
-    """A float from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
-    return value
+def between(low: float, high: float) -> Callable[[str], float]:
+    """The type of an option that is a number between `low` and `high`; infinity does not count as a number."""
+
+    def number(text: str) -> float:
+        if not low <= float(text) <= high or math.isinf(float(text)):
+            raise argparse.ArgumentTypeError(f"must be a number between {low} and {high}, not {text}")
+        return float(text)
+
+    return number
 
 
-def positive_float(text: str) -> float:
-    """A float above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
-    return value
+def folder(text: str) -> Path:
+    """The type of an option that is an existing folder."""
+    if not Path(text).expanduser().is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return Path(text).expanduser()
 
 
-# -- data -------------------------------------------------------------------------------------------------------
+def start(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
+    """Run an example; Ctrl-C ends it without a traceback, and what the last finished epoch left stays."""
+    args = options.parse_args()
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        options.error(f"argument --out: {args.out}: {error.strerror}")
+    minidl.manual_seed(args.seed)
+    try:
+        main(args)
+    except KeyboardInterrupt:
+        print("\nStopped. --resume goes on after the last finished epoch, if there is one.", file=sys.stderr)
+        sys.exit(130)
 
 
-def load_digits(source: str, folder: Path | None, train_size: int) -> tuple[Dataset, Dataset]:
-    """The first `train_size` training images and all 10,000 test images: MNIST, or drawn digits in its place."""
-    if source != "synthetic":
+# -- data --------------------------------------------------------------------------------------------------------
+
+
+def load_digits(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
+    """The first --train-size training images and all 10,000 test images: MNIST, or drawn digits in its place.
+
+    args.data then says which of the two it was.
+    """
+    if args.data != "synthetic":
         try:
-            train, test = (MNIST(folder, train=part, download=True) for part in (True, False))
-            if train_size > len(train):
-                raise SystemExit(f"--train-size {train_size}: MNIST has {len(train)} training images")
-            return Subset(train, range(train_size)), test
+            train, test = (MNIST(args.data_dir, train=part, download=True) for part in (True, False))
+            args.data = "mnist"
+            if args.train_size > len(train):
+                raise SystemExit(f"--train-size {args.train_size}: MNIST has {len(train)} training images")
+            return Subset(train, range(args.train_size)), test
         except (OSError, ImportError, ValueError) as error:
-            if source == "mnist":
+            if args.data == "mnist":
                 raise SystemExit(f"MNIST cannot be used: {error}") from None
-            reason = "; ".join(line.strip() for line in str(error).splitlines())
-            print(f"No MNIST ({reason}). Training on synthetic digits instead.")
-    return SyntheticDigits(train_size, seed=0), SyntheticDigits(10_000, seed=1)
+            print(f"No MNIST ({_in_short(error)}). Training on synthetic digits instead.")
+    args.data = "synthetic"
+    return SyntheticDigits(args.train_size, seed=0), SyntheticDigits(10_000, seed=1)
+
+
+def _in_short(error: Exception) -> str:
+    """An error's lines in one, each mirror's reason once and without its address."""
+    first, *mirrors = str(error).splitlines()
+    reasons = dict.fromkeys(line.strip().split(": ", 1)[-1] for line in mirrors)
+    return " ".join([first, "; ".join(reasons)]).strip()
 
 
 def images_of(dataset: Dataset, indices: Sequence[int]) -> Tensor:
-    """Some images of a data set as one batch (N, 1, 28, 28)."""
+    """Some images of a data set as one batch (N, C, H, W)."""
     images, _ = next(iter(DataLoader(Subset(dataset, indices), len(indices))))
     return images
-
-
-def add_noise(images: Tensor, sigma: float) -> Tensor:
-    """Add normal noise of standard deviation `sigma`, and cut off what leaves [0, 1]."""
-    return (images + sigma * minidl.randn_like(images)).clamp(0, 1) if sigma else images
 
 
 # -- a run: progress, checkpoints, metrics -----------------------------------------------------------------------
@@ -126,16 +146,15 @@ class Run:
         self.epochs: list[dict[str, Any]] = []
         self.kept: dict[str, Any] = {}
         self.pictures: list[str] = []
-        self.out.mkdir(parents=True, exist_ok=True)
         if args.resume and (self.out / CHECKPOINT).exists():
             self._restore()
-        else:
-            if args.resume:
-                print(f"Nothing to resume in {self.out}: starting at epoch 1.")
-            self._set_earlier_run_aside()
+        elif args.resume:
+            print(f"Nothing to resume in {self.out}: starting at epoch 1.")
 
     def __iter__(self) -> Iterator[int]:
         """The epochs to go, each timed."""
+        if len(self.epochs) >= self.last:
+            print(f"Nothing left to train: {len(self.epochs)} epochs are done, and --epochs is {self.last}.")
         for epoch in range(len(self.epochs) + 1, self.last + 1):
             self.started = time.perf_counter()
             yield epoch
@@ -146,6 +165,10 @@ class Run:
 
     def finish_epoch(self, unit: str, **metrics: float) -> None:
         """Print an epoch's metrics, and write the checkpoint and metrics.json."""
+        if not all(math.isfinite(value) for value in metrics.values()):
+            raise SystemExit(f"Epoch {len(self.epochs) + 1} ended with {metrics}: a lower --lr may help.")
+        if not self.epochs:
+            self._set_earlier_run_aside()
         seconds = round(time.perf_counter() - self.started, 3)
         self.epochs.append({"epoch": len(self.epochs) + 1, **metrics, "seconds": seconds})
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in metrics.items())
@@ -171,7 +194,10 @@ class Run:
         }
 
     def _restore(self) -> None:
-        state = minidl.load(self.out / CHECKPOINT)
+        try:
+            state = minidl.load(self.out / CHECKPOINT)
+        except ValueError as error:
+            raise SystemExit(f"--resume: {error}") from None
         changed = [k for k in self.settings if self.settings[k] != state["settings"].get(k)]
         if changed:
             listed = ", ".join(f"{k} {self.settings[k]} instead of {state['settings'].get(k)}" for k in changed)
@@ -185,8 +211,10 @@ class Run:
     def _set_earlier_run_aside(self) -> None:
         """Move what an earlier run left here into a folder of its own: nothing is lost, nothing gets mixed."""
         names = [CHECKPOINT, METRICS]
-        if (self.out / METRICS).exists():
+        try:
             names += json.loads((self.out / METRICS).read_text())["pictures"]
+        except (OSError, ValueError, KeyError):
+            pass  # no earlier run, or one whose metrics cannot be read
         found = [self.out / name for name in names if (self.out / name).exists()]
         if found:
             number = 1
@@ -207,53 +235,6 @@ class Run:
             "epochs": self.epochs,
             "pictures": self.pictures,
         }
-        handle, temporary = tempfile.mkstemp(dir=self.out, prefix=f".{METRICS}.")
-        with os.fdopen(handle, "w") as file:
-            json.dump(metrics, file, indent=2)
+        temporary = self.out / f".{METRICS}.tmp"
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
         os.replace(temporary, self.out / METRICS)
-
-
-def average(losses: Iterable[tuple[float, int]]) -> float:
-    """The mean over samples of batch means, given as (mean, number of samples)."""
-    pairs = list(losses)
-    return sum(loss * n for loss, n in pairs) / sum(n for _, n in pairs)
-
-
-# -- pictures ---------------------------------------------------------------------------------------------------
-
-
-def save_rows(path: Path, title: str, rows: dict[str, np.ndarray]) -> None:
-    """Draw rows of images, each (N, 1, H, W) with values in [0, 1], under one another, with their names."""
-    columns = max(len(images) for images in rows.values())
-    figure = Figure(figsize=(0.62 * columns + 1.6, 0.66 * len(rows) + 0.5), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot, whose backend belongs to the user
-    figure.suptitle(title, fontsize=10)
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for row, (name, images) in zip(axes, rows.items(), strict=True):
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-        for axis, image in zip(row, images, strict=True):
-            axis.imshow(image[0], cmap="gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-    figure.savefig(path)
-
-
-def save_loss(path: Path, title: str, unit: str, epochs: Sequence[dict[str, Any]]) -> None:
-    """Draw training and test loss by epoch."""
-    figure = Figure(figsize=(5, 3.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    for name in ("train_loss", "test_loss"):
-        axis.plot([e["epoch"] for e in epochs], [e[name] for e in epochs], ".-", label=name.replace("_", " "))
-    axis.set(title=title, xlabel="epoch", ylabel=f"loss {unit}", yscale="log")
-    axis.grid(alpha=0.3, which="both")
-    axis.legend()
-    figure.savefig(path)
-
-
-def start(main: Callable[[], None]) -> None:
-    """Run an example; Ctrl-C ends it without a traceback, and what the last finished epoch left stays."""
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("\nStopped. With --resume it goes on after the last epoch that was finished.", file=sys.stderr)
-        sys.exit(130)

@@ -2,7 +2,7 @@
 
     python examples/mnist_autoencoder.py
 
-trains on 4,096 digits of MNIST for 20 epochs, in about 15 s on two cores, to a test loss of about 0.0074 (squared
+trains on 4,096 digits of MNIST for 20 epochs, in about 15 s on two cores, to a test loss of about 0.0075 (squared
 error per pixel), and draws reconstructions, ways between digits, and the loss. With --noise 0.3 it learns to
 remove noise. Without a network it uses digits that it draws itself.
 """
@@ -12,11 +12,10 @@ import argparse
 import _common
 
 import minidl
-from minidl import Tensor, nn, optim
-from minidl.data import DataLoader, Dataset
+from minidl import Meter, Tensor, nn, optim, plot
+from minidl.data import DataLoader, Dataset, add_noise
 
 SHOWN_EPOCHS = (1, 2, 5, 10, 20, 50, 100)
-UNIT = "per pixel"
 
 
 class Autoencoder(nn.Module):
@@ -44,10 +43,8 @@ class Autoencoder(nn.Module):
         return self.decoder(self.encoder(x))
 
 
-def main() -> None:
-    args = options()
-    minidl.manual_seed(args.seed)
-    train_set, test_set = _common.load_digits(args.data, args.data_dir, args.train_size)
+def main(args: argparse.Namespace) -> None:
+    train_set, test_set = _common.load_digits(args)
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
     test_loader = DataLoader(test_set, 500)
     model, criterion = Autoencoder(), nn.MSELoss()
@@ -55,47 +52,39 @@ def main() -> None:
     run = _common.Run(args, model, optimizer)
 
     for epoch in run:
-        losses = []
+        train_loss = Meter("per pixel")
         for images, _ in run.progress(train_loader, epoch):
-            output = model(_common.add_noise(images, args.noise))
+            output = model(add_noise(images, args.noise))
             loss = criterion(output, images)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append((loss.item(), len(images)))
+            train_loss.update(loss.item(), len(images))
         test_loss = evaluate(model, criterion, test_loader, args.noise)
         remember_reconstructions(run, epoch, test_set, args.noise)
-        run.finish_epoch(UNIT, train_loss=_common.average(losses), test_loss=test_loss)
+        run.finish_epoch("per pixel", train_loss=train_loss.average, test_loss=test_loss.average)
 
     draw(run, test_set)
     print(f"Pictures, checkpoint and metrics are in {args.out}.")
 
 
-def options() -> argparse.Namespace:
-    """The command line."""
-    parser = _common.parser("mnist_autoencoder", __doc__, epochs=20, batch_size=64, lr=1e-3)
-    parser.add_argument("--train-size", type=_common.positive_int, default=4096, help="images used (%(default)s)")
-    parser.add_argument(
-        "--noise", type=_common.fraction, default=0.0, metavar="SIGMA", help="noise to remove (%(default)s)"
-    )
-    return parser.parse_args()
-
-
 @minidl.no_grad()
-def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader, noise: float) -> float:
+def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader, noise: float) -> Meter:
     """The mean loss over a data set."""
     model.eval()
-    losses = [(criterion(model(_common.add_noise(x, noise)), x).item(), len(x)) for x, _ in loader]
+    loss = Meter("per pixel")
+    for images, _ in loader:
+        loss.update(criterion(model(add_noise(images, noise)), images).item(), len(images))
     model.train()
-    return _common.average(losses)
+    return loss
 
 
 @minidl.no_grad()
 def remember_reconstructions(run: _common.Run, epoch: int, test_set: Dataset, noise: float) -> None:
     """Keep what the model makes of ten test images now, for the picture at the end."""
     if epoch == 1:
-        originals = _common.images_of(test_set, range(10))
-        run.kept["originals"], run.kept["noisy"] = originals, _common.add_noise(originals, noise)
+        run.kept["originals"] = _common.images_of(test_set, range(10))
+        run.kept["noisy"] = add_noise(run.kept["originals"], noise)
     if epoch in SHOWN_EPOCHS or epoch == run.last:
         run.kept[f"epoch {epoch}"] = run.model(run.kept["noisy"])
 
@@ -103,20 +92,23 @@ def remember_reconstructions(run: _common.Run, epoch: int, test_set: Dataset, no
 @minidl.no_grad()
 def draw(run: _common.Run, test_set: Dataset) -> None:
     """All pictures of a run."""
-    _common.save_loss(run.picture("loss.png"), "MNIST autoencoder", UNIT, run.epochs)
-    rows = {name: images.numpy() for name, images in run.kept.items() if name != "noisy" or run.settings["noise"]}
-    _common.save_rows(run.picture("reconstructions.png"), "Test images and their reconstructions", rows)
+    name, noise = f"autoencoder on {run.settings['data']} digits", run.settings["noise"]
+    losses = {key: [epoch[f"{key}_loss"] for epoch in run.epochs] for key in ("train", "test")}
+    plot.curves(losses, "epoch", "loss per pixel", run.picture("loss.png"), title=f"Loss of the {name}", log=True)
+    rows = {key: images for key, images in run.kept.items() if key != "noisy" or noise}
+    plot.show_images(rows, path=run.picture("reconstructions.png"), title=f"Test images through the {name}")
     fours = [i for i in range(100) if test_set[i][1] == 4]
     pairs = {"same_digit": fours[:2], "0_1": (0, 1), "1_10": (1, 10), "4_5": (4, 5), "20_30": (20, 30)}
-    for name, (i, j) in pairs.items():
-        a, b = _common.images_of(test_set, [i, j])
-        t = minidl.linspace(0, 1, 10).reshape(-1, 1, 1, 1)
-        code_a, code_b = run.model.encoder(a), run.model.encoder(b)
-        between = run.model.decoder((1 - t) * code_a + t * code_b)  # (10, 1, 28, 28)
-        rows = {"latent space": between.numpy(), "pixel space": ((1 - t) * a + t * b).numpy()}
-        title = f"From test image {i} to {j}: codes blended and decoded, and pixels blended"
-        _common.save_rows(run.picture(f"interpolation_{name}.png"), title, rows)
+    for key, (i, j) in pairs.items():
+        pair, t = _common.images_of(test_set, [i, j]), minidl.linspace(0, 1, 10).reshape(-1, 1, 1, 1)
+        codes, pixels = ((1 - t) * x[0] + t * x[1] for x in (run.model.encoder(pair), pair))  # (10, ...) each
+        rows = {"codes": run.model.decoder(codes), "pixels": pixels}
+        title = f"From test image {i} to {j}: blending the codes, and blending the pixels"
+        plot.show_images(rows, path=run.picture(f"interpolation_{key}.png"), title=title)
 
 
 if __name__ == "__main__":
-    _common.start(main)
+    options = _common.parser("mnist_autoencoder", __doc__, epochs=20, batch_size=64, lr=1e-3)
+    options.add_argument("--train-size", type=_common.at_least(1), default=4096, help="images used (%(default)s)")
+    options.add_argument("--noise", type=_common.between(0, 1), default=0.0, help="noise to remove (%(default)s)")
+    _common.start(options, main)

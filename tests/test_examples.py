@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -29,10 +30,9 @@ def run(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(EXAMPLES)
 
     def run(name, *options):
-        example = importlib.import_module(name)
         out = [] if "--out" in options else ["--out", str(tmp_path / "out")]
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options), *out])
-        example.main()
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
     return run
 
@@ -98,16 +98,47 @@ def test_without_mnist_it_says_why_and_draws_digits(run, tmp_path, capsys, monke
     monkeypatch.setenv("NO_PROXY", "*")
     run("mnist_autoencoder", "--data-dir", tmp_path, "--train-size", 64, "--epochs", 1)
     line = capsys.readouterr().out.splitlines()[0]
-    assert re.match(r"No MNIST \(could not download .*127.0.0.1.*\)\. Training on synthetic digits instead\.", line)
+    assert re.fullmatch(r"No MNIST \(could not download .*refused\)\. Training on synthetic digits instead\.", line)
     with pytest.raises(SystemExit, match="MNIST cannot be used: could not download"):
         run("mnist_autoencoder", "--data", "mnist", "--data-dir", tmp_path, "--train-size", 64, "--epochs", 1)
 
 
-@pytest.mark.parametrize("option", [("--epochs", "0"), ("--lr", "-1"), ("--batch-size", "x"), ("--noise", "-1")])
-def test_bad_options_are_refused(run, option, capsys):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--epochs", "0"), "--epochs: must be at least 1, not 0"),
+        (("--lr", "-1"), "--lr: must be a number between 0 and inf, not -1"),
+        (("--batch-size", "x"), "--batch-size: invalid whole_number value: 'x'"),
+        (("--noise", "-1"), "--noise: must be a number between 0 and 1, not -1"),
+        (("--seed", "-1"), "--seed: must be at least 0"),
+        (("--data-dir", "no/such"), "--data-dir: there is no folder no/such"),
+        (("--out", __file__), "--out: .*File exists"),
+    ],
+)
+def test_bad_options_are_refused(run, option, message, capsys):
     with pytest.raises(SystemExit):
         run("mnist_autoencoder", *option)
-    assert f"argument {option[0]}" in capsys.readouterr().err
+    assert re.search(f"argument {message}", capsys.readouterr().err)
+
+
+def test_resuming_on_other_data_is_refused(run, tmp_path, monkeypatch):
+    run("mnist_autoencoder", *SMALL, "--epochs", 1)
+    checkpoint = minidl.load(tmp_path / "out" / "checkpoint.npz")
+    checkpoint["settings"]["data"] = "mnist"
+    minidl.save(checkpoint, tmp_path / "out" / "checkpoint.npz")
+    with pytest.raises(SystemExit, match="other settings: data synthetic instead of mnist"):
+        run("mnist_autoencoder", *SMALL, "--epochs", 2, "--resume")
+
+
+def test_a_damaged_checkpoint_and_a_diverging_run_end_in_one_line(run, tmp_path):
+    run("mnist_autoencoder", *SMALL, "--epochs", 1)
+    before = (tmp_path / "out" / "checkpoint.npz").read_bytes()
+    with pytest.raises(SystemExit, match="Epoch 1 ended with .*nan.*: a lower --lr may help"):
+        run("mnist_autoencoder", *SMALL, "--epochs", 1, "--lr", 1e30)
+    assert (tmp_path / "out" / "checkpoint.npz").read_bytes() == before
+    (tmp_path / "out" / "checkpoint.npz").write_bytes(before[:1000])
+    with pytest.raises(SystemExit, match="--resume: .*checkpoint.npz is damaged"):
+        run("mnist_autoencoder", *SMALL, "--epochs", 2, "--resume")
 
 
 def test_ctrl_c_leaves_with_the_last_checkpoint(tmp_path):
@@ -125,5 +156,5 @@ def test_ctrl_c_leaves_with_the_last_checkpoint(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "\nStopped. With --resume it goes on after the last epoch that was finished.\n"
+    assert errors == "\nStopped. --resume goes on after the last finished epoch, if there is one.\n"
     assert minidl.load(tmp_path / "out" / "checkpoint.npz")["epochs"][0]["epoch"] == 1

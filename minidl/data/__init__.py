@@ -1,11 +1,15 @@
-"""Data sets, real and made up, and the loader that makes batches of them."""
+"""Data sets, real and made up, the loader that makes batches of them, and what is done to the images."""
 
+from minidl.data.cifar10 import CIFAR10
 from minidl.data.download import DownloadError
 from minidl.data.loader import DataLoader, Dataset, PixelDataset, Subset, TensorDataset, random_split
 from minidl.data.mnist import MNIST, read_idx
+from minidl.data.shapes import SyntheticShapes
 from minidl.data.synthetic import SyntheticDigits
+from minidl.data.transforms import add_noise, normalize
 
 __all__ = [
+    "CIFAR10",
     "MNIST",
     "DataLoader",
     "Dataset",
@@ -13,7 +17,10 @@ __all__ = [
     "PixelDataset",
     "Subset",
     "SyntheticDigits",
+    "SyntheticShapes",
     "TensorDataset",
+    "add_noise",
+    "normalize",
     "random_split",
     "read_idx",
 ]

@@ -214,12 +214,12 @@ def _read_known(path: Path, name: str) -> Array:
     digest = hashlib.sha256(header)
     digest.update(values.data)
     if digest.hexdigest() != UNPACKED[name]:
-        _say_once(f"{path}: used as it is, but not the official file (unpacked sha256 {digest.hexdigest()})")
+        say_once(f"{path}: used as it is, but not the official file (unpacked sha256 {digest.hexdigest()})")
     return values
 
 
 @cache
-def _say_once(message: str) -> None:
+def say_once(message: str) -> None:
     print(message, flush=True)
 
 

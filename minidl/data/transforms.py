@@ -1,0 +1,91 @@
+"""What is done to images before a model sees them, as plain functions on tensors (..., C, H, W)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minidl.creation import randn_like
+from minidl.random import Generator
+from minidl.tensor import Tensor
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    r"""Shift and scale each channel, as torchvision's function of that name does.
+
+    .. math:: y_c = (x_c - \text{mean}_c) / \text{std}_c
+
+    Parameters
+    ----------
+    images : Tensor
+        Floats (..., C, H, W): one image or a batch.
+    mean, std : sequence of float
+        One number for each channel, or one for all.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        If `images` is no tensor, or holds no floats.
+    ValueError
+        If it has fewer than three dimensions, there are neither C numbers nor one, or a `std` is 0.
+
+    Examples
+    --------
+    >>> grey = Tensor(np.array([0.0, 0.5, 1.0]).reshape(1, 1, 3))
+    >>> normalize(grey, mean=[0.5], std=[0.5]).array
+    array([[[-1.,  0.,  1.]]])
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images should be a Tensor, and is of type {type(images).__name__}")
+    if not images.is_floating_point():
+        raise TypeError(f"Input tensor should be a float tensor. Got {images.dtype}.")
+    if images.ndim < 3:
+        raise ValueError(f"Expected tensor to be a tensor image of size (..., C, H, W). Got size {images.shape}")
+    channels = images.shape[-3]
+    numbers = []
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise ValueError(f"{name} has {len(values)} numbers, expected one for each of {channels} channels, or one")
+        numbers.append(np.asarray(values, images.dtype).reshape(-1, 1, 1))
+    if not numbers[1].all():
+        raise ValueError(f"std is {tuple(std)} as {images.dtype}: with 0 this is a division by zero")
+    return (images - Tensor(numbers[0])) / Tensor(numbers[1])
+
+
+def add_noise(images: Tensor, sigma: float, generator: Generator | None = None) -> Tensor:
+    """Add normal noise of standard deviation `sigma`, and cut off what leaves [0, 1].
+
+    Parameters
+    ----------
+    images : Tensor
+        Floats between 0 and 1, of any shape.
+    sigma : float
+        At least 0; with 0 nothing is drawn.
+    generator : Generator, optional
+        What draws; `minidl.random.default_generator` unless given.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape and dtype.
+
+    Raises
+    ------
+    ValueError
+        If `sigma` is negative or not a number.
+
+    Examples
+    --------
+    >>> noisy = add_noise(Tensor(np.full((100, 100), 0.5)), sigma=0.1, generator=Generator().manual_seed(0))
+    >>> round(float(noisy.array.std()), 2)
+    0.1
+    """
+    if not sigma >= 0:
+        raise ValueError(f"sigma must be at least 0, and is {sigma}")
+    return (images + sigma * randn_like(images, generator=generator)).clamp(0, 1) if sigma else images

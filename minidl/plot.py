@@ -1,0 +1,373 @@
+"""Pictures: images side by side, and curves of losses.
+
+Figures are drawn by matplotlib, which is imported when the first is asked for, and without pyplot: the windows
+and the backend that a user has chosen stay as they are.
+
+N images, C channels (1 grey, 3 red, green and blue), H x W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minidl.tensor import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+Images = Tensor | Array | Sequence[Tensor] | Sequence[Array]
+PathLike = str | os.PathLike[str]
+
+DPI = 100
+CELL = 64  # pixels for an image in a sheet, or about that: an image pixel becomes a whole number of them
+GAP = 4  # pixels between images
+MARGIN = 8  # pixels around a sheet
+TEXT = 8  # points
+LINE = 16  # pixels that a line of such text takes
+
+
+def make_grid(
+    tensor: Images, nrow: int = 8, padding: int = 2, normalize: bool = False, *, pad_value: float = 0.0
+) -> Tensor:
+    """Put images side by side, as torchvision's function of that name does.
+
+    Parameters
+    ----------
+    tensor : Tensor, array or sequence of them
+        Images (N, C, H, W), or a list of images (C, H, W); one image (C, H, W) or (H, W) will do. One channel
+        becomes three.
+    nrow : int
+        Images in a row, not the number of rows.
+    padding : int
+        Pixels around each image.
+    normalize : bool
+        Shift and scale all images together so that the smallest value is 0 and the largest 1.
+    pad_value : float
+        What stands between the images and where the last row has none.
+
+    Returns
+    -------
+    Tensor
+        One image, of the same dtype: (C, rows (H + padding) + padding, nrow (W + padding) + padding), or with
+        fewer images than `nrow` that many columns. A single image is returned without padding.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, there are no images, `nrow` is less than 1 or `padding` less than 0.
+    TypeError
+        If integers are to be normalized.
+
+    Examples
+    --------
+    >>> make_grid(Tensor(np.ones((3, 1, 2, 2))), nrow=2, padding=1).array[0]
+    array([[0., 0., 0., 0., 0., 0., 0.],
+           [0., 1., 1., 0., 1., 1., 0.],
+           [0., 1., 1., 0., 1., 1., 0.],
+           [0., 0., 0., 0., 0., 0., 0.],
+           [0., 1., 1., 0., 0., 0., 0.],
+           [0., 1., 1., 0., 0., 0., 0.],
+           [0., 0., 0., 0., 0., 0., 0.]])
+    """
+    images = _as_batch(tensor)
+    n, channels, height, width = images.shape
+    if nrow < 1 or padding < 0:
+        raise ValueError(f"nrow must be at least 1 and padding at least 0, and they are {nrow} and {padding}")
+    if channels == 1:
+        images = images.repeat(3, axis=1)
+    if normalize:
+        images = _normalized(images)
+    if n == 1:
+        return Tensor(images[0].copy())
+    columns = min(nrow, n)
+    rows = math.ceil(n / columns)
+    dy, dx = height + padding, width + padding
+    grid = np.full((images.shape[1], rows * dy + padding, columns * dx + padding), pad_value, images.dtype)
+    for k, image in enumerate(images):
+        y, x = k // columns * dy + padding, k % columns * dx + padding
+        grid[:, y : y + height, x : x + width] = image
+    return Tensor(grid)
+
+
+def _as_batch(images: Images) -> Array:
+    """Images as one array (N, C, H, W) with at least one image and one pixel."""
+    parts = images if isinstance(images, (list, tuple)) else [images]
+    arrays = [part.detach().numpy() if isinstance(part, Tensor) else np.asarray(part) for part in parts]
+    if len({array.shape for array in arrays}) > 1:
+        raise ValueError(f"images must have one shape, and have {sorted({array.shape for array in arrays})}")
+    batch = np.stack(arrays) if parts is images and arrays else arrays[0] if arrays else np.empty(0)
+    if batch.ndim == 2:
+        batch = batch[None]
+    if batch.ndim == 3:
+        batch = batch[None]
+    if batch.ndim != 4 or 0 in batch.shape:
+        raise ValueError(f"expected images (N, C, H, W), all sizes at least 1, and not shape {batch.shape}")
+    return batch
+
+
+def _normalized(images: Array) -> Array:
+    if images.dtype.kind != "f":
+        raise TypeError(f"normalize needs floats, and the images are {images.dtype}")
+    low, high = float(images.min()), float(images.max())
+    return ((images - low) / max(high - low, 1e-5)).astype(images.dtype)
+
+
+# -- sheets of images -------------------------------------------------------------------------------------------
+
+
+def show_images(
+    images: Images | Mapping[str, Images],
+    titles: Sequence[str] | None = None,
+    path: PathLike | None = None,
+    *,
+    title: str | None = None,
+    nrow: int = 10,
+) -> Figure:
+    """Draw images as a sheet: some after another, or rows with names.
+
+    Parameters
+    ----------
+    images : Tensor, array, sequence of them or dict
+        Images (N, C, H, W), grey or coloured, floats between 0 and 1 (what is beyond is cut off) or unsigned
+        bytes. With a dict each entry is a row with its name; rows may differ in length and in their images' size.
+    titles : sequence of str, optional
+        A word above each image; with a dict, above each column.
+    path : path, optional
+        Where to save the picture; the ending says in which format.
+    title : str, optional
+        What stands above it all.
+    nrow : int
+        Images in a row, unless `images` is a dict.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The picture; notebooks show it.
+
+    Raises
+    ------
+    ValueError
+        If images have another shape or number of channels, or there are too few or too many titles.
+    ImportError
+        If matplotlib is missing: ``pip install "minidl[examples]"``.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).random((2, 8, 3, 16, 16))
+    >>> figure = show_images({"before": noise[0], "after": noise[1]}, title="Noise")
+    >>> figure.axes[0].get_yticklabels()[1].get_text()
+    'after'
+    """
+    if isinstance(images, Mapping):
+        names, rows = list(images), [_as_colours(row) for row in images.values()]
+        if not rows:
+            raise ValueError("expected at least one row of images, and the dict is empty")
+        above = [titles] if titles else []
+        expected = max(len(row) for row in rows)
+    else:
+        batch = _as_colours(images)
+        if nrow < 1:
+            raise ValueError(f"nrow must be at least 1, and is {nrow}")
+        starts = range(0, len(batch), nrow)
+        names, rows = [], [batch[i : i + nrow] for i in starts]
+        above = [titles[i : i + nrow] for i in starts] if titles else []
+        expected = len(batch)
+    if titles and len(titles) != expected:
+        raise ValueError(f"{len(titles)} titles, expected {expected}, one for each {_thing(images)}")
+    figure = _draw_sheet(rows, names, above, title)
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _thing(images: Any) -> str:
+    return "column" if isinstance(images, Mapping) else "image"
+
+
+def _as_colours(images: Images) -> Array:
+    """Images as uint8 (N, H, W, 3)."""
+    batch = _as_batch(images)
+    if batch.shape[1] not in (1, 3):
+        raise ValueError(f"images must have 1 channel or 3, and have {batch.shape[1]}: shape {batch.shape}")
+    if batch.dtype != np.uint8:
+        batch = (255 * np.nan_to_num(np.clip(batch, 0, 1)) + 0.5).astype(np.uint8)  # what is no number is black
+    return batch.transpose(0, 2, 3, 1).repeat(3 // batch.shape[1], axis=3)
+
+
+def _draw_sheet(rows: list[Array], names: list[str], above: Sequence[Sequence[str]], title: str | None) -> Figure:
+    """Draw rows of images (N, H, W, 3), each pixel as a square of whole screen pixels.
+
+    The rows have `names`, or there are none; the first rows have words `above` their images.
+    """
+    figure, axis = _figure()
+    rows = [_enlarge(row) for row in rows]
+    cell = max(row.shape[2] for row in rows)
+    heads = [LINE if r < len(above) else 0 for r in range(len(rows))]
+    ends = np.cumsum([head + row.shape[1] + GAP for head, row in zip(heads, rows, strict=True)]) - GAP
+    canvas = np.full((ends[-1], max(len(row) for row in rows) * (cell + GAP) - GAP, 3), 255, np.uint8)  # white
+    for end, row in zip(ends, rows, strict=True):
+        for k, image in enumerate(row):
+            left = k * (cell + GAP) + (cell - image.shape[1]) // 2
+            canvas[end - image.shape[0] : end, left : left + image.shape[1]] = image
+    axis.imshow(canvas, interpolation="nearest")
+    for end, row, words in zip(ends, rows, above, strict=False):
+        for k, word in enumerate(words):
+            middle = k * (cell + GAP) + cell / 2
+            axis.text(middle, end - row.shape[1] - 3, word, size=TEXT, ha="center", va="bottom")
+    middles = [end - row.shape[1] / 2 - 0.5 for end, row in zip(ends, rows, strict=True)]
+    axis.set(xticks=[], yticks=middles if names else [], yticklabels=names)
+    axis.tick_params(length=0, labelsize=TEXT)
+    axis.spines[:].set_visible(False)
+    _fit(figure, axis, canvas.shape[1], canvas.shape[0], title)
+    return figure
+
+
+def _enlarge(row: Array) -> Array:
+    """Repeat the pixels of (N, H, W, 3) so that the images become about `CELL` pixels large."""
+    factor = max(1, round(CELL / max(row.shape[1:3])))
+    return row.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def _fit(figure: Figure, axis: Axes, width: int, height: int, title: str | None) -> None:
+    """Give the figure the size at which the axis has `width` x `height` pixels and its texts have room."""
+    extents = [label.get_window_extent().width for label in axis.get_yticklabels()]
+    left = MARGIN + (math.ceil(max(extents)) + 6 if extents else 0)
+    heading = figure.suptitle(title, size=TEXT + 2) if title else None
+    top = MARGIN + (LINE + 6 if heading else 0)
+    wide = left + width + MARGIN
+    if heading:
+        wide = max(wide, math.ceil(heading.get_window_extent().width) + 2 * MARGIN)
+        heading.set_y(1 - MARGIN / (top + height + MARGIN))
+    total = top + height + MARGIN
+    figure.set_size_inches(wide / DPI, total / DPI)
+    axis.set_position((left / wide, MARGIN / total, width / wide, height / total))
+
+
+def _figure() -> tuple[Figure, Axes]:
+    """A figure that belongs to nobody, with one axis."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "minidl[examples]"') from error
+    figure = Figure(figsize=(5, 3.2), dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+# -- curves -----------------------------------------------------------------------------------------------------
+
+
+def curves(
+    series: Mapping[str, Sequence[float] | Array],
+    xlabel: str = "epoch",
+    ylabel: str = "loss",
+    path: PathLike | None = None,
+    *,
+    x: Sequence[float] | Array | None = None,
+    title: str | None = None,
+    smooth: int = 0,
+    log: bool = False,
+) -> Figure:
+    """Draw curves, such as losses by epoch.
+
+    Parameters
+    ----------
+    series : dict of str to sequence of float
+        The values of each curve, under its name. They may differ in length.
+    xlabel, ylabel : str
+        What the axes show, with its unit.
+    path : path, optional
+        Where to save the picture; the ending says in which format.
+    x : sequence of float, optional
+        Where the values are; 1, 2, 3, ... unless given.
+    title : str, optional
+        What stands above it all.
+    smooth : int
+        With 5 or more, an odd number: draw a smoothed curve over the faint original. It follows a parabola
+        through that many neighbours of each value, fewer if there are not so many.
+    log : bool
+        Whether the values' axis is logarithmic; then their logarithms are smoothed.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The picture; notebooks show it.
+
+    Raises
+    ------
+    ValueError
+        If there is no curve, `x` has another length than a curve, or `smooth` is no such number.
+    ImportError
+        If matplotlib is missing, or SciPy to smooth with: ``pip install "minidl[examples]"``.
+
+    Notes
+    -----
+    The smoothing is Savitzky and Golay's (1964), by `scipy.signal.savgol_filter`.
+
+    Examples
+    --------
+    >>> figure = curves({"train": [0.9, 0.5, 0.4], "test": [0.8, 0.6, 0.5]}, ylabel="loss per pixel")
+    >>> [line.get_label() for line in figure.axes[0].get_lines()]
+    ['train', 'test']
+    """
+    if not series:
+        raise ValueError("expected at least one curve, and the dict is empty")
+    if smooth and (smooth < 5 or smooth % 2 == 0):
+        raise ValueError(f"smooth must be 0 or an odd number of at least 5, and is {smooth}")
+    figure, axis = _figure()
+    figure.set_layout_engine("constrained")
+    for i, (name, values) in enumerate(series.items()):
+        y = np.asarray(values, np.float64)
+        where = np.arange(1, len(y) + 1) if x is None else np.asarray(x)
+        if where.shape != y.shape or y.ndim != 1:
+            raise ValueError(f"curve {name!r} has shape {y.shape}, and x has {where.shape}; expected (n,) for both")
+        _draw_curve(axis, where, y, name, f"C{i}", smooth, log)
+    axis.set(title=title, xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    _whole_ticks(axis)
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _draw_curve(axis: Axes, x: Array, y: Array, name: str, colour: str, smooth: int, log: bool) -> None:
+    smoothed = _smooth(y, smooth, log) if smooth else None
+    if smoothed is not None:
+        axis.plot(x, y, color=colour, alpha=0.25, linewidth=1)
+        axis.plot(x, smoothed, color=colour, label=name)
+    else:
+        axis.plot(x, y, ".-" if len(y) <= 50 else "-", color=colour, label=name)
+
+
+def _smooth(y: Array, window: int, log: bool) -> Array | None:
+    """Smooth `y` (n,), or give None where there are too few values for it."""
+    try:
+        from scipy.signal import savgol_filter
+    except ImportError as error:
+        raise ImportError('smoothing needs SciPy: pip install "minidl[examples]"') from error
+    window = min(window, len(y) - 1 + len(y) % 2)  # odd
+    if window < 5:
+        return None
+    if log:
+        y = np.log(np.where(y > 0, y, np.nan))  # a gap, as in the original curve
+    smoothed: Array = savgol_filter(y, window, polyorder=2)
+    return np.exp(smoothed) if log else smoothed
+
+
+def _whole_ticks(axis: Axes) -> None:
+    """Epochs and steps are counted: there is no epoch 2.5."""
+    from matplotlib.ticker import MaxNLocator
+
+    places = [np.asarray(line.get_xdata(), np.float64) for line in axis.get_lines()]
+    if all((x == np.round(x)).all() for x in places):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,0 +1,283 @@
+"""Grids as torchvision makes them, sheets with each pixel in its place, and curves with what was measured in them."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl import Tensor, plot
+
+pytest.importorskip("matplotlib")
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).random(shape)
+
+
+def pixels(figure):
+    """What the figure looks like, uint8 (H, W, 3)."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3]
+
+
+def contains(picture, patch):
+    """Whether `patch` is somewhere in `picture`, pixel by pixel."""
+    windows = np.lib.stride_tricks.sliding_window_view(picture, patch.shape)[:, :, 0]
+    corner = (windows[..., 0, 0, :] == patch[0, 0]).all(-1)
+    return any((windows[y, x] == patch).all() for y, x in np.argwhere(corner))
+
+
+# -- make_grid --------------------------------------------------------------------------------------------------
+
+
+@given(
+    n=st.integers(2, 9),
+    channels=st.sampled_from([1, 2, 3]),
+    size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    nrow=st.integers(1, 10),
+    padding=st.integers(0, 3),
+)
+def test_grid_has_each_image_in_its_place(n, channels, size, nrow, padding):
+    images = noise(n, channels, *size)
+    grid = plot.make_grid(Tensor(images), nrow, padding, pad_value=7.0).numpy()
+    columns, rows = min(nrow, n), math.ceil(n / min(nrow, n))
+    height, width = size
+    expected = (
+        3 if channels == 1 else channels,
+        rows * (height + padding) + padding,
+        columns * (width + padding) + padding,
+    )
+    assert grid.shape == expected
+    for k in range(n):
+        top = padding + (height + padding) * (k // columns)
+        left = padding + (width + padding) * (k % columns)
+        cell = grid[:, top : top + height, left : left + width]
+        np.testing.assert_array_equal(cell, np.broadcast_to(images[k], cell.shape))
+        cell[...] = 7
+    assert (grid == 7).all()  # nothing but padding is left
+
+
+def test_one_image_has_no_padding():
+    image = noise(1, 4, 5)
+    for given_ in (image, image[0], image[None], [image], Tensor(image)):
+        grid = plot.make_grid(given_).numpy()
+        np.testing.assert_array_equal(grid, image.repeat(3, axis=0))
+    assert not np.shares_memory(plot.make_grid(noise(1, 3, 2, 2)).numpy(), image)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_grid_keeps_type_and_takes_lists(dtype):
+    images = (255 * noise(5, 3, 2, 2)).astype(dtype)
+    grid = plot.make_grid(images)
+    assert (type(grid), grid.dtype) == (Tensor, dtype)
+    np.testing.assert_array_equal(plot.make_grid([Tensor(image) for image in images]).array, grid.array)
+
+
+def test_grid_normalizes_all_images_together():
+    images = noise(4, 3, 2, 2) * 10 - 3
+    grid = plot.make_grid(images.astype(np.float32), 2, 0, True)
+    assert grid.dtype == np.float32
+    expected = (images[3] - images.min()) / (images.max() - images.min())
+    np.testing.assert_allclose(grid.array[:, 2:, 2:], expected, rtol=1e-5)
+    assert (plot.make_grid(np.ones((2, 1, 2, 2)), padding=0, normalize=True).array == 0).all()  # no division by 0
+    assert plot.make_grid(Tensor(images, requires_grad=True)).requires_grad is False
+
+
+@pytest.mark.parametrize(
+    ("images", "kwargs", "error", "message"),
+    [
+        (noise(2), {}, ValueError, r"images \(N, C, H, W\), all sizes at least 1, and not shape \(2,\)"),
+        (noise(1, 1, 1, 2, 2), {}, ValueError, r"not shape \(1, 1, 1, 2, 2\)"),
+        (noise(0, 3, 2, 2), {}, ValueError, r"not shape \(0, 3, 2, 2\)"),
+        ([], {}, ValueError, r"not shape \(0,\)"),
+        ([noise(1, 2, 2), noise(1, 2, 3)], {}, ValueError, r"one shape, and have \[\(1, 2, 2\), \(1, 2, 3\)\]"),
+        (noise(2, 1, 2, 2), {"nrow": 0}, ValueError, "nrow must be at least 1 .* they are 0 and 2"),
+        (noise(2, 1, 2, 2), {"padding": -1}, ValueError, "padding at least 0, and they are 8 and -1"),
+        (np.ones((2, 1, 2, 2), np.uint8), {"normalize": True}, TypeError, "needs floats, and the images are uint8"),
+    ],
+)
+def test_grid_refuses(images, kwargs, error, message):
+    with pytest.raises(error, match=message):
+        plot.make_grid(images, **kwargs)
+
+
+# -- show_images ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sheet_shows_each_image_pixel_by_pixel(channels):
+    images = (255 * noise(5, channels, 32, 32)).astype(np.uint8)
+    for given_ in (images, Tensor(images), images / np.float32(255), {"a": images[:2], "b": images[2:]}, list(images)):
+        picture = pixels(plot.show_images(given_, nrow=3, title="A title"))
+        for image in images:
+            enlarged = image.transpose(1, 2, 0).repeat(2, axis=0).repeat(2, axis=1)  # 64 pixels
+            assert contains(picture, np.broadcast_to(enlarged, (64, 64, 3)))
+
+
+def test_rows_may_differ_in_length_and_size():
+    rows = {"image": noise(4, 3, 28, 28), "maps": noise(6, 1, 7, 7), "huge": noise(1, 1, 100, 80)}
+    figure = plot.show_images(rows, title="Features")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows)
+    picture = pixels(figure)
+    for row, factor in ((rows["image"], 2), (rows["maps"], 9), (rows["huge"], 1)):  # each about 64 pixels, or more
+        last = (255 * row[-1] + 0.5).astype(np.uint8).transpose(1, 2, 0)
+        enlarged = last.repeat(factor, axis=0).repeat(factor, axis=1)
+        assert contains(picture, np.broadcast_to(enlarged, (*enlarged.shape[:2], 3)))
+
+
+def test_titles_stand_over_their_images():
+    words = ["cat", "dog", "ship"]
+    figure = plot.show_images(noise(3, 1, 32, 32), words, nrow=2)
+    placed = {text.get_text(): text.get_position() for text in figure.axes[0].texts}
+    assert list(placed) == words
+    assert placed["cat"][1] == placed["dog"][1] < placed["ship"][1]
+    assert placed["cat"][0] == placed["ship"][0] < placed["dog"][0]
+    figure = plot.show_images({"a": noise(2, 1, 8, 8), "b": noise(3, 1, 8, 8)}, words)
+    assert [text.get_text() for text in figure.axes[0].texts] == words
+
+
+def test_all_text_is_inside_the_picture():
+    figure = plot.show_images({"a very long name of a row": noise(1, 1, 8, 8)}, title="A title that is wider than this")
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    for text in (*figure.axes[0].get_yticklabels(), figure._suptitle):
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= width
+        assert box.y0 >= 0
+        assert box.y1 <= height
+
+
+def test_values_beyond_0_and_1_are_cut_off():
+    image = np.array([[-1.0, 0.0], [1.0, 2.0]])
+    picture = pixels(plot.show_images(image))
+    np.testing.assert_array_equal(picture, pixels(plot.show_images(image.clip(0, 1))))
+    pixels(plot.show_images(np.array([[np.nan, np.inf]])))
+
+
+@pytest.mark.parametrize(
+    ("images", "kwargs", "message"),
+    [
+        (noise(2, 4, 3, 3), {}, r"must have 1 channel or 3, and have 4: shape \(2, 4, 3, 3\)"),
+        (noise(3), {}, r"not shape \(3,\)"),
+        ({}, {}, "at least one row of images, and the dict is empty"),
+        (noise(2, 1, 3, 3), {"titles": ["a"]}, "1 titles, expected 2, one for each image"),
+        ({"a": noise(2, 1, 3, 3)}, {"titles": ["a"] * 3}, "3 titles, expected 2, one for each column"),
+        (noise(2, 1, 3, 3), {"nrow": 0}, "nrow must be at least 1, and is 0"),
+    ],
+)
+def test_sheet_refuses(images, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        plot.show_images(images, **kwargs)
+
+
+# -- curves -----------------------------------------------------------------------------------------------------
+
+
+def test_curves_show_what_they_are_given():
+    series = {"train": [3.0, 2.0, 1.5], "test": [3.5, 2.5]}
+    axis = plot.curves(series, ylabel="loss per pixel", title="A run", log=True).axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
+    assert lines == {"train": [[1, 3], [2, 2], [3, 1.5]], "test": [[1, 3.5], [2, 2.5]]}
+    labels = (axis.get_xlabel(), axis.get_ylabel(), axis.get_title(), axis.get_yscale())
+    assert labels == ("epoch", "loss per pixel", "A run", "log")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["train", "test"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 30])
+def test_epochs_are_whole(epochs):
+    figure = plot.curves({"loss": np.ones(epochs)})
+    figure.canvas.draw()
+    ticks = figure.axes[0].get_xticks()
+    np.testing.assert_array_equal(ticks, np.round(ticks))
+
+
+def test_x_as_given():
+    axis = plot.curves({"a": [1, 2]}, x=[0.25, 0.5]).axes[0]
+    assert axis.get_lines()[0].get_xdata().tolist() == [0.25, 0.5]
+    assert any(tick != round(tick) for tick in axis.get_xticks())
+
+
+def test_smoothing_keeps_parabolas_and_halves_noise():
+    t = np.arange(200.0)
+    parabola = 5 + 0.1 * t - 0.001 * t**2
+    raw, smooth = plot.curves({"a": parabola}, smooth=21).axes[0].get_lines()
+    np.testing.assert_allclose(smooth.get_ydata(), parabola)
+    np.testing.assert_allclose(raw.get_ydata(), parabola)
+    assert raw.get_alpha() < 0.5
+    assert (raw.get_label()[0], smooth.get_label()) == ("_", "a")  # one entry in the legend
+    rough = np.random.default_rng(0).normal(size=200)
+    _, smooth = plot.curves({"a": rough}, smooth=21).axes[0].get_lines()
+    assert smooth.get_ydata().std() < 0.5 * rough.std()
+
+
+def test_smoothing_of_logarithms():
+    _, smooth = plot.curves({"a": np.exp(-np.arange(60.0))}, smooth=9, log=True).axes[0].get_lines()
+    np.testing.assert_allclose(smooth.get_ydata(), np.exp(-np.arange(60.0)))
+    with_gap = np.ones(60)
+    with_gap[30] = 0
+    _, smooth = plot.curves({"a": with_gap}, smooth=9, log=True).axes[0].get_lines()
+    assert np.isfinite(smooth.get_ydata()).sum() >= 50
+
+
+@pytest.mark.parametrize(("n", "lines"), [(0, 1), (1, 1), (4, 1), (5, 2), (6, 2), (30, 2)])
+def test_few_values_are_smoothed_less_or_not_at_all(n, lines):
+    assert len(plot.curves({"a": np.ones(n)}, smooth=51).axes[0].get_lines()) == lines
+
+
+@pytest.mark.parametrize(
+    ("series", "kwargs", "message"),
+    [
+        ({}, {}, "at least one curve, and the dict is empty"),
+        ({"a": [1, 2]}, {"smooth": 4}, "smooth must be 0 or an odd number of at least 5, and is 4"),
+        ({"a": [1, 2]}, {"smooth": 3}, "odd number of at least 5, and is 3"),
+        ({"a": [1, 2]}, {"x": [1]}, r"curve 'a' has shape \(2,\), and x has \(1,\); expected \(n,\) for both"),
+        ({"a": [[1, 2]]}, {}, r"curve 'a' has shape \(1, 2\)"),
+    ],
+)
+def test_curves_refuse(series, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        plot.curves(series, **kwargs)
+
+
+# -- files and surroundings -------------------------------------------------------------------------------------
+
+
+def test_pictures_are_saved_and_small(tmp_path):
+    figure = plot.show_images({str(i): noise(10, 3, 32, 32) for i in range(4)}, path=tmp_path / "rows.png")
+    assert (tmp_path / "rows.png").stat().st_size < 200 * 1024
+    plot.curves({"a": noise(500)}, path=str(tmp_path / "curve.png"), smooth=51)
+    assert (tmp_path / "curve.png").stat().st_size < 100 * 1024
+    from matplotlib.image import imread
+
+    saved = (255 * imread(tmp_path / "rows.png")[..., :3] + 0.5).astype(np.uint8)
+    np.testing.assert_array_equal(saved, pixels(figure))
+
+
+def test_backend_and_settings_are_left_alone():
+    code = """
+import matplotlib, sys, numpy as np
+settings = lambda: dict(dict.items(matplotlib.rcParams))  # reading the backend would choose one
+before = settings()
+from minidl import plot
+plot.show_images(np.ones((2, 1, 4, 4)), ["a", "b"])
+plot.curves({"a": [1, 2]}, smooth=5)
+print("matplotlib.pyplot" in sys.modules, settings() == before)
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown == "False True\n"
+
+
+def test_without_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.signal", None)
+    with pytest.raises(ImportError, match=r'smoothing needs SciPy: pip install "minidl\[examples\]"'):
+        plot.curves({"a": [1, 2]}, smooth=5)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for draw in (lambda: plot.curves({"a": [1]}), lambda: plot.show_images(noise(2, 2))):
+        with pytest.raises(ImportError, match=r'pictures need matplotlib: pip install "minidl\[examples\]"'):
+            draw()
+    assert plot.make_grid(noise(2, 1, 2, 2)).shape == (3, 6, 10)  # needs none
