@@ -2,7 +2,7 @@
 
 import numpy as _np
 
-from minidl import autograd, cuda, data, nn, ops, optim, random
+from minidl import autograd, cuda, data, nn, ops, optim, plot, random
 from minidl.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.checks import GradcheckError, check_adjoint, gradcheck
 from minidl.creation import (
@@ -52,6 +52,7 @@ from minidl.ops.arithmetic import (
     where,
 )
 from minidl.ops.dtype import result_type
+from minidl.ops.pooling import max_pool2d
 from minidl.ops.reduction import argmax, max, mean, sum, var
 from minidl.ops.shape import (
     cat,
@@ -133,6 +134,7 @@ __all__ = [
     "manual_seed",
     "matmul",
     "max",
+    "max_pool2d",
     "maximum",
     "mean",
     "mul",
@@ -145,6 +147,7 @@ __all__ = [
     "ops",
     "optim",
     "permute",
+    "plot",
     "pow",
     "rand",
     "rand_like",

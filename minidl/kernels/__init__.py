@@ -1,7 +1,8 @@
 """The loops of minidl: arrays in, arrays out, nothing recorded.
 
 Every function here has a definition in `reference.py` and a fast twin of the same name and signature in
-`cpu.py`. Which one runs is decided here, from the type of the first array, and nowhere else in the project.
+`cpu.py` or `cpu_pooling.py`. Which one runs is decided here, from the type of the first array, and nowhere
+else in the project.
 """
 
 import functools
@@ -11,18 +12,24 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from minidl.kernels import cpu, reference
+from minidl.kernels import cpu, cpu_pooling, reference
 from minidl.kernels.geometry import ConvGeometry
+from minidl.kernels.pool_geometry import PoolGeometry
 
 __all__ = [
     "ConvGeometry",
+    "PoolGeometry",
     "adam_step",
     "conv2d",
     "conv2d_input",
     "conv2d_weight",
     "matmul",
+    "max_pool2d",
+    "pick",
+    "put",
     "relu",
     "relu_backward",
+    "resample",
     "sgd_step",
     "sigmoid",
     "sigmoid_backward",
@@ -33,9 +40,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _backend(array: Any) -> ModuleType:
+def _backend(array: Any, name: str) -> ModuleType:
     if isinstance(array, np.ndarray):
-        return cpu
+        if array.dtype not in ("float32", "float64"):  # not worth compiling: the definition serves
+            return reference
+        return cpu if hasattr(cpu, name) else cpu_pooling
     raise TypeError(f"minidl's kernels work on NumPy arrays, not on {type(array).__name__}")
 
 
@@ -44,7 +53,7 @@ def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(definition)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
-        backend = _backend(args[0])
+        backend = _backend(args[0], definition.__name__)
         return getattr(backend, definition.__name__)(*args, **kwargs)
 
     return kernel
@@ -53,6 +62,10 @@ def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
 conv2d = _dispatch(reference.conv2d)
 conv2d_input = _dispatch(reference.conv2d_input)
 conv2d_weight = _dispatch(reference.conv2d_weight)
+max_pool2d = _dispatch(reference.max_pool2d)
+pick = _dispatch(reference.pick)
+put = _dispatch(reference.put)
+resample = _dispatch(reference.resample)
 matmul = _dispatch(reference.matmul)
 relu = _dispatch(reference.relu)
 relu_backward = _dispatch(reference.relu_backward)

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from minidl.kernels.geometry import ConvGeometry
+from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
+from minidl.kernels.resampling import Axis
 
 Array = np.ndarray
 
@@ -106,7 +108,7 @@ def _padded(x: Array, geometry: ConvGeometry) -> Array:
     return np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
 
 
-def _taps(geometry: ConvGeometry) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
+def _taps(geometry: ConvGeometry | PoolGeometry) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
     """For each tap (u, v), the slices of a padded image that hold what the tap meets: (N, C, OH, OW)."""
     (kh, kw), (oh, ow) = geometry.kernel, geometry.map_size
     (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
@@ -114,6 +116,115 @@ def _taps(geometry: ConvGeometry) -> Iterator[tuple[int, int, tuple[slice, ...]]
         rows = slice(u * dh, u * dh + (oh - 1) * sh + 1, sh)
         columns = slice(v * dw, v * dw + (ow - 1) * sw + 1, sw)
         yield u, v, (slice(None), slice(None), rows, columns)
+
+
+def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
+    """Maximum of each window, and where it lies.
+
+    y[n,c,i,j] = max over u, v of x[n, c, i*s - p + u*d, j*s - p + v*d], over the taps inside the image
+
+    Parameters
+    ----------
+    x : (N, C, H, W) array
+    geometry : PoolGeometry
+
+    Returns
+    -------
+    y : (N, C, OH, OW) array
+    indices : (N, C, OH, OW) int64 array
+        h*W + w of the pixel: of the first maximum in the window, row by row, or of its last NaN, which counts as
+        greater than all numbers.
+    """
+    (h, w), (ph, pw) = geometry.image_size, geometry.padding
+    # ceil_mode lets windows hang over the padding at the bottom and the right, by less than a window.
+    (kh, kw), (dh, dw) = geometry.kernel, geometry.dilation
+    border = ((ph, ph + dh * kh), (pw, pw + dw * kw))
+    padded = np.pad(x, ((0, 0), (0, 0), *border))  # with any value: the number -1 marks the padding
+    numbers = np.pad(np.arange(h * w).reshape(1, 1, h, w), ((0, 0), (0, 0), *border), constant_values=-1)
+    y, indices = np.zeros(geometry.map_shape, x.dtype), np.full(geometry.map_shape, -1)
+    for _, _, window in _taps(geometry):
+        value, number = padded[window], numbers[window]
+        take = (number >= 0) & ((indices < 0) | (value > y) | (value != value))
+        y, indices = np.where(take, value, y), np.where(take, number, indices)
+    return y, indices
+
+
+def pick(x: Array, indices: Array) -> Array:
+    """Pick by flat indices: y[n,c,i,j] is pixel indices[n,c,i,j] of the plane x[n,c]. The adjoint of `put`.
+
+    Parameters
+    ----------
+    x : (N, C, H, W) array
+    indices : (N, C, OH, OW) int64 array
+        h*W + w of each pixel to pick.
+
+    Returns
+    -------
+    (N, C, OH, OW) array
+    """
+    n, c, h, w = x.shape
+    refuse_bad_index(indices, (h, w))
+    images, channels = np.ogrid[:n, :c]  # (N, 1), (1, C)
+    return x.reshape(n, c, h * w)[images[..., None, None], channels[..., None, None], indices]
+
+
+def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
+    """Put by flat indices into planes of zeros: pixel indices[n,c,i,j] of x[n,c] += y[n,c,i,j].
+
+    It is the gradient of `max_pool2d`, and `max_unpool2d`. Overlapping windows may share their maximum; there the
+    values are added.
+
+    Parameters
+    ----------
+    y : (N, C, OH, OW) array
+    indices : (N, C, OH, OW) int64 array
+    size : (H, W)
+
+    Returns
+    -------
+    (N, C, H, W) array
+
+    Notes
+    -----
+    Source: Zeiler and Fergus 2014, arXiv:1311.2901, section 2.1.
+    """
+    (n, c), (h, w) = y.shape[:2], size
+    refuse_bad_index(indices, size)
+    x = np.zeros((n, c, h * w), y.dtype)
+    images, channels = np.ogrid[:n, :c]  # (N, 1), (1, C)
+    np.add.at(x, (images[..., None, None], channels[..., None, None], indices), y)
+    return x.reshape(n, c, h, w)
+
+
+def resample(x: Array, rows: Axis, columns: Axis) -> Array:
+    """A linear map along the height and one along the width: average pooling, and interpolation.
+
+    y[n,c,i,j] = sum over h, w of rows[i,h] * columns[j,w] * x[n,c,h,w]
+
+    Its adjoint, and so its gradient, is `resample` with rows.T and columns.T.
+
+    Parameters
+    ----------
+    x : (N, C, H, W) array
+    rows : Axis
+        (OH, H)
+    columns : Axis
+        (OW, W)
+
+    Returns
+    -------
+    (N, C, OH, OW) array
+    """
+    return _along(_along(x.swapaxes(2, 3), rows).swapaxes(2, 3), columns)
+
+
+def _along(x: Array, axis: Axis) -> Array:
+    """The map along the last axis, term by term: what has no weight must not add 0 * inf."""
+    y = np.zeros((*x.shape[:-1], axis.outputs), x.dtype)
+    for i in range(axis.outputs):
+        for t in range(axis.starts[i], axis.starts[i + 1]):
+            y[..., i] += x.dtype.type(axis.weights[t]) * x[..., axis.sources[t]]
+    return y
 
 
 def matmul(a: Array, b: Array) -> Array:

@@ -15,8 +15,10 @@ from minidl.nn.layers import (
 )
 from minidl.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, RegularisedLoss
 from minidl.nn.module import Module, Parameter
+from minidl.nn.pooling import AvgPool2d, MaxPool2d, MaxUnpool2d, Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
+    "AvgPool2d",
     "BCELoss",
     "BCEWithLogitsLoss",
     "Conv2d",
@@ -26,6 +28,8 @@ __all__ = [
     "Flatten",
     "Linear",
     "MSELoss",
+    "MaxPool2d",
+    "MaxUnpool2d",
     "Module",
     "Parameter",
     "ReLU",
@@ -34,6 +38,9 @@ __all__ = [
     "Sigmoid",
     "Tanh",
     "Unflatten",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "functional",
     "init",
 ]

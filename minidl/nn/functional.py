@@ -12,9 +12,12 @@ from minidl.ops.loss import (
     gaussian_kl,
     mse_loss,
 )
+from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.shape import pad
+from minidl.ops.upsampling import interpolate, upsample
 
 __all__ = [
+    "avg_pool2d",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "conv2d",
@@ -22,12 +25,16 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "gaussian_kl",
+    "interpolate",
     "linear",
     "log_softmax",
+    "max_pool2d",
+    "max_unpool2d",
     "mse_loss",
     "pad",
     "relu",
     "sigmoid",
     "softmax",
     "tanh",
+    "upsample",
 ]

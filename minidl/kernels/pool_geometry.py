@@ -1,0 +1,267 @@
+"""The sizes of a pooling and of its inverse, checked once, with every error message about them.
+
+Letters: N images in a batch, C channels; H x W the image, OH x OW the map (one pixel for each window), KH x KW the
+window; k, s, p, d its size, stride, padding and dilation along one axis.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from minidl.kernels.geometry import AXES, Pair, Pairlike, _fail, _ints, _is_int, _pair
+from minidl.kernels.resampling import Axis
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class PoolGeometry:
+    """Every size of one pooling, `max_pool2d`, `avg_pool2d` and `max_unpool2d` alike.
+
+    All are read as a relation of an image (N, C, H, W) and a map (N, C, OH, OW) of its windows. Pooling leads from
+    the image to the map, unpooling from the map to the image.
+
+    Notes
+    -----
+    The map's height is (H + 2p - d*(k - 1) - 1)/s + 1, rounded down, or up with `ceil_mode`. The last window then
+    hangs over the border; if it would begin behind the image, in the padding below it, it is left out.
+    """
+
+    batch: int
+    channels: int
+    image_size: Pair
+    map_size: Pair
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+    @property
+    def image_shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)"""
+        return (self.batch, self.channels, *self.image_size)
+
+    @property
+    def map_shape(self) -> tuple[int, int, int, int]:
+        """(N, C, OH, OW)"""
+        return (self.batch, self.channels, *self.map_size)
+
+    @classmethod
+    def of_max_pool2d(
+        cls,
+        x_shape: Sequence[int],
+        kernel_size: Pairlike,
+        stride: Pairlike | None = None,
+        padding: Pairlike = 0,
+        dilation: Pairlike = 1,
+        ceil_mode: bool = False,
+    ) -> "PoolGeometry":
+        """The geometry of max_pool2d(x).
+
+        Raises
+        ------
+        TypeError
+            If a size is neither an int nor a pair of ints.
+        RuntimeError
+            If the sizes do not fit together, or a window lies wholly in the padding.
+        """
+        op = "max_pool2d"
+        g = cls._of_pooling(op, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
+        for axis in (0, 1):
+            _refuse_empty_window(op, g, axis)
+        return g
+
+    @classmethod
+    def of_avg_pool2d(
+        cls,
+        x_shape: Sequence[int],
+        kernel_size: Pairlike,
+        stride: Pairlike | None = None,
+        padding: Pairlike = 0,
+        ceil_mode: bool = False,
+    ) -> "PoolGeometry":
+        """The geometry of avg_pool2d(x). Raises what `of_max_pool2d` raises."""
+        return cls._of_pooling("avg_pool2d", x_shape, kernel_size, stride, padding, 1, ceil_mode)
+
+    @classmethod
+    def of_max_unpool2d(
+        cls,
+        y_shape: Sequence[int],
+        kernel_size: Pairlike,
+        stride: Pairlike | None = None,
+        padding: Pairlike = 0,
+        output_size: Sequence[int] | None = None,
+    ) -> "PoolGeometry":
+        """The geometry of max_unpool2d(y): y (N, C, OH, OW) is the map, the output is the image.
+
+        Its height is (OH - 1)*s + k - 2p, or that of `output_size`, which may differ from it by less than s.
+
+        Raises
+        ------
+        TypeError
+            If a size is neither an int nor a pair of ints.
+        ValueError
+            If `output_size` has another length than 2 or 4, or is out of range.
+        RuntimeError
+            If the sizes do not fit together.
+        """
+        op = "max_unpool2d"
+        kernel, steps, pads = _window(op, kernel_size, stride, padding)
+        n, c, *size = _four(op, y_shape)
+        usual = [(m - 1) * s + k - 2 * p for m, s, k, p in zip(size, steps, kernel, pads, strict=True)]
+        image = usual if output_size is None else _chosen_size(op, output_size, usual, steps)
+        for name, length, m, s, k, p in zip(AXES, image, size, steps, kernel, pads, strict=True):
+            if length < 1:
+                _fail(
+                    op,
+                    f"padding {p} leaves nothing of the output's {name}: ({m} - 1)*{s} + {k} - 2*{p} = {length}",
+                )
+        return cls(n, c, _pair(image), _pair(size), kernel, steps, pads, (1, 1))
+
+    @classmethod
+    def _of_pooling(
+        cls,
+        op: str,
+        x_shape: Sequence[int],
+        kernel_size: Pairlike,
+        stride: Pairlike | None,
+        padding: Pairlike,
+        dilation: Pairlike,
+        ceil_mode: bool,
+    ) -> "PoolGeometry":
+        kernel, steps, pads = _window(op, kernel_size, stride, padding)
+        dilations = _ints(op, "dilation", dilation, 1)
+        if not isinstance(ceil_mode, bool):
+            raise TypeError(f"{op}: ceil_mode must be a bool, not {ceil_mode!r}")
+        n, c, *image = _four(op, x_shape)
+        size = [
+            _map_length(op, ceil_mode, *along)
+            for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True)
+        ]
+        return cls(n, c, _pair(image), _pair(size), kernel, steps, pads, dilations)
+
+    def windows(self, axis: int) -> Array:
+        """For each window along an axis, the first tap inside the image and the number of taps inside. (OH, 2)"""
+        return _windows(self, axis)
+
+    def averages(self, count_include_pad: bool, divisor_override: int | None) -> tuple[Axis, Axis]:
+        """The mean over each window as a sum over rows and one over columns, each with its share of the divisor.
+
+        That is the number of taps in the padded image, or (without `count_include_pad`) in the image itself, or
+        `divisor_override`.
+        """
+        if divisor_override is not None and not _is_int(divisor_override):
+            raise TypeError(f"avg_pool2d: divisor_override must be an int, not {divisor_override!r}")
+        if divisor_override == 0:
+            _fail("avg_pool2d", "divisor_override must not be 0: every sum would be divided by it")
+        return _averages(self, count_include_pad, divisor_override)
+
+    def _window_starts(self, axis: int) -> Array:
+        return np.arange(self.map_size[axis]) * self.stride[axis] - self.padding[axis]
+
+
+@functools.lru_cache(maxsize=256)
+def _windows(g: PoolGeometry, axis: int) -> Array:
+    length, k, d = g.image_size[axis], g.kernel[axis], g.dilation[axis]
+    start = g._window_starts(axis)
+    above = -(np.minimum(start, 0) // d)  # so many taps lie before the image
+    stop = np.minimum(-((start - length) // d), k)  # so many before its end
+    return np.ascontiguousarray(np.stack([start + above * d, stop - above], axis=1))
+
+
+@functools.lru_cache(maxsize=256)
+def _averages(g: PoolGeometry, count_include_pad: bool, divisor_override: int | None) -> tuple[Axis, Axis]:
+    def mean(axis: int) -> Axis:
+        first, inside = g.windows(axis).T
+        if divisor_override is not None:
+            divisor = np.full(len(first), divisor_override if axis == 0 else 1)
+        elif count_include_pad:
+            start = g._window_starts(axis)
+            divisor = np.minimum(start + g.kernel[axis], g.image_size[axis] + g.padding[axis]) - start
+        else:
+            divisor = inside
+        sources = np.concatenate([np.arange(a, a + n) for a, n in zip(first, inside, strict=True)])
+        return Axis.of(g.image_size[axis], inside, sources, np.repeat(1 / divisor, inside))
+
+    return mean(0), mean(1)
+
+
+def refuse_bad_index(indices: Array, size: Pair) -> None:
+    """Raise RuntimeError if an index of (N, C, OH, OW) names no pixel of a plane of this size, and say which."""
+    bad = (indices < 0) | (indices >= size[0] * size[1])
+    if bad.any():
+        place = tuple(int(k) for k in np.unravel_index(np.argmax(bad), bad.shape))
+        raise RuntimeError(
+            f"max_unpool2d: index {indices[place]} at {place} of the indices is no pixel of the output's {size[0]} x "
+            f"{size[1]} planes, which are numbered 0 to {size[0]}*{size[1]} - 1 = {size[0] * size[1] - 1}"
+        )
+
+
+def _window(op: str, kernel_size: Pairlike, stride: Pairlike | None, padding: Pairlike) -> tuple[Pair, Pair, Pair]:
+    kernel = _ints(op, "kernel_size", kernel_size, 1)
+    none = stride is None or (isinstance(stride, Sequence) and not len(stride))
+    return kernel, kernel if none else _ints(op, "stride", stride, 1), _ints(op, "padding", padding, 0)  # type: ignore[arg-type]
+
+
+def _four(op: str, shape: Sequence[int]) -> tuple[int, ...]:
+    if len(shape) != 4:
+        _fail(op, f"input must be (N, C, H, W), or (C, H, W) for one image, got {len(shape)}-d of shape {tuple(shape)}")
+    if min(shape[1:]) < 1:
+        _fail(op, f"input of shape {tuple(shape)} has no channels or no pixels; only the batch may be empty")
+    return tuple(shape)
+
+
+def _map_length(op: str, ceil_mode: bool, name: str, length: int, k: int, s: int, p: int, d: int) -> int:
+    reach = d * (k - 1) + 1
+    if 2 * p > k:
+        _fail(op, f"padding {p} along the {name} must be at most half of the window {k}: at most {k // 2} would fit")
+    room = length + 2 * p - reach
+    result = -(-room // s) + 1 if ceil_mode else room // s + 1
+    if (result - 1) * s >= length + p and ceil_mode:
+        result -= 1
+    if result < 1:
+        rounding = "up" if ceil_mode else "down"
+        _fail(
+            op,
+            f"window {k} does not fit in {name} {length} with padding {p}: "
+            f"({length} + 2*{p} - {d}*({k} - 1) - 1)/{s} + 1, rounded {rounding}, = {result}; "
+            f"at dilation {d} the window reaches over {reach} pixels, and there are {length + 2 * p}",
+        )
+    return result
+
+
+def _refuse_empty_window(op: str, g: PoolGeometry, axis: int) -> None:
+    """With dilation a window's taps may straddle the image, and there is no maximum of nothing."""
+    count = g.windows(axis)[:, 1]
+    if count.min() < 1:
+        i = int(np.argmin(count > 0))
+        start, d = int(g._window_starts(axis)[i]), g.dilation[axis]
+        taps = ", ".join(str(start + u * d) for u in range(g.kernel[axis]))
+        _fail(
+            op,
+            f"window {i} along the {AXES[axis]} lies wholly in the padding: its taps {i}*{g.stride[axis]} - "
+            f"{g.padding[axis]} + u*{d} are at {taps}, and the image has {AXES[axis]} {g.image_size[axis]}; "
+            "a smaller padding or dilation would fit",
+        )
+
+
+def _chosen_size(op: str, output_size: Sequence[int], usual: Sequence[int], stride: Pair) -> list[int]:
+    if not isinstance(output_size, Sequence) or not all(_is_int(n) for n in output_size):
+        raise TypeError(f"{op}: output_size must be a sequence of ints, not {output_size!r}")
+    if len(output_size) not in (2, 4):
+        raise ValueError(f"{op}: output_size must be (H, W) or (N, C, H, W), got {len(output_size)}: {output_size!r}")
+    chosen = [int(n) for n in output_size[-2:]]
+    for name, length, m, s in zip(AXES, chosen, usual, stride, strict=True):
+        if not m - s < length < m + s:
+            _refuse_size(op, name, length, m, s)
+    return chosen
+
+
+def _refuse_size(op: str, name: str, length: int, usual: int, s: int) -> NoReturn:
+    raise ValueError(
+        f"{op}: output_size has {name} {length}, but with stride {s} it must differ from {usual} by less than {s}: "
+        f"{usual - s + 1} to {usual + s - 1} would fit"
+    )

@@ -1,0 +1,176 @@
+"""Layers that make images smaller or larger and have no parameters: pooling, unpooling, upsampling.
+
+Arguments, defaults and printed forms are PyTorch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from minidl.nn.module import Module
+from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
+from minidl.ops.upsampling import interpolate
+from minidl.tensor import Tensor
+
+Size = int | tuple[int, int]
+
+
+class MaxPool2d(Module):
+    """The maximum of each window; see ``functional.max_pool2d``.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding, dilation : int or (int, int)
+        The stride is the window's size unless given.
+    return_indices : bool
+        Return the places of the maxima too, for ``MaxUnpool2d``.
+    ceil_mode : bool
+        Let the last window hang over the border.
+    """
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        return_indices: bool = False,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        self.padding, self.dilation = padding, dilation
+        self.return_indices, self.ceil_mode = return_indices, ceil_mode
+
+    def forward(self, input: Tensor) -> Any:
+        """(N, C, H, W) to (N, C, OH, OW), with `return_indices` to a pair of them."""
+        return max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+        )
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        )
+
+
+class MaxUnpool2d(Module):
+    """Values put back at the places of the maxima, zeros elsewhere; see ``functional.max_unpool2d``.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding : int or (int, int)
+        Those of the ``MaxPool2d`` that it inverts.
+    """
+
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
+        super().__init__()
+        self.kernel_size, self.padding = _pair(kernel_size), _pair(padding)
+        self.stride = self.kernel_size if stride is None else _pair(stride)
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """(N, C, OH, OW), twice, to (N, C, H, W); `output_size` chooses among the sizes that were pooled to one."""
+        return max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool2d(Module):
+    """The mean of each window; see ``functional.avg_pool2d``.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding : int or (int, int)
+        The stride is the window's size unless given.
+    ceil_mode : bool
+        Let the last window hang over the border.
+    count_include_pad : bool
+        Count the taps in the padding too.
+    divisor_override : int, optional
+        Divide by this instead of the number of taps.
+    """
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.padding = kernel_size, kernel_size if stride is None else stride, padding
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.divisor_override = divisor_override
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, OH, OW)."""
+        settings = self.ceil_mode, self.count_include_pad, self.divisor_override
+        return avg_pool2d(input, self.kernel_size, self.stride, self.padding, *settings)
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class Upsample(Module):
+    """Images in another size; see ``functional.interpolate``.
+
+    Parameters
+    ----------
+    size : int or (int, int)
+    scale_factor : float or (float, float)
+        Instead of `size`.
+    mode : {"nearest", "bilinear"}
+    align_corners : bool, optional
+        For "bilinear".
+    """
+
+    def __init__(
+        self,
+        size: Size | None = None,
+        scale_factor: float | tuple[float, float] | None = None,
+        mode: str = "nearest",
+        align_corners: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.size, self.mode, self.align_corners = size, mode, align_corners
+        self.scale_factor: Any = scale_factor
+        if isinstance(scale_factor, tuple):
+            self.scale_factor = tuple(float(factor) for factor in scale_factor)
+        elif scale_factor is not None:
+            self.scale_factor = float(scale_factor)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, OH, OW)."""
+        return interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners)
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        given = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"
+        return f"{given}, mode={self.mode!r}"
+
+
+class UpsamplingNearest2d(Upsample):
+    """``Upsample`` by the nearest pixel."""
+
+    def __init__(self, size: Size | None = None, scale_factor: float | tuple[float, float] | None = None) -> None:
+        super().__init__(size, scale_factor, mode="nearest")
+
+
+class UpsamplingBilinear2d(Upsample):
+    """``Upsample`` between pixels, the centres of the corners kept."""
+
+    def __init__(self, size: Size | None = None, scale_factor: float | tuple[float, float] | None = None) -> None:
+        super().__init__(size, scale_factor, mode="bilinear", align_corners=True)
+
+
+def _pair(value: Any) -> Any:
+    """PyTorch's way of printing a window: an int twice, other sequences as tuples."""
+    return (value, value) if isinstance(value, int) else tuple(value)
