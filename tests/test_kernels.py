@@ -541,3 +541,39 @@ def test_dispatch_keeps_names_and_refuses_other_arrays():
     np.testing.assert_array_equal(kernels.relu(np.array([-1.0, 2.0])), [0.0, 2.0])
     with pytest.raises(TypeError, match="NumPy arrays, not on list"):
         kernels.relu([1.0])  # type: ignore[arg-type]
+
+
+# --- Bias ---------------------------------------------------------------------------------------------------
+
+
+@given(
+    n=st.integers(0, 3),
+    c=st.sampled_from([1, 2, 3, 16, 300]),
+    h=st.integers(1, 9),
+    w=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bias_and_its_adjoint(n, c, h, w, seed, dtype):
+    rng = np.random.default_rng(seed)
+    y, b = rng.standard_normal((n, c, h, w)).astype(dtype), rng.standard_normal(c).astype(dtype)
+    for order in (y, y.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2), y[:, :, ::-1]):
+        before = order.copy()
+        assert np.array_equal(cpu.add_bias(order, b), reference.add_bias(order, b))
+        sums, exact = cpu.channel_sums(order), order.astype(np.float64).sum(axis=(0, 2, 3))
+        assert sums.dtype == dtype
+        bound = 20 * np.finfo(dtype).eps * np.abs(order).sum(axis=(0, 2, 3))
+        assert (np.abs(sums - exact) <= bound).all()
+        assert np.array_equal(order, before)
+
+
+def test_channel_sums_do_not_depend_on_the_threads():
+    y = np.random.default_rng(0).standard_normal((64, 3, 28, 28)).astype(np.float32)
+    before, results = numba.get_num_threads(), []
+    try:
+        for threads in (1, numba.config.NUMBA_NUM_THREADS):
+            numba.set_num_threads(threads)
+            results.append(cpu.channel_sums(y))
+    finally:
+        numba.set_num_threads(before)
+    assert np.array_equal(*results)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from minidl.data.download import fetch
 from minidl.data.loader import PixelDataset
-from minidl.data.mnist import say_once, default_folder
+from minidl.data.mnist import default_folder, say_once
 
 Array = npt.NDArray[Any]
 PathLike = str | os.PathLike[str]

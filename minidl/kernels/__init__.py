@@ -20,6 +20,8 @@ __all__ = [
     "ConvGeometry",
     "PoolGeometry",
     "adam_step",
+    "add_bias",
+    "channel_sums",
     "conv2d",
     "conv2d_input",
     "conv2d_weight",
@@ -59,6 +61,8 @@ def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
     return kernel
 
 
+add_bias = _dispatch(reference.add_bias)
+channel_sums = _dispatch(reference.channel_sums)
 conv2d = _dispatch(reference.conv2d)
 conv2d_input = _dispatch(reference.conv2d_input)
 conv2d_weight = _dispatch(reference.conv2d_weight)

@@ -46,6 +46,7 @@ BLOCK_K = 256  # so many rows of two vectors of B stay in the first-level cache 
 CHUNK_ROWS = 20 * TILE_ROWS  # rows of A for one task of a parallel loop
 MATMUL_ROWS = 256  # rows of A for one task of matmul: with few, packing B would not pay
 LARGEST_KEPT = 2**23  # elements of a buffer that is kept from call to call
+SMALLEST_PERIOD = 256  # values that an inner loop over channels takes at once
 PANEL = 64  # columns of B for one task of matmul
 
 _intrinsic: Any = intrinsic  # a function whose LLVM code is written by hand
@@ -670,6 +671,67 @@ def _tanh_backward(gy, y, gx):
     one = y.dtype.type(1)
     for i in prange(len(y)):
         gx[i] = gy[i] * (one - y[i] * y[i])
+
+
+# --- Bias ---------------------------------------------------------------------------------------------------
+
+
+def _period(channels: int) -> int:
+    """A multiple of the channels that fills whole vectors: in channels-last memory the bias repeats with it."""
+    return channels * max(1, SMALLEST_PERIOD // channels)
+
+
+def add_bias(y: Array, b: Array) -> Array:
+    """Add to each channel of (N, C, H, W) its number of (C,)."""
+    _same_float("add_bias", y, b)
+    n, c, h, w = y.shape
+    out = np.empty((n, h, w, c), y.dtype)
+    if out.size:
+        with _pool():
+            repeated = np.tile(b, _period(c) // c)
+            _add_bias(_plain(y.transpose(0, 2, 3, 1)).reshape(-1), repeated, out.reshape(-1))
+    return out.transpose(0, 3, 1, 2)
+
+
+@compiled(parallel=True)
+def _add_bias(y, b, out):
+    """Why it is fast: the inner loop is as long for 1 channel as for 64."""
+    period = len(b)
+    for block in prange((len(y) + period - 1) // period):  # owns one period of the result
+        _add_period(y, b, out, np.int64(block) * period)
+
+
+@compiled()
+def _add_period(y, b, out, start):
+    for j in range(min(len(b), len(y) - start)):
+        out[np.uint64(start + j)] = y[np.uint64(start + j)] + b[j]
+
+
+def channel_sums(y: Array) -> Array:
+    """The sum of each channel of (N, C, H, W), as (C,)."""
+    c = y.shape[1]
+    if y.size == 0:
+        return np.zeros(c, y.dtype)
+    period = _period(c)
+    partial = np.zeros((max(1, min(16, y.size // (64 * period))), period), y.dtype)
+    with _pool():
+        _channel_sums(_plain(y.transpose(0, 2, 3, 1)).reshape(-1), partial)
+    return partial.reshape(-1, c).sum(axis=0)
+
+
+@compiled(parallel=True)
+def _channel_sums(y, partial):
+    for part in prange(len(partial)):  # owns one row of the partial sums
+        _sum_periods(y, partial, np.int64(part))
+
+
+@compiled()
+def _sum_periods(y, partial, part):
+    parts, period = partial.shape
+    periods = (len(y) + period - 1) // period
+    for p in range(part * periods // parts, (part + 1) * periods // parts):
+        for j in range(min(period, len(y) - p * period)):
+            partial[part, j] += y[np.uint64(p * period + j)]
 
 
 # --- Optimisers ---------------------------------------------------------------------------------------------

@@ -227,6 +227,16 @@ def _along(x: Array, axis: Axis) -> Array:
     return y
 
 
+def add_bias(y: Array, b: Array) -> Array:
+    """Add to each channel of (N, C, H, W) its number of (C,)."""
+    return y + b[:, None, None]
+
+
+def channel_sums(y: Array) -> Array:
+    """The sum of each channel of (N, C, H, W), as (C,): the adjoint of `add_bias` in b."""
+    return y.sum(axis=(0, 2, 3))
+
+
 def matmul(a: Array, b: Array) -> Array:
     """Matrix product: (M, K) and (K, N) give (M, N)."""
     return a @ b

@@ -111,9 +111,10 @@ def conv2d(
     _check("conv2d", input, weight, bias, groups, outputs=0)
 
     def batched(x: Tensor) -> Tensor:
-        return convolve(x, weight, ConvGeometry.of_conv2d(x.shape, weight.shape, stride, padding, dilation))
+        y = convolve(x, weight, ConvGeometry.of_conv2d(x.shape, weight.shape, stride, padding, dilation))
+        return y if bias is None else add_bias(y, bias)
 
-    return _with_bias(_on_batch(batched, input), bias)
+    return _on_batch(batched, input)
 
 
 def conv_transpose2d(
@@ -173,9 +174,10 @@ def conv_transpose2d(
 
     def batched(x: Tensor) -> Tensor:
         g = ConvGeometry.of_conv_transpose2d(x.shape, weight.shape, stride, padding, output_padding, dilation)
-        return convolve_input(x, weight, g)
+        y = convolve_input(x, weight, g)
+        return y if bias is None else add_bias(y, bias)
 
-    return _with_bias(_on_batch(batched, input), bias)
+    return _on_batch(batched, input)
 
 
 def _on_batch(operation: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
@@ -183,8 +185,15 @@ def _on_batch(operation: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
     return operation(input.unsqueeze(0)).squeeze(0) if input.ndim == 3 else operation(input)
 
 
-def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
-    return y if bias is None else y + bias.reshape(-1, 1, 1)
+def add_bias(y: Tensor, b: Tensor) -> Tensor:
+    """y[n,o,i,j] + b[o];  gb = sum of gy over n, i and j."""
+    return record("add_bias", kernels.add_bias(y.array, b.array), (y, lambda gy: gy), (b, channel_sums))
+
+
+def channel_sums(y: Tensor) -> Tensor:
+    """The sum of y over n, i and j, (O,): the adjoint of `add_bias` in b."""
+    shape = y.shape
+    return record("channel_sums", kernels.channel_sums(y.array), (y, lambda gb: gb.reshape(-1, 1, 1).expand(shape)))
 
 
 def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, groups: int, outputs: int) -> None:
