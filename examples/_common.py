@@ -6,6 +6,7 @@ The models and the training loops are in the examples themselves.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -211,10 +212,8 @@ class Run:
     def _set_earlier_run_aside(self) -> None:
         """Move what an earlier run left here into a folder of its own: nothing is lost, nothing gets mixed."""
         names = [CHECKPOINT, METRICS]
-        try:
+        with contextlib.suppress(OSError, ValueError, KeyError):  # no earlier run, or its metrics cannot be read
             names += json.loads((self.out / METRICS).read_text())["pictures"]
-        except (OSError, ValueError, KeyError):
-            pass  # no earlier run, or one whose metrics cannot be read
         found = [self.out / name for name in names if (self.out / name).exists()]
         if found:
             number = 1
