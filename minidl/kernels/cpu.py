@@ -713,10 +713,11 @@ def channel_sums(y: Array) -> Array:
     if y.size == 0:
         return np.zeros(c, y.dtype)
     period = _period(c)
-    partial = np.zeros((max(1, min(16, y.size // (64 * period))), period), y.dtype)
+    # In float64, since a sum over a whole batch would lose the digits that it is long for.
+    partial = np.zeros((max(1, min(16, y.size // (64 * period))), period))
     with _pool():
         _channel_sums(_plain(y.transpose(0, 2, 3, 1)).reshape(-1), partial)
-    return partial.reshape(-1, c).sum(axis=0)
+    return partial.reshape(-1, c).sum(axis=0).astype(y.dtype)
 
 
 @compiled(parallel=True)
