@@ -37,6 +37,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minidl.kernels.geometry import ConvGeometry
+from minidl.kernels.memory import empty
 
 Array = np.ndarray
 
@@ -212,7 +213,7 @@ def matmul(a: Array, b: Array) -> Array:
     a, b = _same_float("matmul", a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise RuntimeError(f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied")
-    c = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    c = empty((a.shape[0], b.shape[1]), a.dtype)
     if a.shape[1] == 0:
         c[...] = 0
     elif c.size:
@@ -272,7 +273,7 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
     x, w = _checked(geometry, x=x, w=w)
     n, o, oh, ow = geometry.map_shape
     pixels, taps = _tables(geometry)
-    y = (np.empty if taps.size else np.zeros)((n, oh, ow, o), x.dtype)
+    y = (empty if taps.size else np.zeros)((n, oh, ow, o), x.dtype)
     if y.size and taps.size:
         with _pool():
             wt = _channels_in_out(w).reshape(-1)  # (KH*KW, C, O)
@@ -301,7 +302,7 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry) -> Array:
     """Transposed convolution (N, O, OH, OW), (O, C, KH, KW) -> (N, C, H, W). Defined in reference.py."""
     y, w = _checked(geometry, y=y, w=w)
     n, c, h, width = geometry.image_shape
-    x = np.empty((n, h, width, c), y.dtype)
+    x = empty((n, h, width, c), y.dtype)
     if x.size:
         with _pool():
             wt = _kernel_inside(w)  # (O, KH*KW, C)
@@ -607,7 +608,7 @@ def _elementwise(name: str, loop: Callable[..., None], *arrays: Array) -> Array:
     if any(a.shape != arrays[0].shape for a in arrays):
         raise RuntimeError(f"{name}: shapes differ: {', '.join(str(a.shape) for a in arrays)}")
     vectors = _vectors(*arrays)
-    out = np.empty_like(vectors[0])
+    out = empty(vectors[0].shape, vectors[0].dtype)
     with _pool():
         loop(*vectors, out)
     return _like(arrays[0], out)
@@ -685,7 +686,7 @@ def add_bias(y: Array, b: Array) -> Array:
     """Add to each channel of (N, C, H, W) its number of (C,)."""
     _same_float("add_bias", y, b)
     n, c, h, w = y.shape
-    out = np.empty((n, h, w, c), y.dtype)
+    out = empty((n, h, w, c), y.dtype)
     if out.size:
         with _pool():
             repeated = np.tile(b, _period(c) // c)

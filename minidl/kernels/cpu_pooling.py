@@ -17,6 +17,7 @@ from numba import prange
 
 from minidl.kernels import reference
 from minidl.kernels.cpu import _plain, _pool, _same_float, compiled
+from minidl.kernels.memory import empty
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
 
@@ -30,7 +31,7 @@ def _vector(x: Array) -> Array:
 
 
 def _empty(n: int, c: int, size: tuple[int, int], dtype: np.dtype | type) -> Array:
-    return np.empty((n, *size, c), dtype)
+    return empty((n, *size, c), np.dtype(dtype))
 
 
 def _channels_second(y: Array) -> Array:

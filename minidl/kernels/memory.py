@@ -1,0 +1,60 @@
+"""Memory for results that is used again: new memory costs a page fault for every 4 KB, more than many kernels cost."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+SMALLEST = 2**16  # bytes; below, the allocator itself reuses memory
+LARGEST = 2**28  # bytes of all memory that may lie unused
+ALIGNMENT = 64  # bytes: a vector, and a cache line
+
+
+class _Pool:
+    """Pieces of memory that no array is in, by size."""
+
+    def __init__(self) -> None:
+        self.pieces: defaultdict[int, list[bytearray]] = defaultdict(list)
+        self.unused = 0
+        self.lock = threading.RLock()  # a collected array may give its piece back in the middle of `take`
+
+    def take(self, size: int) -> bytearray:
+        with self.lock:
+            if self.pieces[size]:
+                self.unused -= size
+                return self.pieces[size].pop()
+        return bytearray(size + ALIGNMENT)
+
+    def give_back(self, size: int, piece: bytearray) -> None:
+        with self.lock:
+            if self.unused + size <= LARGEST:
+                self.unused += size
+                self.pieces[size].append(piece)
+
+
+_pool = _Pool()
+
+
+class _Block(np.ndarray):
+    """The base of all arrays in one piece of memory: when the last of them is gone, it gives the piece back."""
+
+    def __del__(self, pool: _Pool = _pool) -> None:
+        if isinstance(self.base, bytearray):  # and not a view of a block, which has the block as base
+            pool.give_back(self.size, self.base)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """``np.empty``, in memory that an earlier array has left, where there is some."""
+    wanted = math.prod(shape) * dtype.itemsize
+    if wanted < SMALLEST:
+        return np.empty(shape, dtype)
+    step = 2 ** (wanted.bit_length() - 4)  # sizes in steps of an eighth, so that similar ones share their memory
+    size = -(-wanted // step) * step
+    piece = _pool.take(size)
+    start = np.frombuffer(piece, np.uint8).__array_interface__["data"][0]
+    block = _Block((size,), np.uint8, piece, -start % ALIGNMENT)
+    return np.ndarray(shape, dtype, block)

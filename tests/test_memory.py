@@ -1,0 +1,95 @@
+"""Memory that is used again is never in two arrays at once, and a training step that repeats needs no new one."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minidl
+from minidl import nn
+from minidl.kernels.memory import ALIGNMENT, LARGEST, SMALLEST, _pool, empty
+
+
+def address(a):
+    return a.__array_interface__["data"][0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 60_000), st.booleans()), max_size=40))
+def test_living_arrays_never_share_memory(steps):
+    living = {}
+    for name, size, drop in steps:
+        if drop:
+            living.pop(name, None)
+        else:
+            living[name] = empty((size,), np.dtype(np.float64))
+            living[name][:] = name
+    for name, array in living.items():
+        assert (array == name).all()
+
+
+def test_memory_comes_back_when_the_last_view_is_gone():
+    a = empty((SMALLEST,), np.dtype(np.float32))
+    first = address(a)
+    view = a[3:]
+    del a
+    b = empty((SMALLEST,), np.dtype(np.float32))
+    assert address(b) != first
+    del view
+    c = empty((SMALLEST - 5,), np.dtype(np.float32))
+    assert address(c) == first
+    assert address(c) % ALIGNMENT == 0
+
+
+def test_a_view_of_the_base_does_not_give_the_memory_back_twice():
+    a = empty((SMALLEST,), np.dtype(np.float32))
+    before = _pool.unused
+    part = a.base[10:]
+    del part
+    assert _pool.unused == before
+
+
+def test_there_is_a_limit_to_what_lies_unused():
+    arrays = [empty((LARGEST // 4,), np.dtype(np.uint8)) for _ in range(6)]
+    arrays.clear()
+    assert _pool.unused <= LARGEST
+    _pool.pieces.clear()
+    _pool.unused = 0
+
+
+def test_threads_take_and_give_back_at_once():
+    def work(number, failed):
+        for _ in range(2000):
+            a = empty((SMALLEST // 4,), np.dtype(np.float32))
+            a[::1000] = number
+            if (a[::1000] != number).any():
+                failed.append(number)
+
+    failed = []
+    threads = [threading.Thread(target=work, args=(i, failed)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+def test_a_steady_step_causes_no_page_faults():
+    resource = pytest.importorskip("resource", reason="page faults are counted on Unix only")
+    model = nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 1, 3, 2, 1, 1))
+    optimizer, x = minidl.optim.Adam(model.parameters()), minidl.rand(64, 1, 28, 28)
+
+    def faults_of_a_step():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        loss = nn.functional.mse_loss(model(x), x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    gc.collect()
+    for _ in range(5):
+        faults_of_a_step()
+    assert np.median([faults_of_a_step() for _ in range(30)]) < 100  # without reuse it is several hundred
