@@ -53,7 +53,7 @@ from minidl.ops.arithmetic import (
 )
 from minidl.ops.dtype import result_type
 from minidl.ops.pooling import max_pool2d
-from minidl.ops.reduction import argmax, max, mean, sum, var
+from minidl.ops.reduction import all, any, argmax, max, mean, min, std, sum, var
 from minidl.ops.shape import (
     cat,
     clone,
@@ -85,6 +85,8 @@ __all__ = [
     "__version__",
     "abs",
     "add",
+    "all",
+    "any",
     "arange",
     "argmax",
     "as_tensor",
@@ -137,6 +139,7 @@ __all__ = [
     "max_pool2d",
     "maximum",
     "mean",
+    "min",
     "mul",
     "ne",
     "neg",
@@ -167,6 +170,7 @@ __all__ = [
     "sqrt",
     "squeeze",
     "stack",
+    "std",
     "sub",
     "sum",
     "tanh",

@@ -50,5 +50,13 @@ class Meter:
         """The average so far; NaN before the first value."""
         return self._sum / self._count if self._count else float("nan")
 
+    def __float__(self) -> float:
+        return self.average
+
+    def __format__(self, spec: str) -> str:
+        return format(self.average, spec) if spec else str(self)
+
     def __str__(self) -> str:
         return f"{self.average:.5f} {self.unit}"
+
+    __repr__ = __str__

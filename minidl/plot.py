@@ -170,7 +170,7 @@ def show_images(
         names, rows = list(images), [_as_colours(row) for row in images.values()]
         if not rows:
             raise ValueError("expected at least one row of images, and the dict is empty")
-        above = [titles] if titles else []
+        above = [titles] if titles is not None else []
         expected = max(len(row) for row in rows)
     else:
         batch = _as_colours(images)
@@ -178,9 +178,9 @@ def show_images(
             raise ValueError(f"nrow must be at least 1, and is {nrow}")
         starts = range(0, len(batch), nrow)
         names, rows = [], [batch[i : i + nrow] for i in starts]
-        above = [titles[i : i + nrow] for i in starts] if titles else []
+        above = [titles[i : i + nrow] for i in starts] if titles is not None else []
         expected = len(batch)
-    if titles and len(titles) != expected:
+    if titles is not None and len(titles) != expected:
         raise ValueError(f"{len(titles)} titles, expected {expected}, one for each {_thing(images)}")
     figure = _draw_sheet(rows, names, above, title)
     if path is not None:
@@ -197,6 +197,8 @@ def _as_colours(images: Images) -> Array:
     batch = _as_batch(images)
     if batch.shape[1] not in (1, 3):
         raise ValueError(f"images must have 1 channel or 3, and have {batch.shape[1]}: shape {batch.shape}")
+    if batch.dtype.kind in "iu" and batch.dtype != np.uint8 and (batch.size and batch.max() > 1):
+        raise ValueError(f"whole numbers up to 255 must be uint8, and these are {batch.dtype}; convert them")
     if batch.dtype != np.uint8:
         batch = (255 * np.nan_to_num(np.clip(batch, 0, 1)) + 0.5).astype(np.uint8)  # what is no number is black
     return batch.transpose(0, 2, 3, 1).repeat(3 // batch.shape[1], axis=3)
@@ -350,7 +352,7 @@ def _draw_curve(axis: Axes, x: Array, y: Array, name: str, colour: str, smooth: 
 
 
 def _smooth(y: Array, window: int, log: bool) -> Array | None:
-    """Smooth `y` (n,), or give None where there are too few values for it."""
+    """Smooth `y` (n,), with gaps where it is no number, or give None where there are too few values for it."""
     try:
         from scipy.signal import savgol_filter
     except ImportError as error:
@@ -360,7 +362,11 @@ def _smooth(y: Array, window: int, log: bool) -> Array | None:
         return None
     if log:
         y = np.log(np.where(y > 0, y, np.nan))  # a gap, as in the original curve
-    smoothed: Array = savgol_filter(y, window, polyorder=2)
+    smoothed = np.full(len(y), np.nan)
+    edges = np.flatnonzero(np.diff(np.isfinite(y), prepend=False, append=False))
+    for start, stop in edges.reshape(-1, 2):  # each run of numbers by itself
+        if stop - start >= window:
+            smoothed[start:stop] = savgol_filter(y[start:stop], window, polyorder=2)
     return np.exp(smoothed) if log else smoothed
 
 

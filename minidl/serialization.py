@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.device import device
 from minidl.tensor import Array, Tensor
 
 STRUCTURE = "structure.json"
@@ -63,8 +64,14 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
         raise
 
 
-def load(f: str | os.PathLike[str]) -> Any:
+def load(f: str | os.PathLike[str], map_location: Any = None) -> Any:
     """Read what ``save`` wrote, with the same containers; tensors come back as tensors.
+
+    Parameters
+    ----------
+    f : path
+    map_location : device, optional
+        Where the tensors go: "cpu".
 
     Raises
     ------
@@ -73,6 +80,8 @@ def load(f: str | os.PathLike[str]) -> Any:
     ValueError
         If the file is damaged, or was not written by ``save``.
     """
+    if map_location is not None:
+        device(map_location)
     try:
         with open(f, "rb") as file, np.load(file, allow_pickle=False) as archive:
             structure = json.loads(archive[STRUCTURE].tobytes())

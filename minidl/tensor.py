@@ -140,6 +140,12 @@ class _Bound:
     unsqueeze: ClassVar[Callable[..., Tensor]]
     var: ClassVar[Callable[..., Tensor]]
     view: ClassVar[Callable[..., Tensor]]
+    all: ClassVar[Callable[..., Tensor]]
+    any: ClassVar[Callable[..., Tensor]]
+    min: ClassVar[Callable[..., Any]]
+    std: ClassVar[Callable[..., Tensor]]
+    type: ClassVar[Callable[..., Tensor]]
+    view_as: ClassVar[Callable[..., Tensor]]
     zero_: ClassVar[Callable[..., Tensor]]
 
 

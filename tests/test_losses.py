@@ -159,3 +159,36 @@ def test_what_relu_does_with_a_gradient(rule, expected):
     passed = minidl.grad(gx.sum(), gy)[0]
     assert passed.tolist() == [float(g != 0) for g in expected]
     assert minidl.grad(F.relu(x), x, gy)[0].tolist() == [0, 0, -3, 4]  # the rule ends with the context
+
+
+def test_the_kl_keeps_its_digits_near_the_prior():
+    log_var = minidl.tensor([1e-4, -1e-4, 3e-5], requires_grad=True)
+    kl = F.gaussian_kl(minidl.zeros(3), log_var, reduction="none")
+    assert kl.tolist() == pytest.approx([v * v / 4 for v in (1e-4, 1e-4, 3e-5)], rel=1e-2)
+    kl.sum().backward()
+    assert log_var.grad.tolist() == pytest.approx([0.5e-4, -0.5e-4, 1.5e-5], rel=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["deconv", "guided"])
+def test_second_gradients_inside_a_rule(rule):
+    x, gy = minidl.ones(2), minidl.tensor([1.0, -1.0], requires_grad=True)
+    with minidl.relu_rule(rule):
+        (gx,) = minidl.grad(F.relu(x.requires_grad_()), x, gy, create_graph=True)
+        assert minidl.grad(gx.sum(), gy)[0].tolist() == [1, 0]
+
+
+def test_variants_of_losses_are_refused_by_name():
+    with pytest.raises(NotImplementedError, match="CrossEntropyLoss: ignore_index=0 is not supported"):
+        nn.CrossEntropyLoss(ignore_index=0)
+    with pytest.raises(TypeError, match="arguments as tuples"):
+        nn.RegularisedLoss(nn.MSELoss(), F.gaussian_kl)(minidl.ones(2, 4), minidl.ones(2, 4))
+    with pytest.raises(RuntimeError, match="must be real and have a dimension of classes"):
+        F.cross_entropy(minidl.tensor(1.0), minidl.tensor([0]))
+
+
+def test_mixed_second_gradient_of_binary_cross_entropy_at_certain_predictions():
+    x = minidl.tensor([0.0, 1.0, 0.5], requires_grad=True)
+    t = minidl.tensor([0.0, 1.0, 1.0], requires_grad=True)
+    (gt,) = minidl.grad(F.binary_cross_entropy(x, t, reduction="sum"), t, create_graph=True)
+    assert gt.tolist() == pytest.approx([100, -100, 0])
+    assert minidl.grad(gt.sum(), x)[0].tolist() == pytest.approx([-1e12, -1e12, -4])

@@ -217,3 +217,13 @@ def test_float16_is_computed_by_the_definitions():
     (minidl.relu(x) + minidl.sigmoid(x) + minidl.tanh(x)).sum().backward()
     assert x.grad.dtype == minidl.float16
     assert minidl.ones(100_000, dtype=minidl.float16).mean().item() == 1
+
+
+def test_least_spread_and_any():
+    x = minidl.tensor([[3.0, 1.0, 1.0], [2.0, 5.0, 4.0]])
+    assert x.min().item() == 1
+    assert [part.tolist() for part in x.min(1)] == [[1, 2], [1, 0]]
+    assert minidl.std(x).item() == pytest.approx(np.std(x.numpy(), ddof=1))
+    assert ((x > 0).all().item(), (x > 9).any().item()) == (True, False)
+    assert x.view_as(minidl.zeros(3, 2)).shape == (3, 2)
+    assert x.type(minidl.int64).dtype == minidl.int64

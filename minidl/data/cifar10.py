@@ -139,7 +139,13 @@ def _find(folder: Path, names: Sequence[str], download: bool) -> Path:
         if not download:
             raise FileNotFoundError(_what_to_do(places, min(missing, key=len), archive))
         fetch(ARCHIVE, ARCHIVE_SHA256, MIRRORS, folder, in_order=True)
-    _unpack(archive, folder / FOLDER)
+    try:
+        _unpack(archive, folder / FOLDER)
+    except ValueError:
+        if not download:
+            raise
+        fetch(ARCHIVE, ARCHIVE_SHA256, MIRRORS, folder, in_order=True)  # takes the place of a damaged one
+        _unpack(archive, folder / FOLDER)
     return folder / FOLDER
 
 

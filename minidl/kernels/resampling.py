@@ -88,10 +88,10 @@ def bilinear(inputs: int, outputs: int, scale: float | None, align_corners: bool
     their outer edges do: m + f = (i + 1/2) step - 1/2, at least 0.
     """
     i = np.arange(outputs, dtype=np.float64)
-    if inputs == outputs:
-        position: Array = i
-    elif align_corners:
-        position = i * ((inputs - 1) / max(outputs - 1, 1))
+    if inputs == outputs:  # a copy, which must not carry an infinite neighbour in with weight 0
+        return Axis.of(inputs, np.ones(outputs, np.int64), np.arange(outputs), np.ones(outputs))
+    if align_corners:
+        position: Array = i * ((inputs - 1) / max(outputs - 1, 1))
     else:
         position = np.maximum((i + 0.5) * (inputs / outputs if scale is None else 1 / scale) - 0.5, 0)
     lower = np.minimum(position.astype(np.int64), inputs - 1)

@@ -15,8 +15,10 @@ class _Loss(Module):
 
     function: Callable[..., Tensor]
 
-    def __init__(self, *, reduction: str = "mean") -> None:
+    def __init__(self, *, reduction: str = "mean", **variants: Any) -> None:
         super().__init__()
+        for name, value in variants.items():
+            raise NotImplementedError(f"{type(self).__name__}: {name}={value!r} is not supported, only reduction")
         self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -81,6 +83,12 @@ class RegularisedLoss(Module):
 
     def forward(self, loss_args: tuple[Any, ...], regulariser_args: tuple[Any, ...]) -> Tensor:
         """The arguments of the loss, and those of the regulariser."""
+        for args in (loss_args, regulariser_args):
+            if not isinstance(args, tuple | list):
+                raise TypeError(
+                    f"RegularisedLoss: give both terms' arguments as tuples, ((input, target), (mean, log_var)), "
+                    f"not {type(args).__name__}"
+                )
         loss, regulariser = self.loss(*loss_args), self.regulariser(*regulariser_args)
         self.loss_term, self.regulariser_term = loss.item(), regulariser.item()
         return loss + self.weight * regulariser

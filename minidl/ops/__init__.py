@@ -37,8 +37,8 @@ METHODS: dict[Any, str] = {
     arithmetic: "abs add clamp div eq exp ge gt le log lt matmul maximum mul ne neg pow sqrt sub",
     dtype: "cpu double long to",
     inplace: "add_ copy_ div_ fill_ mul_ sub_ zero_",
-    reduction: "argmax max mean sum var",
-    shape: "clone contiguous expand flatten permute reshape squeeze t transpose unflatten unsqueeze",
+    reduction: "all any argmax max mean min std sum var",
+    shape: "clone contiguous expand flatten permute reshape squeeze t transpose unflatten unsqueeze view_as",
 }
 
 
@@ -71,3 +71,4 @@ Tensor.__getitem__ = shape.getitem
 Tensor.__setitem__ = inplace.setitem
 Tensor.float, Tensor.int, Tensor.bool = dtype.float_, dtype.int_, dtype.bool_
 Tensor.view = shape.reshape
+Tensor.type = dtype.type_

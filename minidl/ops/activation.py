@@ -81,7 +81,7 @@ def relu_rule(name: str) -> Iterator[None]:
 def relu_backward(gy: Tensor, y: Tensor) -> Tensor:
     """gx = gy where y > 0, else 0: linear in gy, and constant in y but for its jump. See also `relu_rule`."""
     if _rule.name != "gradient":
-        gy = relu(gy)
+        gy = _where_positive(gy, gy)
     return gy if _rule.name == "deconv" else _where_positive(gy, y)
 
 

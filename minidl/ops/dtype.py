@@ -65,6 +65,11 @@ def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tens
     return record("to", array, (input, lambda gy: to(gy, source)))
 
 
+def type_(input: Tensor, dtype: Any) -> Tensor:
+    """Convert to another dtype, as ``to``."""
+    return to(input, as_dtype(dtype))
+
+
 def int_(input: Tensor) -> Tensor:
     """Convert to int32; the fraction is cut off."""
     return to(input, np.int32)

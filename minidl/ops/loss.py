@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl.autograd import record
 from minidl.ops.activation import log_softmax, sigmoid
-from minidl.ops.arithmetic import clamp, exp, log, quiet
+from minidl.ops.arithmetic import clamp, exp, quiet
 from minidl.ops.dtype import only_tensors
 from minidl.tensor import Array, Tensor
 
@@ -81,6 +81,10 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
 
 
 def _check_classes(x: Tensor, t: Tensor) -> None:
+    if x.ndim == 0 or not x.is_floating_point():
+        raise RuntimeError(
+            f"cross_entropy: logits must be real and have a dimension of classes, not {x.dtype} {x.shape}"
+        )
     if t.dtype not in ("int64", "uint8"):
         raise RuntimeError(f"cross_entropy: the target must hold class indices in int64, not {t.dtype}; use .long()")
     wanted = (x.shape[0], *x.shape[2:]) if x.ndim > 1 else ()
@@ -92,7 +96,7 @@ def _check_classes(x: Tensor, t: Tensor) -> None:
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise IndexError(
             f"cross_entropy: target {t.array[place]} at {place} is out of bounds for {x.shape[1]} classes "
-            f"(0 to {x.shape[1] - 1})"
+            f"(0 to {x.shape[1] - 1}); PyTorch's ignore_index is not supported"
         )
 
 
@@ -100,14 +104,14 @@ def _pick(x: Tensor, classes: Array) -> Tensor:
     """x[n, classes[n], ...]: of all classes the one that is meant."""
     index, shape = np.expand_dims(classes, 1), x.shape  # (N, 1, ...)
     y = np.take_along_axis(x.array, index, 1).squeeze(1)  # (N, ...)
-    return record("pick", y, (x, lambda gy: _put(gy, classes, shape)))
+    return record("pick_class", y, (x, lambda gy: _put(gy, classes, shape)))
 
 
 def _put(y: Tensor, classes: Array, shape: tuple[int, ...]) -> Tensor:
     """The adjoint of `_pick`: y at the class that is meant, 0 at the others."""
     x = np.zeros(shape, y.dtype)
     np.put_along_axis(x, np.expand_dims(classes, 1), np.expand_dims(y.array, 1), 1)
-    return record("put", x, (y, lambda gx: _pick(gx, classes)))
+    return record("put_class", x, (y, lambda gx: _pick(gx, classes)))
 
 
 def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -129,8 +133,8 @@ def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mea
 
     Notes
     -----
-    gx = gl (x - t) / max(x (1 - x), 1e-12). From logits, ``binary_cross_entropy_with_logits`` is exact where
-    this has only the rounded probability to go by.
+    gx = gl (x - t) / max(x (1 - x), 1e-12), gt = gl (ln(1 - x) - ln x). From logits,
+    ``binary_cross_entropy_with_logits`` is exact where this has only the rounded probability to go by.
     """
     _check_shapes("binary_cross_entropy", input, target)
     if target.dtype != input.dtype or not input.is_floating_point():
@@ -154,7 +158,19 @@ def _bce(x: Tensor, t: Tensor) -> Tensor:
         "binary_cross_entropy",
         -t.array * log_x - (1 - t.array) * log_rest,
         (x, lambda gy: gy * (x - t) / clamp(x * (1 - x), min=1e-12)),
-        (t, lambda gy: gy * (clamp(log(1 - x), min=-100) - clamp(log(x), min=-100))),
+        (t, lambda gy: _bce_target(gy, x)),
+    )
+
+
+@quiet
+def _bce_target(gy: Tensor, x: Tensor) -> Tensor:
+    """gt = gy (ln(1 - x) - ln x), each logarithm at least -100 as in the loss."""
+    odds = np.maximum(np.log1p(-x.array), -100) - np.maximum(np.log(x.array), -100)
+    return record(
+        "binary_cross_entropy_target",
+        gy.array * odds,
+        (gy, lambda ggt: _bce_target(ggt, x)),
+        (x, lambda ggt: -ggt * gy / clamp(x * (1 - x), min=1e-12)),
     )
 
 
@@ -165,7 +181,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
     Parameters
     ----------
     input : Tensor
-        Logits, real numbers of any size.
+        Logits, finite real numbers of any size.
     target : Tensor
         Of the same shape and floating dtype, usually between 0 and 1.
     reduction : {"mean", "sum", "none"}
@@ -229,7 +245,18 @@ def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Ten
     0.0
     """
     _check_shapes("gaussian_kl", mean, log_var)
-    return reduce((mean * mean + exp(log_var) - 1 - log_var) * 0.5, reduction)
+    return reduce((mean * mean + _expm1_less(log_var)) * 0.5, reduction)
+
+
+@quiet
+def _expm1_less(x: Tensor) -> Tensor:
+    """e^x - 1 - x, which near 0, where a VAE's unused dimensions are, keeps its digits only by way of expm1."""
+    return record("expm1_less", np.expm1(x.array) - x.array, (x, lambda gy: gy * _expm1(x)))
+
+
+@quiet
+def _expm1(x: Tensor) -> Tensor:
+    return record("expm1", np.expm1(x.array), (x, lambda gy: gy * exp(x)))
 
 
 def reduce(losses: Tensor, reduction: str) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.autograd import record
-from minidl.ops.arithmetic import maximum, quiet
+from minidl.ops.arithmetic import maximum, quiet, sqrt
 from minidl.ops.dtype import int64, only_tensors, to
 from minidl.ops.shape import dimension, dimensions
 from minidl.tensor import Tensor
@@ -59,6 +59,29 @@ def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = 
 def _refuse_integers(name: str, input: Tensor) -> None:
     if not input.is_floating_point():
         raise RuntimeError(f"{name}: of a {input.dtype} tensor is no {input.dtype}; convert it with .float() first")
+
+
+def std(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
+    """The square root of ``var``."""
+    return sqrt(var(input, dim, unbiased, keepdim))
+
+
+def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """The least element; ``min(x, dim)`` gives (values, indices). It is ``max`` of -x, with its sign turned back."""
+    found = max(-input, dim, keepdim)
+    return -found if isinstance(found, Tensor) else MaxResult(-found.values, found.indices)
+
+
+def all(input: Tensor) -> Tensor:
+    """Whether all elements are true (not 0), as a 0-d bool tensor."""
+    only_tensors("all", input)
+    return Tensor(np.asarray(input.array.all()))
+
+
+def any(input: Tensor) -> Tensor:
+    """Whether any element is true (not 0), as a 0-d bool tensor."""
+    only_tensors("any", input)
+    return Tensor(np.asarray(input.array.any()))
 
 
 class MaxResult(NamedTuple):

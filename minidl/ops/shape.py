@@ -74,6 +74,11 @@ def reshape(input: Tensor, *args: Any, shape: Sequence[int] | None = None) -> Te
     return record("reshape", input.array.reshape(new), (input, lambda gy: gy.reshape(old)), view_of=input)
 
 
+def view_as(input: Tensor, other: Tensor) -> Tensor:
+    """The elements, in their order, in another tensor's shape."""
+    return reshape(input, other.shape)
+
+
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Join the dimensions from `start_dim` to `end_dim` into one."""
     start, end = (dimension("flatten", d, input.ndim) for d in (start_dim, end_dim))
