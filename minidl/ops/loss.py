@@ -11,10 +11,11 @@ import numpy as np
 from minidl.autograd import record
 from minidl.ops.activation import log_softmax, sigmoid
 from minidl.ops.arithmetic import clamp, exp, quiet
-from minidl.ops.dtype import only_tensors
+from minidl.ops.dtype import only_tensors, operands
 from minidl.tensor import Array, Tensor
 
 
+@quiet
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Squared error: l = (x - t)^2 for each element.
 
@@ -35,8 +36,13 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     gx = gl 2 (x - t), gt = -gx.
     """
     _check_shapes("mse_loss", input, target)
-    difference = input - target
-    return reduce(difference * difference, reduction)
+    _check_reduction(reduction)
+    x, t = operands("mse_loss", input, target)
+    y = np.square(x.array - t.array)
+    if reduction != "none":  # summed here, so that the gradient takes one number, not an array of equal ones
+        y = y.sum()
+    losses = record("mse_loss", y, (x, lambda gy: (x - t) * (gy * 2)), (t, lambda gy: (t - x) * (gy * 2)))
+    return losses / x.numel() if reduction == "mean" else losses
 
 
 def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -261,9 +267,13 @@ def _expm1(x: Tensor) -> Tensor:
 
 def reduce(losses: Tensor, reduction: str) -> Tensor:
     """The mean or sum of a loss's elements, or the elements themselves."""
+    _check_reduction(reduction)
+    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _check_reduction(reduction: str) -> None:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
-    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
 
 
 def _check_shapes(name: str, input: Tensor, target: Tensor) -> None:
