@@ -580,8 +580,8 @@ def _checked(geometry: ConvGeometry, **arrays: Array) -> tuple[Array, ...]:
 
 
 def _order(x: Array) -> list[int]:
-    """The axes of more than one element, from the outermost in memory to the innermost."""
-    return sorted((axis for axis in range(x.ndim) if x.shape[axis] > 1), key=lambda axis: -abs(x.strides[axis]))
+    """The axes from the outermost in memory to the innermost; those of one element, whose strides say nothing, last."""
+    return sorted(range(x.ndim), key=lambda axis: (x.shape[axis] == 1, -abs(x.strides[axis])))
 
 
 def _vectors(*arrays: Array) -> list[Array]:
@@ -589,7 +589,6 @@ def _vectors(*arrays: Array) -> list[Array]:
     if all(a.flags.carray for a in arrays):
         return [a.reshape(-1) for a in arrays]
     order = _order(arrays[0])
-    order += [axis for axis in range(arrays[0].ndim) if axis not in order]
     return [_plain(a.transpose(order)).reshape(-1) for a in arrays]
 
 
@@ -598,7 +597,6 @@ def _like(x: Array, vector: Array) -> Array:
     if x.flags.c_contiguous:
         return vector.reshape(x.shape)
     order = _order(x)
-    order += [axis for axis in range(x.ndim) if axis not in order]
     return vector.reshape([x.shape[axis] for axis in order]).transpose(np.argsort(order))
 
 

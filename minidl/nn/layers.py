@@ -11,12 +11,11 @@ import numpy as np
 
 from minidl.autograd import is_grad_enabled
 from minidl.creation import zeros
+from minidl.kernels.geometry import Pairlike
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
 from minidl.tensor import Tensor
-
-Pair = int | tuple[int, int]
 
 
 class Sequential(Module):
@@ -149,10 +148,10 @@ class Conv2d(_Conv):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Pair,
-        stride: Pair = 1,
-        padding: Pair = 0,
-        dilation: Pair = 1,
+        kernel_size: Pairlike,
+        stride: Pairlike = 1,
+        padding: Pairlike = 0,
+        dilation: Pairlike = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
@@ -196,13 +195,13 @@ class ConvTranspose2d(_Conv):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Pair,
-        stride: Pair = 1,
-        padding: Pair = 0,
-        output_padding: Pair = 0,
+        kernel_size: Pairlike,
+        stride: Pairlike = 1,
+        padding: Pairlike = 0,
+        output_padding: Pairlike = 0,
         groups: int = 1,
         bias: bool = True,
-        dilation: Pair = 1,
+        dilation: Pairlike = 1,
         padding_mode: str = "zeros",
         device: Any = None,
         dtype: Any = None,
@@ -344,7 +343,7 @@ def _refuse_variants(name: str, groups: int, padding_mode: str) -> None:
         raise NotImplementedError(f"{name}: padding_mode={padding_mode!r} is not supported, only 'zeros'")
 
 
-def _pair(value: Pair) -> tuple[int, int]:
+def _pair(value: Pairlike) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2 or not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in pair):
         raise TypeError(f"sizes of a convolution must be an int or a pair of ints, not {value!r}")

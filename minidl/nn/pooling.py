@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from minidl.kernels.geometry import Pairlike
 from minidl.nn.module import Module
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.upsampling import interpolate
 from minidl.tensor import Tensor
-
-Size = int | tuple[int, int]
 
 
 class MaxPool2d(Module):
@@ -31,10 +30,10 @@ class MaxPool2d(Module):
 
     def __init__(
         self,
-        kernel_size: Size,
-        stride: Size | None = None,
-        padding: Size = 0,
-        dilation: Size = 1,
+        kernel_size: Pairlike,
+        stride: Pairlike | None = None,
+        padding: Pairlike = 0,
+        dilation: Pairlike = 1,
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
@@ -66,7 +65,7 @@ class MaxUnpool2d(Module):
         Those of the ``MaxPool2d`` that it inverts.
     """
 
-    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
+    def __init__(self, kernel_size: Pairlike, stride: Pairlike | None = None, padding: Pairlike = 0) -> None:
         super().__init__()
         self.kernel_size, self.padding = _pair(kernel_size), _pair(padding)
         self.stride = self.kernel_size if stride is None else _pair(stride)
@@ -97,9 +96,9 @@ class AvgPool2d(Module):
 
     def __init__(
         self,
-        kernel_size: Size,
-        stride: Size | None = None,
-        padding: Size = 0,
+        kernel_size: Pairlike,
+        stride: Pairlike | None = None,
+        padding: Pairlike = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
@@ -134,7 +133,7 @@ class Upsample(Module):
 
     def __init__(
         self,
-        size: Size | None = None,
+        size: Pairlike | None = None,
         scale_factor: float | tuple[float, float] | None = None,
         mode: str = "nearest",
         align_corners: bool | None = None,
@@ -160,14 +159,14 @@ class Upsample(Module):
 class UpsamplingNearest2d(Upsample):
     """``Upsample`` by the nearest pixel."""
 
-    def __init__(self, size: Size | None = None, scale_factor: float | tuple[float, float] | None = None) -> None:
+    def __init__(self, size: Pairlike | None = None, scale_factor: float | tuple[float, float] | None = None) -> None:
         super().__init__(size, scale_factor, mode="nearest")
 
 
 class UpsamplingBilinear2d(Upsample):
     """``Upsample`` between pixels, the centres of the corners kept."""
 
-    def __init__(self, size: Size | None = None, scale_factor: float | tuple[float, float] | None = None) -> None:
+    def __init__(self, size: Pairlike | None = None, scale_factor: float | tuple[float, float] | None = None) -> None:
         super().__init__(size, scale_factor, mode="bilinear", align_corners=True)
 
 

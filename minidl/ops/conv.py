@@ -23,10 +23,8 @@ from collections.abc import Callable
 
 from minidl import kernels
 from minidl.autograd import record
-from minidl.kernels.geometry import ConvGeometry
+from minidl.kernels.geometry import ConvGeometry, Pairlike
 from minidl.tensor import Tensor
-
-Pair = int | tuple[int, int]
 
 
 def convolve(x: Tensor, w: Tensor, g: ConvGeometry) -> Tensor:
@@ -63,9 +61,9 @@ def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Pair = 1,
-    padding: Pair = 0,
-    dilation: Pair = 1,
+    stride: Pairlike = 1,
+    padding: Pairlike = 0,
+    dilation: Pairlike = 1,
     groups: int = 1,
 ) -> Tensor:
     """Convolution (cross-correlation, the kernel is not flipped) of images with a set of filters.
@@ -121,11 +119,11 @@ def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Pair = 1,
-    padding: Pair = 0,
-    output_padding: Pair = 0,
+    stride: Pairlike = 1,
+    padding: Pairlike = 0,
+    output_padding: Pairlike = 0,
     groups: int = 1,
-    dilation: Pair = 1,
+    dilation: Pairlike = 1,
 ) -> Tensor:
     """Transposed convolution: the gradient of ``conv2d`` in its input, used as an operation of its own.
 

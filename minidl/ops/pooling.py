@@ -18,13 +18,11 @@ from collections.abc import Sequence
 
 from minidl import kernels
 from minidl.autograd import record
-from minidl.kernels.geometry import Pair
+from minidl.kernels.geometry import Pair, Pairlike
 from minidl.kernels.pool_geometry import PoolGeometry
 from minidl.kernels.resampling import Axis
 from minidl.ops.dtype import only_tensors
 from minidl.tensor import Tensor
-
-Size = int | tuple[int, int]
 
 
 def pick(x: Tensor, indices: Tensor) -> Tensor:
@@ -46,10 +44,10 @@ def resample(name: str, x: Tensor, rows: Axis, columns: Axis) -> Tensor:
 
 def max_pool2d(
     input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    dilation: Size = 1,
+    kernel_size: Pairlike,
+    stride: Pairlike | None = None,
+    padding: Pairlike = 0,
+    dilation: Pairlike = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -106,9 +104,9 @@ def max_pool2d(
 def max_unpool2d(
     input: Tensor,
     indices: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
+    kernel_size: Pairlike,
+    stride: Pairlike | None = None,
+    padding: Pairlike = 0,
     output_size: Sequence[int] | None = None,
 ) -> Tensor:
     """Put values back at the places that ``max_pool2d`` recorded, and zeros elsewhere.
@@ -164,9 +162,9 @@ def max_unpool2d(
 
 def avg_pool2d(
     input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
+    kernel_size: Pairlike,
+    stride: Pairlike | None = None,
+    padding: Pairlike = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,

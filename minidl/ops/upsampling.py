@@ -9,6 +9,7 @@ doi 10.23915/distill.00003: resize, then convolve, where a transposed convolutio
 
 from __future__ import annotations
 
+from minidl.kernels.geometry import Pairlike
 from minidl.kernels.resampling import interpolation
 from minidl.ops.dtype import only_tensors
 from minidl.ops.pooling import resample
@@ -17,7 +18,7 @@ from minidl.tensor import Tensor
 
 def interpolate(
     input: Tensor,
-    size: int | tuple[int, int] | None = None,
+    size: Pairlike | None = None,
     scale_factor: float | tuple[float, float] | None = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
@@ -76,7 +77,7 @@ def interpolate(
 
 def upsample(
     input: Tensor,
-    size: int | tuple[int, int] | None = None,
+    size: Pairlike | None = None,
     scale_factor: float | tuple[float, float] | None = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
