@@ -312,6 +312,14 @@ def test_downloads_and_unpacks(tmp_path, monkeypatch):
     assert asked == [("cifar-10-binary.tar.gz", "c4a38c", cifar10.MIRRORS[0], True)]
 
 
+def test_a_damaged_archive_is_fetched_anew_where_downloads_are_wanted(tmp_path, monkeypatch):
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    path.write_bytes(archive_bytes(whole())[:1000])
+    refused(tmp_path, "damaged or cut off")
+    monkeypatch.setattr(cifar10, "fetch", lambda *args, **kwargs: write_archive(tmp_path, whole()))
+    assert len(CIFAR10(tmp_path, download=True)) == 30
+
+
 def real():
     folder = os.environ.get("MINIDL_DATA")
     return folder and os.path.isdir(os.path.join(folder, INSIDE))

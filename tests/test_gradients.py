@@ -27,6 +27,7 @@ def leaf(rng, shape, positive=False):
     return minidl.tensor(np.abs(x) if positive else x, requires_grad=True)
 
 
+# The bounds of clamp lie in gaps of at least 0.003 between the values that `apart` can draw.
 UNARY = {
     "neg": lambda x: -x,
     "exp": minidl.exp,
@@ -34,8 +35,8 @@ UNARY = {
     "tanh": minidl.tanh,
     "relu": F.relu,
     "sigmoid": F.sigmoid,
-    "clamp": lambda x: x.clamp(-0.3001, 0.4001),
-    "clamp below": lambda x: x.clamp(min=0.2001),
+    "clamp": lambda x: x.clamp(-0.3401, 0.4401),
+    "clamp below": lambda x: x.clamp(min=0.2301),
     "square": lambda x: x**2,
     "cube": lambda x: x**3,
     "power 0": lambda x: x**0,

@@ -192,3 +192,18 @@ def test_mixed_second_gradient_of_binary_cross_entropy_at_certain_predictions():
     (gt,) = minidl.grad(F.binary_cross_entropy(x, t, reduction="sum"), t, create_graph=True)
     assert gt.tolist() == pytest.approx([100, -100, 0])
     assert minidl.grad(gt.sum(), x)[0].tolist() == pytest.approx([-1e12, -1e12, -4])
+
+
+def test_half_precision_is_summed_in_single():
+    x = minidl.full((100_000,), 2.0).to(minidl.float16).requires_grad_()
+    loss = F.mse_loss(x, minidl.zeros(100_000, dtype=minidl.float16))
+    assert (loss.item(), loss.dtype) == (4, minidl.float16)
+    loss.backward()
+    assert x.grad.dtype == minidl.float16
+    assert minidl.ones(3000, 2, dtype=minidl.float16).sum(0).tolist() == [3000, 3000]
+
+
+def test_a_meter_is_formatted_like_its_average():
+    meter = minidl.Meter("per image")
+    meter.update(1.25, 2)
+    assert (f"{meter:.1f}", float(meter), repr(meter)) == ("1.2", 1.25, "1.25000 per image")

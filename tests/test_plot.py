@@ -281,3 +281,17 @@ def test_without_the_extra(monkeypatch):
         with pytest.raises(ImportError, match=r'pictures need matplotlib: pip install "minidl\[examples\]"'):
             draw()
     assert plot.make_grid(noise(2, 1, 2, 2)).shape == (3, 6, 10)  # needs none
+
+
+def test_a_diverged_curve_is_smoothed_as_far_as_it_goes():
+    losses = [*np.linspace(1, 0.1, 20), *[math.nan] * 5]
+    (axis,) = plot.curves({"train": losses}, smooth=5).axes
+    smoothed = axis.get_lines()[1].get_ydata()
+    assert np.allclose(smoothed[:20], losses[:20])  # a straight line stays one
+    assert np.isnan(smoothed[20:]).all()
+
+
+def test_whole_numbers_that_would_all_be_white_are_refused():
+    with pytest.raises(ValueError, match="must be uint8, and these are int64"):
+        plot.show_images(np.full((2, 1, 4, 4), 128, np.int64))
+    assert plot.show_images(np.ones((2, 1, 4, 4)), titles=np.array(["a", "b"])) is not None

@@ -500,3 +500,9 @@ def test_compiled_kernels_refuse_wrong_shapes():
         cpu_pooling.resample(np.ones((1, 1, 3, 4)), *g.averages(True, None))
     with pytest.raises(RuntimeError, match=r"put: indices must be int64 of shape \(1, 1, 2, 2\), not int32"):
         cpu_pooling.put(np.ones((1, 1, 2, 2)), np.zeros((1, 1, 2, 2), np.int32), (4, 4))
+
+
+def test_an_infinite_pixel_stays_where_it_has_weight():  # PyTorch makes it NaN, by a neighbour of weight 0
+    x = minidl.tensor([[[[1.0, float("inf"), 2.0]]]])
+    y = minidl.nn.functional.interpolate(x, size=(2, 3), mode="bilinear")
+    assert y.tolist() == [[[[1, float("inf"), 2]] * 2]]

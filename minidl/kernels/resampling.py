@@ -88,17 +88,18 @@ def bilinear(inputs: int, outputs: int, scale: float | None, align_corners: bool
     their outer edges do: m + f = (i + 1/2) step - 1/2, at least 0.
     """
     i = np.arange(outputs, dtype=np.float64)
-    if inputs == outputs:  # a copy, which must not carry an infinite neighbour in with weight 0
-        return Axis.of(inputs, np.ones(outputs, np.int64), np.arange(outputs), np.ones(outputs))
-    if align_corners:
-        position: Array = i * ((inputs - 1) / max(outputs - 1, 1))
+    if inputs == outputs:
+        position: Array = i
+    elif align_corners:
+        position = i * ((inputs - 1) / max(outputs - 1, 1))
     else:
         position = np.maximum((i + 0.5) * (inputs / outputs if scale is None else 1 / scale) - 0.5, 0)
     lower = np.minimum(position.astype(np.int64), inputs - 1)
     upper = np.minimum(lower + 1, inputs - 1)
     f = np.clip(position - lower, 0, 1)
     sources, weights = np.stack([lower, upper], axis=1), np.stack([1 - f, f], axis=1)  # (outputs, 2)
-    return Axis.of(inputs, np.full(outputs, 2), sources.reshape(-1), weights.reshape(-1))
+    kept = weights != 0  # an infinite pixel with weight 0 would make its neighbour NaN
+    return Axis.of(inputs, kept.sum(axis=1), sources[kept], weights[kept])
 
 
 MODES = ("nearest", "bilinear")

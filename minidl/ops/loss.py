@@ -11,7 +11,7 @@ import numpy as np
 from minidl.autograd import record
 from minidl.ops.activation import log_softmax, sigmoid
 from minidl.ops.arithmetic import clamp, exp, quiet
-from minidl.ops.dtype import only_tensors, operands
+from minidl.ops.dtype import only_tensors, operands, to
 from minidl.tensor import Array, Tensor
 
 
@@ -38,6 +38,8 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     _check_shapes("mse_loss", input, target)
     _check_reduction(reduction)
     x, t = operands("mse_loss", input, target)
+    if x.dtype == np.float16:  # which cannot hold the sum that a mean is made of
+        return to(mse_loss(to(x, np.float32), to(t, np.float32), reduction), np.float16)
     y = np.square(x.array - t.array)
     if reduction != "none":  # summed here, so that the gradient takes one number, not an array of equal ones
         y = y.sum()

@@ -35,7 +35,8 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
     x = to(input, dtype or (int64 if input.dtype.kind in "biu" else input.dtype))
     shape = x.shape
     kept = _kept(shape, dims)
-    y = x.array.sum(axis=dims, keepdims=keepdim)
+    wide = np.float32 if x.dtype == np.float16 else x.dtype  # half precision stops counting at 2048
+    y = x.array.sum(axis=dims, keepdims=keepdim, dtype=wide).astype(x.dtype)
     return record("sum", y, (x, lambda gy: gy.reshape(kept).expand(shape)))
 
 
