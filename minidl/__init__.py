@@ -26,6 +26,7 @@ from minidl.creation import (
     zeros_like,
 )
 from minidl.device import device
+from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.meter import Meter
 from minidl.nn.functional import conv2d, conv_transpose2d, dropout
 from minidl.ops.activation import log_softmax, relu, relu_rule, sigmoid, softmax, tanh
@@ -117,6 +118,7 @@ __all__ = [
     "full",
     "full_like",
     "ge",
+    "get_num_threads",
     "grad",
     "gradcheck",
     "gt",
@@ -165,6 +167,7 @@ __all__ = [
     "result_type",
     "save",
     "set_grad_enabled",
+    "set_num_threads",
     "sigmoid",
     "softmax",
     "sqrt",

@@ -104,6 +104,9 @@ LAYERS = {
     "one channel in": ((64, 1, 28, 28), (16, 1, 3, 3), 2, 1),
     "kernel as large as the image": ((64, 32, 7, 7), (64, 32, 7, 7), 1, 0),
     "one channel out": ((3, 16, 28, 28), (1, 16, 3, 3), 1, 1),
+    "three channels out of four lanes": ((3, 5, 9, 8), (3, 5, 3, 3), 1, 0),
+    "groups that overlap": ((4, 3, 12, 11), (8, 3, 5, 5), 1, 2),
+    "two channels out": ((2, 7, 9, 8), (2, 7, 2, 3), 1, 0),
     "ragged vectors": ((2, 37, 9, 11), (41, 37, 3, 2), 1, 1),
     "many taps": ((1, 50, 12, 12), (20, 50, 5, 5), (1, 2), 2),
 }
@@ -166,11 +169,12 @@ def test_convolution_with_no_input_channels_is_zero(backend: ModuleType):
 @convolutions
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("where", [0, 1])
-def test_convolution_spreads_nan_and_infinity(name: str, value: float, where: int):
+@pytest.mark.parametrize("outputs", [17, 5, 3, 1])
+def test_convolution_spreads_nan_and_infinity(name: str, value: float, where: int, outputs: int):
     """Also 0 * inf, which is NaN."""
-    geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (17, 3, 3, 2), 2, 1)
+    geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (outputs, 3, 3, 3), 2, 1)
     a = operands(name, draw_arrays(geometry, 3))
-    a[where][1, 2, 1, 1] = value
+    a[where][-1, -1, 1, 1] = value
     a[1 - where][:, ::2] = 0
     with np.errstate(invalid="ignore"):
         expected = getattr(reference, name)(*a, geometry)
@@ -546,24 +550,56 @@ def test_dispatch_keeps_names_and_refuses_other_arrays():
 # --- Bias ---------------------------------------------------------------------------------------------------
 
 
+@dtypes
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_input"])
+@given(geometry=conv_geometries(), seed=seeds)
+def test_convolution_with_bias_equals_reference(name: str, dtype: type, geometry: ConvGeometry, seed: int):
+    a = operands(name, draw_arrays(geometry, seed, dtype))
+    channels = geometry.map_channels if name == "conv2d" else geometry.image_channels
+    b = np.random.default_rng(seed).standard_normal(channels).astype(dtype)
+    compute = getattr(reference, name)
+    expected, size = compute(*a, geometry, b), compute(*[np.abs(v) for v in a], geometry, np.abs(b))
+    assert_close(getattr(cpu, name)(*a, geometry, b), expected, size, dtype)
+    np.testing.assert_allclose(expected - compute(*a, geometry), np.broadcast_to(b[:, None, None], expected.shape), atol=1e-4)
+
+
+@dtypes
+@given(m=st.integers(0, 20), k=st.integers(0, 300), n=st.integers(1, 80), seed=seeds)
+def test_matmul_with_bias_equals_numpy(dtype: type, m: int, k: int, n: int, seed: int):
+    rng = np.random.default_rng(seed)
+    a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (n,)))
+    size = np.abs(a) @ np.abs(b) + np.abs(bias)
+    assert_close(cpu.matmul(a, b, bias[::-1]), a @ b + bias[::-1], size, dtype)
+
+
+def test_a_bias_of_another_shape_or_type_is_refused():
+    geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2))
+    a = draw_arrays(geometry, 0)
+    with pytest.raises(RuntimeError, match=r"conv2d: expected a bias of shape \(4,\), float64, not \(3,\), float64"):
+        cpu.conv2d(a["x"], a["w"], geometry, np.ones(3))
+    with pytest.raises(RuntimeError, match=r"conv2d_input: expected a bias of shape \(3,\), float64, not \(3,\), int64"):
+        cpu.conv2d_input(a["y"], a["w"], geometry, np.ones(3, int))
+    with pytest.raises(RuntimeError, match=r"matmul: expected a bias of shape \(2,\), float64, not \(2, 1\)"):
+        cpu.matmul(np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 1)))
+
+
 @given(
     n=st.integers(0, 3),
     c=st.sampled_from([1, 2, 3, 16, 300]),
-    h=st.integers(1, 9),
-    w=st.integers(1, 9),
+    size=st.one_of(st.just(()), st.tuples(st.integers(1, 9), st.integers(1, 9))),
     seed=st.integers(0, 99),
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_bias_and_its_adjoint(n, c, h, w, seed, dtype):
-    rng = np.random.default_rng(seed)
-    y, b = rng.standard_normal((n, c, h, w)).astype(dtype), rng.standard_normal(c).astype(dtype)
-    for order in (y, y.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2), y[:, :, ::-1]):
+def test_channel_sums(n, c, size, seed, dtype):
+    y = np.random.default_rng(seed).standard_normal((n, c, *size)).astype(dtype)
+    axes = (0, 2, 3)[: y.ndim - 1]
+    for order in (y, np.asfortranarray(y), np.moveaxis(np.moveaxis(y, 1, -1).copy(), -1, 1), y[:, ::-1]):
         before = order.copy()
-        assert np.array_equal(cpu.add_bias(order, b), reference.add_bias(order, b))
-        sums, exact = cpu.channel_sums(order), order.astype(np.float64).sum(axis=(0, 2, 3))
+        sums, exact = cpu.channel_sums(order), order.astype(np.float64).sum(axis=axes)
         assert sums.dtype == dtype
-        bound = 20 * np.finfo(dtype).eps * np.abs(order).sum(axis=(0, 2, 3))
+        bound = 20 * np.finfo(dtype).eps * np.abs(order).sum(axis=axes)
         assert (np.abs(sums - exact) <= bound).all()
+        assert (np.abs(reference.channel_sums(order) - exact) <= bound).all()
         assert np.array_equal(order, before)
 
 

@@ -7,7 +7,6 @@ else in the project.
 
 import functools
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -20,7 +19,6 @@ __all__ = [
     "ConvGeometry",
     "PoolGeometry",
     "adam_step",
-    "add_bias",
     "channel_sums",
     "conv2d",
     "conv2d_input",
@@ -42,26 +40,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _backend(array: Any, name: str) -> ModuleType:
-    if isinstance(array, np.ndarray):
-        if array.dtype not in ("float32", "float64"):  # not worth compiling: the definition serves
-            return reference
-        return cpu if hasattr(cpu, name) else cpu_pooling
-    raise TypeError(f"minidl's kernels work on NumPy arrays, not on {type(array).__name__}")
-
-
 def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
     """The kernel of this definition's name, from the backend that its first array belongs to."""
+    name = definition.__name__
+    fast: Callable[P, R] = getattr(cpu if hasattr(cpu, name) else cpu_pooling, name)
 
     @functools.wraps(definition)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
-        backend = _backend(args[0], definition.__name__)
-        return getattr(backend, definition.__name__)(*args, **kwargs)
+        array: Any = args[0]
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"minidl's kernels work on NumPy arrays, not on {type(array).__name__}")
+        # Other types than float32 and float64 are not worth compiling: the definition serves.
+        return (fast if array.dtype.char in "fd" else definition)(*args, **kwargs)
 
     return kernel
 
 
-add_bias = _dispatch(reference.add_bias)
 channel_sums = _dispatch(reference.channel_sums)
 conv2d = _dispatch(reference.conv2d)
 conv2d_input = _dispatch(reference.conv2d_input)

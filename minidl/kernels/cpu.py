@@ -25,24 +25,25 @@ owns alone.
 import functools
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minidl.kernels.compiling import compiled
 from minidl.kernels.geometry import ConvGeometry
 from minidl.kernels.memory import empty
+from minidl.kernels.threads import parallel_region as _pool
 
 Array = np.ndarray
 
 VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32
 TILE_ROWS = 6  # times two vectors of columns: with more, the addresses of the rows no longer fit in registers
+TALL = 8  # rows of a tile one vector wide
 BLOCK_K = 256  # so many rows of two vectors of B stay in the first-level cache while all rows of A pass by
 CHUNK_ROWS = 20 * TILE_ROWS  # rows of A for one task of a parallel loop
 MATMUL_ROWS = 256  # rows of A for one task of matmul: with few, packing B would not pay
@@ -51,35 +52,6 @@ SMALLEST_PERIOD = 256  # values that an inner loop over channels takes at once
 PANEL = 64  # columns of B for one task of matmul
 
 _intrinsic: Any = intrinsic  # a function whose LLVM code is written by hand
-
-
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """numba.njit, lazy, its machine code kept on disk, or not, where no directory can be written."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # "cannot cache function: no locator available"
-            return numba.njit(**options)(function)
-
-    return decorate
-
-
-_one_at_a_time = threading.Lock()
-
-
-def _pool() -> AbstractContextManager[Any]:
-    """What to hold around a parallel kernel: a lock, unless Numba's threading layer bears callers from
-    several threads.
-
-    Its `workqueue` layer aborts the process when two threads call at once; which layer it is, Numba knows
-    after the first call.
-    """
-    try:
-        safe = numba.threading_layer() in ("omp", "tbb")
-    except ValueError:  # not chosen yet
-        safe = False
-    return nullcontext() if safe else _one_at_a_time
 
 
 @_intrinsic
@@ -101,7 +73,7 @@ def _copy(typing, target, i, source, j, n):
 # --- The matrix product -------------------------------------------------------------------------------------
 
 
-def _tile_of(vectors: int) -> Any:
+def _tile_of(vectors: int, group: int = 1) -> Any:
     """The innermost loop: TILE_ROWS rows of C times `vectors` vectors of columns, held in registers during
     the sum over k.
 
@@ -111,22 +83,29 @@ def _tile_of(vectors: int) -> Any:
     language, since loops in Python leave it to the compiler's guess whether the sums stay in registers.
     Masked loads and stores (a lane beyond the last column reads 0 and writes nothing) serve ragged edges, so
     nothing needs to be padded to whole vectors.
+
+    Few columns would leave most lanes of a vector idle. With `group` > 1 neighbouring lanes belong to one column
+    and to `group` values of A that are neighbours in memory; at the end they are added up. A step of k is then a
+    whole group.
     """
 
     @_intrinsic
-    def tile(typing, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add):
-        """C[i0 + r, j0:] (+)= sum over k0 <= k < k1 of A[i0 + r, k] * B[k, j0:]; m rows, n columns left."""
+    def tile(typing, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased):
+        """C[i0 + r, j0:] = start + sum over k0 <= k < k1 of A[i0 + r, k] * B[k, j0:]; m rows, n columns left.
+
+        The start is C itself (add), the bias (biased), or 0.
+        """
 
         def generate(context, builder, signature, args):
-            names = ["a", "rows", "i0", "m", "cols", "k0", "k1", "b", "brows", "j0", "n", "c", "crows", "add"]
+            names = "a rows i0 m cols k0 k1 b brows j0 n c crows add bias biased".split()
             arg = dict(zip(names, args, strict=True))
             for name, kind in zip(names, signature.args, strict=True):
                 if isinstance(kind, types.Array):
                     arg[name] = context.make_array(kind)(context, builder, arg[name]).data
-            _emit_tile(builder, context.get_data_type(signature.args[0].dtype), vectors, **arg)
+            _emit_tile(builder, context.get_data_type(signature.args[0].dtype), vectors, group, **arg)
             return context.get_dummy_value()
 
-        return types.void(a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add), generate
+        return types.void(a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased), generate
 
     return tile
 
@@ -134,8 +113,11 @@ def _tile_of(vectors: int) -> Any:
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
-def _emit_tile(builder, element, vectors, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add) -> None:
+def _emit_tile(
+    builder, element, vectors, group, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased
+) -> None:
     """Write the tile's LLVM code: masks, the loop over k, the store."""
+    tall = TALL if vectors == 1 else TILE_ROWS
     size = 4 if isinstance(element, ir.FloatType) else 8
     lanes = VECTOR_BYTES // size
     vector, bits = ir.VectorType(element, lanes), ir.VectorType(I1, lanes)
@@ -156,16 +138,32 @@ def _emit_tile(builder, element, vectors, a, rows, i0, m, cols, k0, k1, b, brows
     def vector_at(base, *offsets):
         return builder.bitcast(at(base, *offsets), pointer)
 
+    def chosen(v, *places):
+        """The lanes of v at these places, over and over."""
+        indices = [places[i % len(places)] for i in range(lanes)]
+        return builder.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, lanes), indices))
+
     def splat(value, kind):
-        first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
-        return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, lanes), None))
+        return chosen(builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0)), 0)
+
+    def group_at(place):
+        """`group` neighbouring values of A, repeated."""
+        if group == 1:
+            return splat(builder.load(place), vector)
+        values = builder.load(builder.bitcast(place, ir.VectorType(element, group).as_pointer()), align=size)
+        return chosen(values, *range(group))
 
     lane = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+
+    def below(limit):
+        return builder.icmp_signed("<", lane, splat(limit, lane.type))
+
     starts = [I64(v * lanes) for v in range(vectors)]
-    inside = [builder.icmp_signed("<", lane, splat(builder.sub(n, s), lane.type)) for s in starts]
-    live = [builder.icmp_signed("<", I64(r), m) for r in range(TILE_ROWS)]
+    inside = [below(builder.mul(I64(group), builder.sub(n, s))) for s in starts]
+    columns = [below(builder.sub(n, s)) for s in starts]
+    live = [builder.icmp_signed("<", I64(r), m) for r in range(tall)]
     row = [
-        builder.add(i0, builder.select(live[r], I64(r), I64(0))) for r in range(TILE_ROWS)
+        builder.add(i0, builder.select(live[r], I64(r), I64(0))) for r in range(tall)
     ]  # a dead row reads row i0
     arow = [at(a, builder.load(at(rows, r))) for r in row]
     sums = [[cgutils.alloca_once_value(builder, zero) for _ in starts] for _ in row]
@@ -176,50 +174,92 @@ def _emit_tile(builder, element, vectors, a, rows, i0, m, cols, k0, k1, b, brows
             builder.call(load, [vector_at(b, brow, j0, s), align, mask, zero])
             for s, mask in zip(starts, inside, strict=True)
         ]
-        for r in range(TILE_ROWS):
-            ar = splat(builder.load(at(arow[r], acol)), vector)
+        for r in range(tall):
+            ar = group_at(at(arow[r], acol))
             for total, bv in zip(sums[r], bs, strict=True):
                 builder.store(builder.call(multiply_add, [ar, bv, builder.load(total)]), total)
 
+    def folded(total):
+        """The sums of each group, side by side."""
+        for _ in range(group.bit_length() - 1):
+            total = builder.fadd(chosen(total, *range(0, lanes, 2)), chosen(total, *range(1, lanes, 2)))
+        return total
+
     # One row after the other, each loaded after the last one is stored: rows of C may overlap (conv2d_input
     # relies on it).
-    for r in range(TILE_ROWS):
+    begins, started = builder.select(add, c, bias), builder.or_(add, biased)
+    for r in range(tall):
         crow = builder.load(at(crows, row[r]))
-        for s, mask, total in zip(starts, inside, sums[r], strict=True):
-            target, written = vector_at(c, crow, j0, s), builder.and_(mask, splat(live[r], bits))
-            old = builder.call(load, [target, align, builder.and_(written, splat(add, bits)), zero])
-            builder.call(store, [builder.fadd(old, builder.load(total)), target, align, written])
+        for s, mask, total in zip(starts, columns, sums[r], strict=True):
+            written = builder.and_(mask, splat(live[r], bits))
+            start = vector_at(begins, builder.select(add, crow, I64(0)), j0, s)
+            old = builder.call(load, [start, align, builder.and_(written, splat(started, bits)), zero])
+            new = builder.fadd(old, folded(builder.load(total)))
+            builder.call(store, [new, vector_at(c, crow, j0, s), align, written])
 
 
 _tile_1, _tile_2 = _tile_of(1), _tile_of(2)
+_tile_of_2, _tile_of_4, _tile_of_8, _tile_of_16 = (_tile_of(1, group) for group in (2, 4, 8, 16))
 
 
 @compiled()
-def _multiply(a, rows, cols, b, brows, n, c, crows, add):
-    """C (+)= A B, over blocks of k, pairs of vectors of columns, tiles of rows; tables as above."""
+def _multiply(a, rows, cols, b, brows, n, c, crows, add, bias):
+    """C (+)= A B, over blocks of k, pairs of vectors of columns, tiles of rows; tables as above.
+
+    Without `add`, C begins at the bias, or at 0 if that is empty.
+    """
     lanes = VECTOR_BYTES // a.itemsize
     for k0 in range(0, len(cols), BLOCK_K):
-        k1, more = min(k0 + BLOCK_K, len(cols)), add or k0 > 0
+        k1, more, biased = min(k0 + BLOCK_K, len(cols)), add or k0 > 0, len(bias) > 0
         for j in range(0, n, 2 * lanes):
-            for i in range(0, len(rows), TILE_ROWS):
-                if n - j > lanes:
-                    _tile_2(a, rows, i, len(rows) - i, cols, k0, k1, b, brows, j, n - j, c, crows, more)
-                else:
-                    _tile_1(a, rows, i, len(rows) - i, cols, k0, k1, b, brows, j, n - j, c, crows, more)
+            if n - j > lanes:
+                for i in range(0, len(rows), TILE_ROWS):
+                    m = len(rows) - i
+                    _tile_2(a, rows, i, m, cols, k0, k1, b, brows, j, n - j, c, crows, more, bias, biased)
+            else:
+                for i in range(0, len(rows), TALL):
+                    m = len(rows) - i
+                    _tile_1(a, rows, i, m, cols, k0, k1, b, brows, j, n - j, c, crows, more, bias, biased)
 
 
-def matmul(a: Array, b: Array) -> Array:
-    """Matrix product (M, K) @ (K, N); either may be transposed in memory. Defined in reference.py."""
-    a, b = _same_float("matmul", a, b)
+@compiled()
+def _multiply_groups(a, rows, cols, b, brows, n, c, crows, bias, group):
+    """C = bias + A B for n <= lanes / group columns; `cols` and `brows` count groups."""
+    K, biased = len(cols), len(bias) > 0
+    for i in range(0, len(rows), TALL):
+        m = len(rows) - i
+        if group == 2:
+            _tile_of_2(a, rows, i, m, cols, 0, K, b, brows, 0, n, c, crows, False, bias, biased)
+        elif group == 4:
+            _tile_of_4(a, rows, i, m, cols, 0, K, b, brows, 0, n, c, crows, False, bias, biased)
+        elif group == 8:
+            _tile_of_8(a, rows, i, m, cols, 0, K, b, brows, 0, n, c, crows, False, bias, biased)
+        elif a.itemsize == 4:
+            _tile_of_16(a, rows, i, m, cols, 0, K, b, brows, 0, n, c, crows, False, bias, biased)
+
+
+def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
+    """Matrix product (M, K) @ (K, N), plus bias (N,); a and b may be transposed in memory. Defined in reference.py."""
+    _same_float("matmul", a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise RuntimeError(f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied")
+    start = _start("matmul", bias, b.shape[1], a.dtype)
     c = empty((a.shape[0], b.shape[1]), a.dtype)
     if a.shape[1] == 0:
-        c[...] = 0
+        c[...] = start if start.size else 0
     elif c.size:
         with _pool():
-            _matmul(*_flat_matrix(a), *_flat_matrix(b), c.reshape(-1), *c.shape, a.shape[1])
+            _matmul(*_flat_matrix(a), *_flat_matrix(b), c.reshape(-1), start, *c.shape, a.shape[1])
     return c
+
+
+def _start(name: str, bias: Array | None, columns: int, dtype: np.dtype) -> Array:
+    """What a product begins at: the bias, or an empty array for none."""
+    if bias is None:
+        return np.empty(0, dtype)
+    if bias.shape != (columns,) or bias.dtype != dtype:
+        raise RuntimeError(f"{name}: expected a bias of shape ({columns},), {dtype}, not {bias.shape}, {bias.dtype}")
+    return _plain(bias)
 
 
 def _flat_matrix(a: Array) -> tuple[Array, int, int]:
@@ -230,17 +270,17 @@ def _flat_matrix(a: Array) -> tuple[Array, int, int]:
 
 
 @compiled(parallel=True)
-def _matmul(a, arow, acol, b, brow, bcol, c, M, N, K):
+def _matmul(a, arow, acol, b, brow, bcol, c, bias, M, N, K):
     """Why it is fast: a task copies its block of B, whatever its strides, into cache and uses it for
     all its rows."""
     panels, chunks = (N + PANEL - 1) // PANEL, (M + MATMUL_ROWS - 1) // MATMUL_ROWS
     for task in prange(panels * chunks):  # owns one block of C
         i, j = task // panels * MATMUL_ROWS, task % panels * PANEL
-        _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, i, j)
+        _matmul_block(a, arow, acol, b, brow, bcol, c, bias, M, N, K, i, j)
 
 
 @compiled()
-def _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, i, j):
+def _matmul_block(a, arow, acol, b, brow, bcol, c, bias, M, N, K, i, j):
     i1, n = min(i + MATMUL_ROWS, M), min(PANEL, N - j)
     packed = np.empty(BLOCK_K * n, b.dtype)
     rows, crows, brows = np.arange(i, i1) * arow, np.arange(i, i1) * N + j, np.arange(BLOCK_K) * n
@@ -248,7 +288,7 @@ def _matmul_block(a, arow, acol, b, brow, bcol, c, M, N, K, i, j):
         k1 = min(k0 + BLOCK_K, K)
         _pack(b, k0, k1, brow, j, n, bcol, packed)
         cols = np.arange(k0, k1) * acol
-        _multiply(a, rows, cols, packed, brows, n, c, crows, k0 > 0)
+        _multiply(a, rows, cols, packed, brows, n, c, crows, k0 > 0, bias[j : j + n])
 
 
 @compiled()
@@ -268,53 +308,62 @@ def _pack(b, k0, k1, brow, j, n, bcol, packed):
 # --- The convolutions ---------------------------------------------------------------------------------------
 
 
-def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
-    """Convolution (N, C, H, W), (O, C, KH, KW) -> (N, O, OH, OW), channels-last. Defined in reference.py."""
+def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
+    """Convolution (N, C, H, W), (O, C, KH, KW), (O,) -> (N, O, OH, OW), channels-last. Defined in reference.py."""
     x, w = _checked(geometry, x=x, w=w)
     n, o, oh, ow = geometry.map_shape
-    pixels, taps = _tables(geometry)
-    y = (empty if taps.size else np.zeros)((n, oh, ow, o), x.dtype)
-    if y.size and taps.size:
+    y, start = empty((n, oh, ow, o), x.dtype), _start("conv2d", bias, o, x.dtype)
+    if geometry.image_channels == 0:
+        y[...] = start if start.size else 0
+    elif y.size:
         with _pool():
-            wt = _channels_in_out(w).reshape(-1)  # (KH*KW, C, O)
-            sizes = (n, o, _image_length(geometry))
-            _conv2d(_padded(x, geometry), pixels, taps, wt, y.reshape(-1), *sizes)
+            wt = _channels_in_out(w).reshape(-1, o)  # (KH*KW*C, O)
+            groups, tables = _grouped(geometry, VECTOR_BYTES // x.itemsize), _tables(geometry)
+            if groups.size > 1:
+                shared = wt[groups.taps] * groups.shares.astype(x.dtype)  # (groups, size, O)
+                wt = np.ascontiguousarray(shared.transpose(0, 2, 1))
+            sizes = (n, o, _image_length(geometry), groups.size)
+            _conv2d(_padded(x, geometry), tables.pixels, groups.offsets, wt.reshape(-1), start, y.reshape(-1), *sizes)
     return y.transpose(0, 3, 1, 2)
 
 
 @compiled(parallel=True)
-def _conv2d(x, pixels, taps, w, y, N, O, image):
+def _conv2d(x, pixels, groups, w, bias, y, N, O, image, group):
     """Why it is fast: no matrix of columns is ever written; a pixel's window is read where it lies, and
     the padding, the one copy that is made, is no larger than the image."""
     chunk = _chunk_rows(N * len(pixels))
     for task in prange((N * len(pixels) + chunk - 1) // chunk):  # owns `chunk` pixels of the map
-        _conv2d_rows(x, pixels, taps, w, y, N, O, image, task * chunk, chunk)
+        _conv2d_rows(x, pixels, groups, w, bias, y, N, O, image, group, task * chunk, chunk)
 
 
 @compiled()
-def _conv2d_rows(x, pixels, taps, w, y, N, O, image, start, chunk):
+def _conv2d_rows(x, pixels, groups, w, bias, y, N, O, image, group, start, chunk):
     stop = min(start + chunk, N * len(pixels))
     rows, crows = _pixel_rows(pixels, image, start, stop), np.arange(start, stop) * O
-    _multiply(x, rows, taps, w, np.arange(len(taps)) * O, O, y, crows, False)
+    wrows = np.arange(len(groups)) * (O * group)
+    if group > 1:
+        _multiply_groups(x, rows, groups, w, wrows, O, y, crows, bias, group)
+    else:
+        _multiply(x, rows, groups, w, wrows, O, y, crows, False, bias)
 
 
-def conv2d_input(y: Array, w: Array, geometry: ConvGeometry) -> Array:
-    """Transposed convolution (N, O, OH, OW), (O, C, KH, KW) -> (N, C, H, W). Defined in reference.py."""
+def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
+    """Transposed convolution (N, O, OH, OW), (O, C, KH, KW), (C,) -> (N, C, H, W). Defined in reference.py."""
     y, w = _checked(geometry, y=y, w=w)
     n, c, h, width = geometry.image_shape
-    x = empty((n, h, width, c), y.dtype)
+    x, start = empty((n, h, width, c), y.dtype), _start("conv2d_input", bias, c, y.dtype)
     if x.size:
         with _pool():
             wt = _kernel_inside(w)  # (O, KH*KW, C)
-            taps, run = _tables(geometry)[1], _run(geometry)
             yf = _plain(y.transpose(0, 2, 3, 1)).reshape(-1)
+            _, taps, run, pixels = _tables(geometry)
             sizes = (n, geometry.map_channels, _image_length(geometry), *_lines(geometry))
-            _conv2d_input(yf, wt.reshape(-1), x.reshape(-1), _scattered(geometry), taps, run, *sizes)
+            _conv2d_input(yf, wt.reshape(-1), start, x.reshape(-1), pixels, taps, run, *sizes)
     return x.transpose(0, 3, 1, 2)
 
 
 @compiled(parallel=True)
-def _conv2d_input(y, w, x, pixels, taps, run, N, O, image, H, line, top, left):
+def _conv2d_input(y, w, bias, x, pixels, taps, run, N, O, image, H, line, top, left):
     """Why it is fast: the products of a pixel go from the registers straight into its window, no columns in
     between.
 
@@ -325,18 +374,31 @@ def _conv2d_input(y, w, x, pixels, taps, run, N, O, image, H, line, top, left):
     group = _group_images(N, len(pixels))
     for task in prange((N + group - 1) // group):  # owns `group` images
         n0, n1 = task * group, min(task * group + group, N)
-        _scatter(y, w, x, pixels, taps, run, O, image, H, line, top, left, n0, n1)
+        _scatter(y, w, bias, x, pixels, taps, run, O, image, H, line, top, left, n0, n1)
 
 
 @compiled()
-def _scatter(y, w, x, pixels, taps, run, O, image, H, line, top, left, n0, n1):
-    padded = np.zeros((n1 - n0) * image, x.dtype)
+def _scatter(y, w, bias, x, pixels, taps, run, O, image, H, line, top, left, n0, n1):
+    padded = _repeated(bias, (n1 - n0) * image)
     rows, windows = _scattered_rows(pixels, O, image, n0, n1)
     cols = np.arange(O)
     for t in range(0, len(taps), run):
-        _multiply(y, rows, cols, w, cols * len(taps) + t, run, padded, windows + taps[t], True)
+        _multiply(y, rows, cols, w, cols * len(taps) + t, run, padded, windows + taps[t], True, bias)
     for n in range(n0, n1):
         _crop_image(padded, (n - n0) * image, x, n, H, line, top, left)
+
+
+@compiled()
+def _repeated(bias, length):
+    """A vector that holds the bias again and again, or zeros if that is empty."""
+    out = np.zeros(length, bias.dtype)
+    done = min(len(bias), length)
+    out[:done] = bias[:done]
+    while 0 < done < length:
+        more = min(done, length - done)
+        _copy(out, done, out, 0, more)
+        done += more
+    return out
 
 
 @compiled()
@@ -355,49 +417,68 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     """Gradient in the weight (N, C, H, W), (N, O, OH, OW) -> (O, C, KH, KW). Defined in reference.py."""
     x, y = _checked(geometry, x=x, y=y)
     w = np.zeros(geometry.weight_shape, x.dtype)
-    pixels, taps = _tables(geometry)
-    n, o = geometry.batch, geometry.map_channels
+    n, o, tables = geometry.batch, geometry.map_channels, _tables(geometry)
     if w.size and n:
-        parts = _weight_parts(n * len(pixels), w.size)
-        partial = _scratch("partial", parts * len(taps) * o, x.dtype)
+        parts = _weight_parts(n * len(tables.pixels), w.size)
+        partial = _scratch("partial", parts * len(tables.taps) * o, x.dtype)
+        by_map = _by_map(len(tables.taps), tables.run, o, VECTOR_BYTES // x.itemsize)
         with _pool():
             yf = _plain(y.transpose(0, 2, 3, 1)).reshape(-1)
             sizes = (parts, n, o, _image_length(geometry))
-            _conv2d_weight(_padded(x, geometry), pixels, taps, yf, partial, *sizes)
-            _sum_parts(partial.reshape(parts, -1, o), w.reshape(o, geometry.image_channels, -1))
+            _conv2d_weight(_padded(x, geometry), tables.pixels, tables.taps, tables.run, yf, partial, by_map, *sizes)
+            tap, channel = (1, len(tables.taps)) if by_map else (o, 1)
+            _sum_parts(partial, parts, tap, channel, w.reshape(o, geometry.image_channels, -1))
     return w
 
 
+def _by_map(taps: int, run: int, o: int, lanes: int) -> bool:
+    """Whether the channels of the map are rather the rows of the product than its columns: which of the two takes
+    fewer vectors of multiply-adds, idle ones included."""
+
+    def up(value: int, step: int) -> int:
+        return -(-value // step) * step
+
+    return up(o, TILE_ROWS) * taps // run * up(run, lanes) < up(taps, TILE_ROWS) * up(o, lanes)
+
+
 @compiled(parallel=True)
-def _conv2d_weight(x, pixels, taps, y, partial, parts, N, O, image):
+def _conv2d_weight(x, pixels, taps, run, y, partial, by_map, parts, N, O, image):
     """Why it is fast: as conv2d, with the tables of pixels and taps exchanged: the sum runs over the
     pixels, a block of which stays in cache for all taps."""
     T = len(taps)
-    blocks = (T + CHUNK_ROWS - 1) // CHUNK_ROWS
+    block = run if by_map else CHUNK_ROWS
+    blocks = (T + block - 1) // block
     for task in prange(parts * blocks):  # owns a block of taps in one of the partial sums
-        _weight_rows(x, pixels, taps, y, partial, parts, N, O, image, task // blocks, task % blocks)
+        part, t0 = task // blocks, task % blocks * block
+        _weight_block(x, pixels, taps, y, partial, by_map, parts, N, O, image, part, t0, min(t0 + block, T))
 
 
 @compiled()
-def _weight_rows(x, pixels, taps, y, partial, parts, N, O, image, part, block):
-    total, T = N * len(pixels), len(taps)
-    t0, t1 = block * CHUNK_ROWS, min(block * CHUNK_ROWS + CHUNK_ROWS, T)
+def _weight_block(x, pixels, taps, y, partial, by_map, parts, N, O, image, part, t0, t1):
+    """The taps are the rows of the product and the map's channels its columns, or, by_map, the other way round."""
+    total, T, none = N * len(pixels), len(taps), partial[:0]
     start, stop = part * total // parts, (part + 1) * total // parts
-    rows, brows = _pixel_rows(pixels, image, start, stop), np.arange(start, stop) * O
-    crows = (part * T + np.arange(t0, t1)) * O
-    _multiply(x, taps[t0:t1], rows, y, brows, O, partial, crows, False)
+    windows, values = _pixel_rows(pixels, image, start, stop), np.arange(start, stop) * O
+    if by_map:
+        channels = np.arange(O)
+        crows = (part * O + channels) * T + t0
+        _multiply(y, channels, values, x, windows + taps[t0], t1 - t0, partial, crows, False, none)
+    else:
+        crows = (part * T + np.arange(t0, t1)) * O
+        _multiply(x, taps[t0:t1], windows, y, values, O, partial, crows, False, none)
 
 
 @compiled(parallel=True)
-def _sum_parts(partial, w):
-    parts, _, _ = partial.shape
+def _sum_parts(partial, parts, tap, channel, w):
+    """`tap` and `channel`: how far apart the sums of neighbouring taps and of neighbouring channels lie."""
     O, C, T = w.shape
     for c in prange(C):  # owns one channel of the weight
         for t in range(T):
             for o in range(O):
-                total = partial[0, t * C + c, o]
+                at = (t * C + c) * tap + o * channel
+                total = partial[at]
                 for part in range(1, parts):
-                    total += partial[part, t * C + c, o]
+                    total += partial[part * (O * C * T) + at]
                 w[o, c, t] = total
 
 
@@ -405,12 +486,12 @@ def _sum_parts(partial, w):
 def _pixel_rows(pixels, image, start, stop):
     """Where the windows of pixels start to stop of the whole batch begin, in the batch of padded images."""
     rows = np.empty(stop - start, np.int64)
-    n, q = start // len(pixels), start % len(pixels)
-    for i in range(stop - start):
-        rows[i] = n * image + pixels[q]
-        q += 1
-        if q == len(pixels):
-            n, q = n + 1, 0
+    n, q, i = start // len(pixels), start % len(pixels), 0
+    while i < len(rows):
+        here = min(len(pixels) - q, len(rows) - i)
+        for j in range(np.uint64(here)):  # unsigned, since signed offsets are checked for being negative
+            rows[np.uint64(i) + j] = n * image + pixels[np.uint64(q) + j]
+        n, q, i = n + 1, 0, i + here
     return rows
 
 
@@ -431,31 +512,53 @@ def _weight_parts(rows: int, size: int) -> int:
     return max(1, min(16, rows // 512, 2**18 // size))
 
 
+class _Tables(NamedTuple):
+    """Offsets in a padded image as a vector."""
+
+    pixels: Array  # (P,) where each pixel's window begins
+    taps: Array  # (T,) where in it each tap lies
+    run: int  # how many taps are neighbours in memory: a row of the kernel, or, dilated, the channels of a pixel
+    scattered: Array  # (P, 2) for each pixel, columns first: its number in the map, and where its window begins
+
+
 @functools.lru_cache(maxsize=256)
-def _tables(geometry: ConvGeometry) -> tuple[Array, Array]:
-    """In a padded image as a vector: where each pixel's window begins (P), where in it each tap lies (T)."""
+def _tables(geometry: ConvGeometry) -> _Tables:
     (oh, ow), (kh, kw), c = geometry.map_size, geometry.kernel, geometry.image_channels
     (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
     _, width = geometry.padded_size
     i, j = np.arange(oh)[:, None], np.arange(ow)
     u, v = np.arange(kh)[:, None, None], np.arange(kw)[:, None]
-    pixels = (i * sh * width + j * sw) * c  # (OH, OW)
+    pixels = ((i * sh * width + j * sw) * c).reshape(-1)  # (OH, OW)
     taps = (u * dh * width + v * dw) * c + np.arange(c)  # (KH, KW, C)
-    return pixels.reshape(-1), taps.reshape(-1)
+    order = np.arange(oh * ow).reshape(oh, ow).T.reshape(-1)
+    scattered = np.ascontiguousarray(np.stack([order, pixels[order]], axis=1))
+    return _Tables(pixels, taps.reshape(-1), kw * c if dw == 1 else c, scattered)
+
+
+class _Groups(NamedTuple):
+    """Neighbouring taps that one step of a tile takes together."""
+
+    size: int  # of a group
+    offsets: Array  # (groups,) where in a window each begins
+    taps: Array  # (groups, size) the numbers of its taps
+    shares: Array  # (groups, size, 1) which part of the tap's weight it takes: 1, or half where two groups overlap
 
 
 @functools.lru_cache(maxsize=256)
-def _scattered(geometry: ConvGeometry) -> Array:
-    """For each pixel, columns first: its number in the map, and where its window begins. (P, 2)"""
-    pixels, _ = _tables(geometry)
-    order = np.arange(len(pixels)).reshape(geometry.map_size).T.reshape(-1)
-    return np.ascontiguousarray(np.stack([order, pixels[order]], axis=1))
+def _grouped(geometry: ConvGeometry, lanes: int) -> _Groups:
+    """Groups so large that they fill the lanes of a vector with all channels of the map.
 
-
-def _run(geometry: ConvGeometry) -> int:
-    """How many taps are neighbours in memory: a row of the kernel, or, dilated, the channels of a pixel."""
-    (_, kw), c = geometry.kernel, geometry.image_channels
-    return kw * c if geometry.dilation[1] == 1 else c
+    Where their size does not divide a run of neighbours, the last two overlap, and each takes half of the common
+    taps' weights: unlike a weight of 0, half of one treats infinite pixels as the whole does.
+    """
+    tables, size = _tables(geometry), lanes
+    while size > 1 and size * geometry.map_channels > lanes or size > tables.run:
+        size //= 2
+    begins = np.minimum(np.arange(0, tables.run, size), tables.run - size)
+    begins = (np.arange(0, len(tables.taps), tables.run)[:, None] + begins).reshape(-1)
+    taps = begins[:, None] + np.arange(size)  # (groups, size)
+    shares = 1 / np.bincount(taps.reshape(-1))[taps]
+    return _Groups(size, tables.taps[begins], taps, shares[:, :, None])
 
 
 def _image_length(geometry: ConvGeometry) -> int:
@@ -672,7 +775,7 @@ def _tanh_backward(gy, y, gx):
         gx[i] = gy[i] * (one - y[i] * y[i])
 
 
-# --- Bias ---------------------------------------------------------------------------------------------------
+# --- Sums ----------------------------------------------------------------------------------------------------
 
 
 def _period(channels: int) -> int:
@@ -680,34 +783,8 @@ def _period(channels: int) -> int:
     return channels * max(1, SMALLEST_PERIOD // channels)
 
 
-def add_bias(y: Array, b: Array) -> Array:
-    """Add to each channel of (N, C, H, W) its number of (C,)."""
-    _same_float("add_bias", y, b)
-    n, c, h, w = y.shape
-    out = empty((n, h, w, c), y.dtype)
-    if out.size:
-        with _pool():
-            repeated = np.tile(b, _period(c) // c)
-            _add_bias(_plain(y.transpose(0, 2, 3, 1)).reshape(-1), repeated, out.reshape(-1))
-    return out.transpose(0, 3, 1, 2)
-
-
-@compiled(parallel=True)
-def _add_bias(y, b, out):
-    """Why it is fast: the inner loop is as long for 1 channel as for 64."""
-    period = len(b)
-    for block in prange((len(y) + period - 1) // period):  # owns one period of the result
-        _add_period(y, b, out, np.int64(block) * period)
-
-
-@compiled()
-def _add_period(y, b, out, start):
-    for j in range(min(len(b), len(y) - start)):
-        out[np.uint64(start + j)] = y[np.uint64(start + j)] + b[j]
-
-
 def channel_sums(y: Array) -> Array:
-    """The sum of each channel of (N, C, H, W), as (C,)."""
+    """The sum of each channel of (N, C, H, W) or (N, C), as (C,). Defined in reference.py."""
     c = y.shape[1]
     if y.size == 0:
         return np.zeros(c, y.dtype)
@@ -715,7 +792,7 @@ def channel_sums(y: Array) -> Array:
     # In float64, since a sum over a whole batch would lose the digits that it is long for.
     partial = np.zeros((max(1, min(16, y.size // (64 * period))), period))
     with _pool():
-        _channel_sums(_plain(y.transpose(0, 2, 3, 1)).reshape(-1), partial)
+        _channel_sums(_plain(y.transpose(0, *range(2, y.ndim), 1)).reshape(-1), partial)
     return partial.reshape(-1, c).sum(axis=0).astype(y.dtype)
 
 
@@ -810,8 +887,8 @@ def sgd_step(
     if buf is None:
         _in_place("sgd_step", _sgd, (p,), g, lr, weight_decay)
         return
-    loop = _sgd_nesterov if nesterov else _sgd_momentum
-    _in_place("sgd_step", loop, (p, buf), g, lr, momentum, 1 - dampening, weight_decay)
+    loop, tiny = _sgd_nesterov if nesterov else _sgd_momentum, np.finfo(p.dtype).tiny
+    _in_place("sgd_step", loop, (p, buf), g, lr, momentum, 1 - dampening, weight_decay, tiny)
 
 
 @compiled(parallel=True)
@@ -821,15 +898,22 @@ def _sgd(p, g, lr, decay):
 
 
 @compiled(parallel=True)
-def _sgd_momentum(p, buf, g, lr, momentum, rate, decay):
+def _sgd_momentum(p, buf, g, lr, momentum, rate, decay, tiny):
+    """Flushed like Adam's moments, and so below."""
+    zero = p.dtype.type(0)
     for i in prange(len(p)):
-        buf[i] = momentum * buf[i] + rate * (g[i] + decay * p[i])
-        p[i] -= lr * buf[i]
+        bi = momentum * buf[i] + rate * (g[i] + decay * p[i])
+        bi = zero if abs(bi) < tiny else bi
+        buf[i] = bi
+        p[i] -= lr * bi
 
 
 @compiled(parallel=True)
-def _sgd_nesterov(p, buf, g, lr, momentum, rate, decay):
+def _sgd_nesterov(p, buf, g, lr, momentum, rate, decay, tiny):
+    zero = p.dtype.type(0)
     for i in prange(len(p)):
         gi = g[i] + decay * p[i]
-        buf[i] = momentum * buf[i] + rate * gi
-        p[i] -= lr * (gi + momentum * buf[i])
+        bi = momentum * buf[i] + rate * gi
+        bi = zero if abs(bi) < tiny else bi
+        buf[i] = bi
+        p[i] -= lr * (gi + momentum * bi)

@@ -16,10 +16,12 @@ import numpy as np
 from numba import prange
 
 from minidl.kernels import reference
-from minidl.kernels.cpu import _plain, _pool, _same_float, compiled
+from minidl.kernels.compiling import compiled
+from minidl.kernels.cpu import _plain, _same_float
 from minidl.kernels.memory import empty
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
+from minidl.kernels.threads import parallel_region as _pool
 
 Array = np.ndarray
 U = np.uint64

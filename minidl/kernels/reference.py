@@ -26,10 +26,10 @@ from minidl.kernels.resampling import Axis
 Array = np.ndarray
 
 
-def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
+def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
     """Convolution, dT/dy: each pixel of the map is the product of the weight and a window of the image.
 
-    y[n,o,i,j] = sum over c, u, v of w[o,c,u,v] * x[n, c, i*s - p + u*d, j*s - p + v*d]
+    y[n,o,i,j] = bias[o] + sum over c, u, v of w[o,c,u,v] * x[n, c, i*s - p + u*d, j*s - p + v*d]
 
     Parameters
     ----------
@@ -37,6 +37,7 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
     w : (O, C, KH, KW) array
     geometry : ConvGeometry
         The sizes, checked.
+    bias : (O,) array, optional
 
     Returns
     -------
@@ -50,13 +51,14 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
     padded = _padded(x, geometry)
     for u, v, window in _taps(geometry):
         y += np.einsum("oc,ncij->noij", w[:, :, u, v], padded[window], optimize=True)
-    return y
+    return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 
-def conv2d_input(y: Array, w: Array, geometry: ConvGeometry) -> Array:
+def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
     """Transposed convolution, dT/dx: each pixel of the map adds its multiple of the weight to a window.
 
-    x[n, c, i*s - p + u*d, j*s - p + v*d] += y[n,o,i,j] * w[o,c,u,v],  what falls into the padding is dropped
+    x[n, c, i*s - p + u*d, j*s - p + v*d] += y[n,o,i,j] * w[o,c,u,v],  what falls into the padding is dropped,
+    and x[n,c] begins at bias[c]
 
     It is the forward pass of `conv_transpose2d` and the gradient of `conv2d` in its image.
 
@@ -65,6 +67,7 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry) -> Array:
     y : (N, O, OH, OW) array
     w : (O, C, KH, KW) array
     geometry : ConvGeometry
+    bias : (C,) array, optional
 
     Returns
     -------
@@ -78,7 +81,8 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry) -> Array:
     padded = np.zeros((n, c, h + 2 * ph, width + 2 * pw), y.dtype)
     for u, v, window in _taps(geometry):
         padded[window] += np.einsum("oc,noij->ncij", w[:, :, u, v], y, optimize=True)
-    return padded[:, :, ph : ph + h, pw : pw + width]
+    x = padded[:, :, ph : ph + h, pw : pw + width]
+    return x if bias is None else x + bias.reshape(-1, 1, 1)
 
 
 def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
@@ -227,19 +231,14 @@ def _along(x: Array, axis: Axis) -> Array:
     return y
 
 
-def add_bias(y: Array, b: Array) -> Array:
-    """Add to each channel of (N, C, H, W) its number of (C,)."""
-    return y + b[:, None, None]
-
-
 def channel_sums(y: Array) -> Array:
-    """The sum of each channel of (N, C, H, W), as (C,): the adjoint of `add_bias` in b."""
-    return y.sum(axis=(0, 2, 3))
+    """The sum of each channel of (N, C, H, W) or (N, C), as (C,): the gradient in a bias."""
+    return y.sum(axis=(0, *range(2, y.ndim)))
 
 
-def matmul(a: Array, b: Array) -> Array:
-    """Matrix product: (M, K) and (K, N) give (M, N)."""
-    return a @ b
+def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
+    """Matrix product: (M, K) and (K, N) give (M, N); a bias (N,) is added to each row."""
+    return a @ b if bias is None else a @ b + bias
 
 
 def relu(x: Array) -> Array:
@@ -341,11 +340,14 @@ def sgd_step(
 
     Notes
     -----
+    Sums smaller than the smallest normal number are set to zero, for the reason that `adam_step` gives.
+
     Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
     """
     g = g + weight_decay * p
     if buf is not None:
         buf *= momentum
         buf += (1 - dampening) * g
+        buf[np.abs(buf) < np.finfo(p.dtype).tiny] = 0
         g = g + momentum * buf if nesterov else buf
     p -= lr * g

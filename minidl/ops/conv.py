@@ -22,28 +22,30 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minidl import kernels
-from minidl.autograd import record
+from minidl.autograd import Edge, record
 from minidl.kernels.geometry import ConvGeometry, Pairlike
 from minidl.tensor import Tensor
 
 
-def convolve(x: Tensor, w: Tensor, g: ConvGeometry) -> Tensor:
-    """dT/dy (N, O, OH, OW), from the image and the weight."""
+def convolve(x: Tensor, w: Tensor, g: ConvGeometry, b: Tensor | None = None) -> Tensor:
+    """dT/dy (N, O, OH, OW), from the image and the weight, plus a bias (O,) for each channel."""
     return record(
         "conv2d",
-        kernels.conv2d(x.array, w.array, g),
+        kernels.conv2d(x.array, w.array, g, None if b is None else b.array),
         (x, lambda gy: convolve_input(gy, w, g)),
         (w, lambda gy: convolve_weight(x, gy, g)),
+        *bias_edge(b),
     )
 
 
-def convolve_input(y: Tensor, w: Tensor, g: ConvGeometry) -> Tensor:
-    """dT/dx (N, C, H, W), from the map and the weight."""
+def convolve_input(y: Tensor, w: Tensor, g: ConvGeometry, b: Tensor | None = None) -> Tensor:
+    """dT/dx (N, C, H, W), from the map and the weight, plus a bias (C,) for each channel."""
     return record(
         "conv2d_input",
-        kernels.conv2d_input(y.array, w.array, g),
+        kernels.conv2d_input(y.array, w.array, g, None if b is None else b.array),
         (y, lambda gx: convolve(gx, w, g)),
         (w, lambda gx: convolve_weight(gx, y, g)),
+        *bias_edge(b),
     )
 
 
@@ -109,8 +111,8 @@ def conv2d(
     _check("conv2d", input, weight, bias, groups, outputs=0)
 
     def batched(x: Tensor) -> Tensor:
-        y = convolve(x, weight, ConvGeometry.of_conv2d(x.shape, weight.shape, stride, padding, dilation))
-        return y if bias is None else add_bias(y, bias)
+        g = ConvGeometry.of_conv2d(x.shape, weight.shape, stride, padding, dilation)
+        return convolve(x, weight, g, bias)
 
     return _on_batch(batched, input)
 
@@ -172,8 +174,7 @@ def conv_transpose2d(
 
     def batched(x: Tensor) -> Tensor:
         g = ConvGeometry.of_conv_transpose2d(x.shape, weight.shape, stride, padding, output_padding, dilation)
-        y = convolve_input(x, weight, g)
-        return y if bias is None else add_bias(y, bias)
+        return convolve_input(x, weight, g, bias)
 
     return _on_batch(batched, input)
 
@@ -183,15 +184,15 @@ def _on_batch(operation: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
     return operation(input.unsqueeze(0)).squeeze(0) if input.ndim == 3 else operation(input)
 
 
-def add_bias(y: Tensor, b: Tensor) -> Tensor:
-    """y[n,o,i,j] + b[o];  gb = sum of gy over n, i and j."""
-    return record("add_bias", kernels.add_bias(y.array, b.array), (y, lambda gy: gy), (b, channel_sums))
+def bias_edge(b: Tensor | None) -> list[Edge]:
+    """How the gradient passes to a bias that was added to each channel."""
+    return [] if b is None else [(b, channel_sums)]
 
 
 def channel_sums(y: Tensor) -> Tensor:
-    """The sum of y over n, i and j, (O,): the adjoint of `add_bias` in b."""
-    shape = y.shape
-    return record("channel_sums", kernels.channel_sums(y.array), (y, lambda gb: gb.reshape(-1, 1, 1).expand(shape)))
+    """The sum of each channel of (N, C, H, W) or (N, C), as (C,): the gradient in a bias."""
+    shape, ones = y.shape, [1] * (y.ndim - 2)
+    return record("channel_sums", kernels.channel_sums(y.array), (y, lambda gb: gb.reshape(-1, *ones).expand(shape)))
 
 
 def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, groups: int, outputs: int) -> None:
