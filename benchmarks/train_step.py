@@ -7,22 +7,18 @@ measures six workloads in every library that is installed and prints one table; 
 
 import argparse
 import importlib
-import importlib.metadata
-import importlib.util
 import json
-import os
-import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
+import common
 import numpy as np
+from common import CORES, EAGER, PAUSE, WARM_UP, WARM_UP_A_ROUND, names
 from models import WORKLOADS, flops
 
 LIBRARIES = {  # the name of each, and the package it needs
@@ -33,11 +29,7 @@ LIBRARIES = {  # the name of each, and the package it needs
     "torch_compile": "torch",
     "jax": "jax",
 }
-EAGER = ("torch", "torch_channels_last")
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-THREAD_SETTINGS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TOLERANCE, CHECKED_STEPS = 1e-4, 20  # of the losses, relative to torch's
-WARM_UP, WARM_UP_A_ROUND, PAUSE = 10, 3, 0.2  # s: the threads of the process measured before stop spinning
 HEADER = (
     "workload",
     "library",
@@ -123,59 +115,33 @@ def measure(trainer: Any, steps: int, warm_up: int) -> dict[str, float]:
         trainer.step(i)
         times.append((time.perf_counter() - start) * 1e3)
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"ms": median(times), "best": min(times), "faults": median(faults), "peak": peak}
+    return {"ms": median(times), "best": min(times), "faults": median(faults), "peak": common.peak_mb()}
 
 
-def work(options: dict[str, Any]) -> None:
-    """Answer the requests that come in over stdin, a line of JSON each, until there are no more."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+def work(options: dict[str, Any]) -> dict[str, Callable[..., Any]]:
+    """What the worker can be asked for."""
     if options["library"] == "sgemm":
         trainer: Any = Sgemm()
     elif options["library"] == "jax":
         trainer = importlib.import_module("jax_models").Trainer(**options)
     else:
         trainer = Trainer(**options)
-    calls: dict[str, Callable[..., Any]] = {
+    return {
         "save": lambda path: trainer.save(path),
         "load": lambda path: trainer.load(path),
         "losses": lambda steps: [trainer.step(i).item() for i in range(steps)],
         "measure": lambda steps, warm_up: measure(trainer, steps, warm_up),
     }
-    for line in sys.stdin:
-        name, *args = json.loads(line)
-        print(json.dumps(calls[name](*args)), file=answers, flush=True)
 
 
 # In the process that leads.
 
 
-class Worker:
-    """A process of its own for one library and one workload; it sleeps unless asked."""
+class Worker(common.Worker):
+    """A process of its own for one library and one workload."""
 
     def __init__(self, library: str, threads: int, **options: Any) -> None:
-        request = json.dumps({"library": library, "threads": threads, **options})
-        environment = os.environ | dict.fromkeys(THREAD_SETTINGS, str(threads)) | {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", request],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-
-    def ask(self, *request: Any) -> Any:
-        try:
-            print(json.dumps(request), file=self.process.stdin, flush=True)
-            return json.loads(self.process.stdout.readline())  # type: ignore[union-attr]
-        except (BrokenPipeError, json.JSONDecodeError):
-            raise RuntimeError("the process failed") from None
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        super().__init__(__file__, threads, library=library, **options)
 
 
 class Comparison:
@@ -249,7 +215,7 @@ class Comparison:
             "library": library,
             "batch": self.batch,
             "ms": ms,
-            "ratio": [median(ratios), min(ratios), max(ratios)] if ratios else None,
+            "ratio": common.spread(ratios) if ratios else None,
             "gflops": self.gflop / ms * 1e3,
             "sgemm": 2 * 1.024**3 / min(r["best"] for r in self.rounds["sgemm"]) * 1e3,  # in GFLOP/s
             "peak_mb": max(r["peak"] for r in rounds),
@@ -277,49 +243,21 @@ def line(row: dict[str, Any], sgemm: float) -> list[str]:
     ]
 
 
-def print_table(lines: list[list[str]]) -> None:
-    """As Markdown."""
-    widths = [max(map(len, column)) for column in zip(HEADER, *lines, strict=True)]
-    for cells in [HEADER, ["-" * width for width in widths], *lines]:
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |")
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of what is measured."""
-    packages = ("numpy", "numba", "scipy", *dict.fromkeys(LIBRARIES.values()))
-    found = {p: importlib.metadata.version(p) for p in packages if p != "minidl" and importlib.util.find_spec(p)}
-    return {"python": platform.python_version(), "machine": platform.machine(), **found}
-
-
-def names(allowed: Any) -> Callable[[str], list[str]]:
-    """The type of an option that takes names, separated by commas."""
-
-    def parse(text: str) -> list[str]:
-        found = text.split(",")
-        if unknown := set(found) - set(allowed):
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {', '.join(allowed)}")
-        return found
-
-    return parse
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = common.command_line(__doc__)
     p.add_argument("--libs", type=names(LIBRARIES), default=list(LIBRARIES), help="separated by commas (all)")
     p.add_argument("--only", type=names(WORKLOADS), default=list(WORKLOADS), help="workloads, likewise (all)")
     p.add_argument("--threads", type=int, default=CORES, help="of each library (%(default)s)")
     p.add_argument("--batch", type=int, help="samples a step (the published number)")
     p.add_argument("--rounds", type=int, default=7, help="turns that each library gets (%(default)s)")
     p.add_argument("--steps", type=int, default=40, help="measured in each turn (%(default)s)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    p.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     return p
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Measure everything asked for: the settings, the versions, the rows, and minidl's ratio on each workload."""
-    found = {"load average before": f"{os.getloadavg()[0]:.1f}"} | versions()
+    found = common.machine()
     rows, better = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.only:
@@ -328,15 +266,14 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
             rows += comparison.run()
             if ratios := comparison.ratios(*EAGER):
                 better[name] = median(ratios)
-    settings = {key: value for key, value in vars(args).items() if key not in ("json", "worker")}
-    return {"settings": settings, "machine": found, "rows": rows, "better_of_eager": better}
+    return {"settings": common.settings(args), "machine": found, "rows": rows, "better_of_eager": better}
 
 
 def print_report(report: dict[str, Any]) -> None:
     """The table, and what belongs under it."""
     settings, better = report["settings"], report["better_of_eager"]
     sgemm = max(row["sgemm"] for row in report["rows"])
-    print_table([line(row, sgemm) for row in report["rows"]])
+    common.print_table(HEADER, [line(row, sgemm) for row in report["rows"]])
     print("\n{threads} threads, {rounds} rounds of {steps} steps".format(**settings), end=", ")
     print(f"sgemm {sgemm:.0f} GFLOP/s,", ", ".join(f"{key} {value}" for key, value in report["machine"].items()))
     if better:
@@ -349,9 +286,9 @@ def print_report(report: dict[str, Any]) -> None:
 def main() -> None:
     args = parser().parse_args()
     if args.worker:
-        work(args.worker)
+        common.serve(lambda: work(args.worker))
         return
-    missing = [lib for lib in args.libs if importlib.util.find_spec(LIBRARIES[lib]) is None]
+    missing = [lib for lib in args.libs if not common.installed(LIBRARIES[lib])]
     args.libs = [lib for lib in args.libs if lib not in missing]
     if set(args.libs) <= {"jax"}:
         parser().error("minidl or PyTorch has to be among the libraries, and installed")

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
+from minidl.kernels.memory import owns
 from minidl.tensor import OUTSIDE, Array, Tensor
 
 Gradient = Callable[..., Tensor]
@@ -167,8 +168,8 @@ def _held_by(gradient: Gradient) -> list[Any]:
         held = [*gradient.args, *gradient.keywords.values(), *_held_by(gradient.func)]
     else:
         cells = getattr(gradient, "__closure__", None) or ()
-        held = [*(cell.cell_contents for cell in cells), *(getattr(gradient, "__defaults__", None) or ())]
-    return [x for value in held for x in (value if isinstance(value, list | tuple) else [value])]
+        held = [*[cell.cell_contents for cell in cells], *(getattr(gradient, "__defaults__", None) or ())]
+    return [x for value in held for x in (value if isinstance(value, list | tuple) else (value,))]
 
 
 def _checked(name: str, source: Source, gradient: Gradient, given: tuple[Tensor, ...]) -> Tensor:
@@ -403,7 +404,7 @@ def _accumulate(leaf: Tensor, g: Tensor, create_graph: bool, handed_out: set[int
         leaf._grad.array += g.array
         leaf._grad._storage.version += 1
         return
-    if g.array.base is not None or id(g.array) in handed_out:
+    if not owns(g.array) or id(g.array) in handed_out:
         g = g.clone()
     handed_out.add(id(g.array))
     if leaf._grad is not None:

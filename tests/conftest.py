@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import minidl
+from minidl.kernels import threads
 
 # No deadline: the first example that reaches a kernel waits for its compilation. In CI the same examples each time.
 settings.register_profile(
@@ -21,6 +22,12 @@ settings.load_profile("minidl")
 @pytest.fixture(autouse=True)
 def _seeded():
     minidl.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _number_of_threads_not_set():
+    yield
+    threads._wanted = None
 
 
 def pytest_report_header():

@@ -223,18 +223,6 @@ def test_kernels_may_be_called_from_several_threads():
         np.testing.assert_array_equal(result, expected)
 
 
-def test_kernels_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch):
-    njit = numba.njit
-
-    def without_cache(cache: bool = False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return njit(**options)
-
-    monkeypatch.setattr(numba, "njit", without_cache)
-    assert cpu.compiled()(lambda x: x + 1)(1) == 2
-
-
 def test_convolution_checks_shapes_and_types():
     geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2))
     a = draw_arrays(geometry, 0)

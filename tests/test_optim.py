@@ -8,6 +8,7 @@ import pytest
 
 import minidl
 from minidl import nn, optim
+from minidl.kernels import cpu, reference
 
 
 def parameter(value=1.0):
@@ -199,3 +200,46 @@ def test_settings_that_change_the_formula_are_refused():
         optimizer.load_state_dict(state)
     with pytest.raises(ValueError, match="maximize=True is not supported"):
         optim.SGD([{"params": [p], "maximize": True}])
+
+
+OPTIMISERS = {
+    "adam": lambda p: optim.Adam(p, lr=1e-3),
+    "momentum": lambda p: optim.SGD(p, lr=1e-2, momentum=0.9),
+    "nesterov": lambda p: optim.SGD(p, lr=1e-2, momentum=0.9, nesterov=True),
+}
+
+
+def denormal(a: np.ndarray) -> bool:
+    return bool(((a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny)).any())
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_dead_units_leave_no_denormal_numbers(name):
+    """They slow a processor many times over; 0.9^t is one after some 830 steps."""
+    first, last = nn.Linear(8, 16), nn.Linear(16, 4)
+    optimizer = OPTIMISERS[name]([*first.parameters(), *last.parameters()])
+    x, target = minidl.randn(32, 8), minidl.randn(32, 4)
+    for step in range(2000):
+        if step == 5:  # when all of them have moments
+            first.bias.data[:8] = -1e3
+        y = minidl.relu(first(x))
+        loss = nn.functional.mse_loss(last(y), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert y.detach().numpy()[:, :8].max() == 0
+    assert not denormal(y.detach().numpy())
+    for p in (*first.parameters(), *last.parameters()):
+        assert not any(denormal(a) for a in (p.detach().numpy(), p.grad.numpy()))
+        buffers = [b.numpy() for b in optimizer.state[p].values() if isinstance(b, minidl.Tensor)]
+        assert buffers
+        assert not any(denormal(b) for b in buffers)
+
+
+@pytest.mark.parametrize("backend", [reference, cpu])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sums_of_momentum_are_flushed(backend, nesterov):
+    tiny = np.finfo(np.float32).tiny
+    p, buf = np.ones(3, np.float32), np.array([1.05, -1.05, 1.2], np.float32) * tiny
+    backend.sgd_step(p, np.zeros(3, np.float32), buf, 0.1, 0.9, 0.0, nesterov, 0.0)
+    np.testing.assert_allclose(buf, [0, 0, 1.08 * tiny], rtol=1e-6)

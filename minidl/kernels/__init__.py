@@ -30,10 +30,13 @@ __all__ = [
     "relu",
     "relu_backward",
     "resample",
+    "scaled_difference",
     "sgd_step",
     "sigmoid",
     "sigmoid_backward",
+    "squared_error",
     "tanh_backward",
+    "total",
 ]
 
 P = ParamSpec("P")
@@ -65,6 +68,9 @@ pick = _dispatch(reference.pick)
 put = _dispatch(reference.put)
 resample = _dispatch(reference.resample)
 matmul = _dispatch(reference.matmul)
+total = _dispatch(reference.total)
+squared_error = _dispatch(reference.squared_error)
+scaled_difference = _dispatch(reference.scaled_difference)
 relu = _dispatch(reference.relu)
 relu_backward = _dispatch(reference.relu_backward)
 sigmoid = _dispatch(reference.sigmoid)

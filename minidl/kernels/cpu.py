@@ -310,7 +310,7 @@ def _pack(b, k0, k1, brow, j, n, bcol, packed):
 
 def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
     """Convolution (N, C, H, W), (O, C, KH, KW), (O,) -> (N, O, OH, OW), channels-last. Defined in reference.py."""
-    x, w = _checked(geometry, x=x, w=w)
+    _check(geometry, x=x, w=w)
     n, o, oh, ow = geometry.map_shape
     y, start = empty((n, oh, ow, o), x.dtype), _start("conv2d", bias, o, x.dtype)
     if geometry.image_channels == 0:
@@ -349,7 +349,7 @@ def _conv2d_rows(x, pixels, groups, w, bias, y, N, O, image, group, start, chunk
 
 def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
     """Transposed convolution (N, O, OH, OW), (O, C, KH, KW), (C,) -> (N, C, H, W). Defined in reference.py."""
-    y, w = _checked(geometry, y=y, w=w)
+    _check(geometry, y=y, w=w)
     n, c, h, width = geometry.image_shape
     x, start = empty((n, h, width, c), y.dtype), _start("conv2d_input", bias, c, y.dtype)
     if x.size:
@@ -415,7 +415,7 @@ def _scattered_rows(pixels, O, image, n0, n1):
 
 def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     """Gradient in the weight (N, C, H, W), (N, O, OH, OW) -> (O, C, KH, KW). Defined in reference.py."""
-    x, y = _checked(geometry, x=x, y=y)
+    _check(geometry, x=x, y=y)
     w = np.zeros(geometry.weight_shape, x.dtype)
     n, o, tables = geometry.batch, geometry.map_channels, _tables(geometry)
     if w.size and n:
@@ -661,57 +661,68 @@ def _plain(x: Array) -> Array:
     return x if x.flags.carray else np.array(x, order="C")
 
 
-def _same_float(name: str, *arrays: Array) -> tuple[Array, ...]:
-    kinds = {array.dtype for array in arrays}
-    if len(kinds) > 1 or not kinds <= {np.dtype(np.float32), np.dtype(np.float64)}:
-        raise RuntimeError(
-            f"{name}: expected arrays of one type, float32 or float64, got {', '.join(str(a.dtype) for a in arrays)}"
-        )
-    return arrays
+def _same_float(name: str, first: Array, *others: Array) -> None:
+    """Refuse what would compile anew, or not at all. On the way of every call, so without ado."""
+    kind = first.dtype
+    for array in others:
+        if array.dtype != kind:
+            break
+    else:
+        if kind.char in "fd":
+            return
+    found = ", ".join(str(a.dtype) for a in (first, *others))
+    raise RuntimeError(f"{name}: expected arrays of one type, float32 or float64, got {found}")
 
 
-def _checked(geometry: ConvGeometry, **arrays: Array) -> tuple[Array, ...]:
+def _check(geometry: ConvGeometry, **arrays: Array) -> None:
     """Compiled loops check no bounds, so the arrays must have the geometry's shapes."""
     expected = {"x": geometry.image_shape, "w": geometry.weight_shape, "y": geometry.map_shape}
     for name, array in arrays.items():
         if array.shape != expected[name]:
             raise RuntimeError(f"convolution: {name} has shape {array.shape}, but its geometry says {expected[name]}")
-    return _same_float("convolution", *arrays.values())
+    _same_float("convolution", *arrays.values())
 
 
 # --- Elementwise --------------------------------------------------------------------------------------------
 
 
-def _order(x: Array) -> list[int]:
-    """The axes from the outermost in memory to the innermost; those of one element, whose strides say nothing, last."""
-    return sorted(range(x.ndim), key=lambda axis: (x.shape[axis] == 1, -abs(x.strides[axis])))
+@functools.lru_cache(maxsize=1024)
+def _memory_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes from the outermost in memory to the innermost, and the way back.
+
+    Those of one element, whose strides say nothing, come last.
+    """
+    order = sorted(range(len(shape)), key=lambda axis: (shape[axis] == 1, -abs(strides[axis])))
+    return tuple(order), tuple(sorted(range(len(shape)), key=order.__getitem__))
 
 
 def _vectors(*arrays: Array) -> list[Array]:
     """The arrays as vectors in the memory order of the first: views where an array lies so, else copies."""
-    if all(a.flags.carray for a in arrays):
-        return [a.reshape(-1) for a in arrays]
-    order = _order(arrays[0])
+    order, _ = _memory_order(arrays[0].shape, arrays[0].strides)
     return [_plain(a.transpose(order)).reshape(-1) for a in arrays]
 
 
 def _like(x: Array, vector: Array) -> Array:
     """The vector in the shape and memory order of x, the inverse of `_vectors`."""
-    if x.flags.c_contiguous:
-        return vector.reshape(x.shape)
-    order = _order(x)
-    return vector.reshape([x.shape[axis] for axis in order]).transpose(np.argsort(order))
+    order, back = _memory_order(x.shape, x.strides)
+    return vector.reshape([x.shape[axis] for axis in order]).transpose(back)
 
 
-def _elementwise(name: str, loop: Callable[..., None], *arrays: Array) -> Array:
-    """A compiled loop over arrays of one shape; the result has the first one's memory order."""
+def _alike(name: str, *arrays: Array) -> None:
+    """Refuse arrays that differ in shape or type."""
     _same_float(name, *arrays)
-    if any(a.shape != arrays[0].shape for a in arrays):
-        raise RuntimeError(f"{name}: shapes differ: {', '.join(str(a.shape) for a in arrays)}")
+    for array in arrays:
+        if array.shape != arrays[0].shape:
+            raise RuntimeError(f"{name}: shapes differ: {', '.join(str(a.shape) for a in arrays)}")
+
+
+def _elementwise(name: str, loop: Callable[..., None], *arrays: Array, scalars: tuple[float, ...] = ()) -> Array:
+    """A compiled loop over arrays of one shape; the result has the first one's memory order."""
+    _alike(name, *arrays)
     vectors = _vectors(*arrays)
     out = empty(vectors[0].shape, vectors[0].dtype)
     with _pool():
-        loop(*vectors, out)
+        loop(*vectors, *map(out.dtype.type, scalars), out)
     return _like(arrays[0], out)
 
 
@@ -775,6 +786,28 @@ def _tanh_backward(gy, y, gx):
         gx[i] = gy[i] * (one - y[i] * y[i])
 
 
+def squared_error(x: Array, t: Array) -> Array:
+    """(x - t)^2"""
+    return _elementwise("squared_error", _squared_error, x, t)
+
+
+@compiled(parallel=True)
+def _squared_error(x, t, y):
+    for i in prange(len(x)):
+        y[i] = (x[i] - t[i]) * (x[i] - t[i])
+
+
+def scaled_difference(x: Array, t: Array, scale: float) -> Array:
+    """scale * (x - t)"""
+    return _elementwise("scaled_difference", _scaled_difference, x, t, scalars=(scale,))
+
+
+@compiled(parallel=True)
+def _scaled_difference(x, t, scale, y):
+    for i in prange(len(x)):
+        y[i] = scale * (x[i] - t[i])
+
+
 # --- Sums ----------------------------------------------------------------------------------------------------
 
 
@@ -785,15 +818,23 @@ def _period(channels: int) -> int:
 
 def channel_sums(y: Array) -> Array:
     """The sum of each channel of (N, C, H, W) or (N, C), as (C,). Defined in reference.py."""
-    c = y.shape[1]
-    if y.size == 0:
-        return np.zeros(c, y.dtype)
-    period = _period(c)
+    return _sums(_plain(y.transpose(0, *range(2, y.ndim), 1)), y.shape[1])
+
+
+def total(x: Array) -> Array:
+    """The sum of all elements, as a 0-d array."""
+    _same_float("total", x)
+    return _sums(_vectors(x)[0], 1).reshape(())
+
+
+def _sums(y: Array, channels: int) -> Array:
+    """The sums of every `channels`-th value of y: of all whose place leaves the same remainder."""
+    period = _period(channels)
     # In float64, since a sum over a whole batch would lose the digits that it is long for.
     partial = np.zeros((max(1, min(16, y.size // (64 * period))), period))
     with _pool():
-        _channel_sums(_plain(y.transpose(0, *range(2, y.ndim), 1)).reshape(-1), partial)
-    return partial.reshape(-1, c).sum(axis=0).astype(y.dtype)
+        _channel_sums(y.reshape(-1), partial)
+    return partial.reshape(-1, channels).sum(axis=0).astype(y.dtype)
 
 
 @compiled(parallel=True)
@@ -816,15 +857,12 @@ def _sum_periods(y, partial, part):
 
 def _in_place(name: str, loop: Callable[..., None], written: tuple[Array, ...], g: Array, *scalars: Any) -> None:
     """Run a compiled step on the arrays as vectors, and write back those that had to be copied."""
-    _same_float(name, g, *written)
-    if any(a.shape != g.shape for a in written):
-        raise RuntimeError(f"{name}: shapes differ: {', '.join(str(a.shape) for a in (*written, g))}")
+    _alike(name, *written, g)
     vectors = _vectors(*written, g)
-    kind = g.dtype.type
     with _pool():
-        loop(*vectors, *(kind(s) for s in scalars))
+        loop(*vectors, *map(g.dtype.type, scalars))
     for array, vector in zip(written, vectors, strict=False):
-        if not np.may_share_memory(array, vector):
+        if vector.base is not array and not np.may_share_memory(array, vector):
             array[...] = _like(written[0], vector)
 
 

@@ -13,11 +13,13 @@ by one iteration in a fixed order, so the bits do not depend on the threads.
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 
 import numpy as np
-from numba import prange
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
 
 from minidl.kernels import reference
 from minidl.kernels.compiling import compiled
-from minidl.kernels.cpu import _plain, _same_float
+from minidl.kernels.cpu import _intrinsic, _plain, _same_float
 from minidl.kernels.memory import empty
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
@@ -25,6 +27,8 @@ from minidl.kernels.threads import parallel_region as _pool
 
 Array = np.ndarray
 U = np.uint64
+LANES = 8  # channels that max-pool takes at once: as many int64 indices fill a vector
+I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 def _vector(x: Array) -> Array:
@@ -66,58 +70,71 @@ def _max_pool(x, rows, columns, dilation, y, indices, N, C, H, W):
 
 @compiled()
 def _max_pool_row(x, rows, columns, dilation, y, indices, C, H, W, n, i):
-    """Why it is fast: all comparisons are selections over neighbouring channels, which vectorise."""
-    image, out = n * H * W * C, (n * len(rows) + i) * len(columns) * C
-    h0, tall = rows[i]
+    (h0, tall), (down, right) = rows[i], dilation
     for j in range(len(columns)):
         w0, wide = columns[j]
-        first, o = h0 * W + w0, out + j * C
-        if tall == 2 and wide == 2:
-            _max_of_four(x, image, first, dilation[0] * W, dilation[1], y, indices, o, C)
-            continue
-        _take_first(x, image, first, y, indices, o, C)
-        for u in range(tall):
-            for v in range(wide):
-                if u + v > 0:
-                    _take_greater(x, image, first + u * dilation[0] * W + v * dilation[1], y, indices, o, C)
+        first, out = h0 * W + w0, ((n * len(rows) + i) * len(columns) + j) * C
+        for c in range(0, C, LANES):
+            at = (n * H * W + first) * C + c
+            _max_of_window(x, at, first, tall, wide, down * W, right, C, y, indices, out + c, C - c)
 
 
-@compiled(inline="always")
-def _take_first(x, image, k, y, indices, o, C):
-    a, b = U(image + k * C), U(o)
-    for c in range(U(C)):
-        y[b + c] = x[a + c]
-        indices[b + c] = k
+@_intrinsic
+def _max_of_window(typing, x, at, first, tall, wide, down, right, C, y, indices, out, count):
+    """The maximum of a window and its place, for LANES neighbouring channels or the `count` that are left.
+
+    Why it is fast: the maxima and their places stay in two registers while the window passes. Written in LLVM's
+    language, since so short a loop over channels is vectorised only if the compiler knows that the arrays it reads
+    and writes are different ones.
+    """
+
+    def generate(context, builder, signature, args):
+        names = "x at first tall wide down right C y indices out count".split()
+        arg = dict(zip(names, args, strict=True))
+        for name, kind in zip(names, signature.args, strict=True):
+            if isinstance(kind, types.Array):
+                arg[name] = context.make_array(kind)(context, builder, arg[name]).data
+        _emit_max_of_window(builder, context.get_data_type(signature.args[0].dtype), **arg)
+        return context.get_dummy_value()
+
+    return types.void(x, at, first, tall, wide, down, right, C, y, indices, out, count), generate
 
 
-@compiled(inline="always")
-def _take_greater(x, image, k, y, indices, o, C):
-    """Where pixel k is greater than the maximum so far, or NaN, take it."""
-    a, b = U(image + k * C), U(o)
-    for c in range(U(C)):
-        value, best, index = x[a + c], y[b + c], indices[b + c]
-        take = (value > best) | (value != value)
-        y[b + c] = value if take else best
-        indices[b + c] = k if take else index
+def _emit_max_of_window(builder, element, x, at, first, tall, wide, down, right, C, y, indices, out, count) -> None:
+    values, places = ir.VectorType(element, LANES), ir.VectorType(I64, LANES)
+    bits = ir.VectorType(ir.IntType(1), LANES)
+    name, align = f"v{LANES}f{32 if isinstance(element, ir.FloatType) else 64}", I32(1)
 
+    def splat(value, kind):
+        one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
+        return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(I32, LANES), None))
 
-@compiled(inline="always")
-def _max_of_four(x, image, k, below, beside, y, indices, o, C):
-    """The commonest window in one pass: pixel k, the one beside it, and the two below these."""
-    k1, k2, k3 = k + beside, k + below, k + below + beside
-    a0, a1, a2, a3, b = U(image + k * C), U(image + k1 * C), U(image + k2 * C), U(image + k3 * C), U(o)
-    for c in range(U(C)):
-        best, index = x[a0 + c], k
-        value = x[a1 + c]
-        take = (value > best) | (value != value)
-        best, index = value if take else best, k1 if take else index
-        value = x[a2 + c]
-        take = (value > best) | (value != value)
-        best, index = value if take else best, k2 if take else index
-        value = x[a3 + c]
-        take = (value > best) | (value != value)
-        y[b + c] = value if take else best
-        indices[b + c] = k3 if take else index
+    def masked(operation, kind, result, *arguments):
+        function = ir.FunctionType(result, arguments)
+        return cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.{operation}.{kind}.p0")
+
+    def vector_at(base, offset, kind):
+        return builder.bitcast(builder.gep(base, [offset]), kind.as_pointer())
+
+    inside = builder.icmp_signed("<", ir.Constant(places, list(range(LANES))), splat(count, places))
+    best = cgutils.alloca_once_value(builder, ir.Constant(values, [float("-inf")] * LANES))
+    place = cgutils.alloca_once_value(builder, splat(first, places))
+    load = masked("load", name, values, values.as_pointer(), I32, bits, values)
+    with (
+        cgutils.for_range(builder, tall) as rows,
+        cgutils.for_range(builder, wide) as columns,
+    ):
+        step = builder.add(builder.mul(rows.index, down), builder.mul(columns.index, right))
+        source = vector_at(x, builder.add(at, builder.mul(step, C)), values)
+        value = builder.call(load, [source, align, inside, ir.Constant(values, None)])
+        greater = builder.fcmp_ordered(">", value, builder.load(best))
+        take = builder.or_(greater, builder.fcmp_unordered("uno", value, value))
+        builder.store(builder.select(take, value, builder.load(best)), best)
+        number = splat(builder.add(first, step), places)
+        builder.store(builder.select(take, number, builder.load(place)), place)
+    for result, array, kind, kind_name in ((best, y, values, name), (place, indices, places, f"v{LANES}i64")):
+        store = masked("store", kind_name, ir.VoidType(), kind, kind.as_pointer(), I32, bits)
+        builder.call(store, [builder.load(result), vector_at(array, out, kind), align, inside])
 
 
 # --- By indices ---------------------------------------------------------------------------------------------

@@ -4,14 +4,16 @@ Letters: N images in a batch; C channels of the image, O of the map; H x W the i
 the kernel.
 """
 
+import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 Pair = tuple[int, int]
 Pairlike = int | Sequence[int]
 AXES = ("height", "width")
+G = TypeVar("G")
 
 
 @dataclass(frozen=True)
@@ -218,3 +220,16 @@ def _image_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, 
             f"a padding of at most {(result - 1 + 2 * p) // 2} would fit",
         )
     return result
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _kept(of: Callable[..., G], *sizes: Any) -> G:
+    return of(*sizes)
+
+
+def geometry(of: Callable[..., G], *sizes: Any) -> G:
+    """``of(*sizes)``, the same object for the same sizes: a layer's are computed and checked once, not at each step."""
+    try:
+        return _kept(of, *sizes)
+    except TypeError:  # a list among the sizes, or no number
+        return of(*sizes)

@@ -58,3 +58,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     start = np.frombuffer(piece, np.uint8).__array_interface__["data"][0]
     block = _Block((size,), np.uint8, piece, -start % ALIGNMENT)
     return np.ndarray(shape, dtype, block)
+
+
+def owns(array: np.ndarray) -> bool:
+    """Whether the array is no view of another one."""
+    return array.base is None or type(array.base) is _Block

@@ -236,6 +236,21 @@ def channel_sums(y: Array) -> Array:
     return y.sum(axis=(0, *range(2, y.ndim)))
 
 
+def total(x: Array) -> Array:
+    """The sum of all elements, as a 0-d array."""
+    return np.asarray(x.sum(), x.dtype)
+
+
+def squared_error(x: Array, t: Array) -> Array:
+    """(x - t)^2, elementwise."""
+    return np.square(x - t)
+
+
+def scaled_difference(x: Array, t: Array, scale: float) -> Array:
+    """scale * (x - t), elementwise: the gradient of a sum of squared errors."""
+    return (x - t) * x.dtype.type(scale)
+
+
 def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     """Matrix product: (M, K) and (K, N) give (M, N); a bias (N,) is added to each row."""
     return a @ b if bias is None else a @ b + bias

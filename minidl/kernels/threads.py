@@ -9,6 +9,7 @@ from typing import Any
 
 import numba
 
+_numbas: Any = numba.config
 _wanted: int | None = None  # what `set_num_threads` was told
 _one_at_a_time = threading.RLock()
 _nothing = nullcontext()
@@ -41,7 +42,7 @@ def set_num_threads(n: int) -> None:
     >>> set_num_threads(before)
     """
     global _wanted
-    most = numba.config.NUMBA_NUM_THREADS
+    most = _numbas.NUMBA_NUM_THREADS
     if isinstance(n, bool) or not isinstance(n, numbers.Integral):
         raise RuntimeError(f"set_num_threads: n must be an int, not {n!r}")
     if n < 1:
@@ -65,7 +66,7 @@ def get_num_threads() -> int:
     if _wanted is not None:
         return _wanted
     if _threading_layer() is None:  # Numba's answer would start its threads
-        return int(numba.config.NUMBA_NUM_THREADS)
+        return int(_numbas.NUMBA_NUM_THREADS)
     return int(numba.get_num_threads())
 
 
@@ -77,7 +78,10 @@ def parallel_region() -> AbstractContextManager[Any]:
     needs the `omp` or `tbb` layer.
     """
     guard = _nothing if _threading_layer() in ("omp", "tbb") else _one_at_a_time
-    return guard if _wanted is None else _Region(guard, _wanted)
+    if _wanted is None:
+        return guard
+    before = int(numba.get_num_threads())
+    return guard if before == _wanted else _Region(guard, before, _wanted)
 
 
 def _threading_layer() -> str | None:
@@ -88,14 +92,13 @@ def _threading_layer() -> str | None:
 
 
 class _Region:
-    """Numba's number of threads, which each Python thread has its own of, is `count` inside, as before outside."""
+    """Numba's number of threads, which each Python thread has its own of, is `inside` inside and `before` after."""
 
-    def __init__(self, guard: AbstractContextManager[Any], count: int) -> None:
-        self.guard, self.count = guard, count
+    def __init__(self, guard: AbstractContextManager[Any], before: int, inside: int) -> None:
+        self.guard, self.before, self.inside = guard, before, inside
 
     def __enter__(self) -> None:
-        self.before = numba.get_num_threads()
-        numba.set_num_threads(self.count)
+        numba.set_num_threads(self.inside)
         self.guard.__enter__()
 
     def __exit__(self, *error: Any) -> None:

@@ -179,5 +179,6 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if not input.is_floating_point():
         raise RuntimeError(f"dropout: scales by 1 / (1 - p), which {input.dtype} cannot hold; convert with .float()")
     kept = random.default_generator.rng.random(input.shape, np.float32) >= p
-    y = input * Tensor(kept.astype(input.dtype) / input.dtype.type(1 - p if p < 1 else 1))
+    scale = input.dtype.type(1 / (1 - p) if p < 1 else 1)
+    y = input * Tensor(np.multiply(kept, scale, dtype=input.dtype))
     return replace("dropout", input, y) if inplace else y

@@ -191,8 +191,9 @@ def matmul(input: Any, other: Any) -> Tensor:
     _check_matmul(input, other)
     a = input.unsqueeze(0) if input.ndim == 1 else input  # (..., M, K)
     b = other.unsqueeze(1) if other.ndim == 1 else other  # (..., K, N)
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    a, b = a.expand(batch + a.shape[-2:]), b.expand(batch + b.shape[-2:])
+    if a.ndim > 2 or b.ndim > 2:
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a, b = a.expand(batch + a.shape[-2:]), b.expand(batch + b.shape[-2:])
     y = record(
         "matmul",
         _products(a.array, b.array),  # (..., M, N)

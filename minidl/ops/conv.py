@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 from minidl import kernels
 from minidl.autograd import Edge, record
-from minidl.kernels.geometry import ConvGeometry, Pairlike
+from minidl.kernels.geometry import ConvGeometry, Pairlike, geometry
 from minidl.tensor import Tensor
 
 
@@ -111,7 +111,7 @@ def conv2d(
     _check("conv2d", input, weight, bias, groups, outputs=0)
 
     def batched(x: Tensor) -> Tensor:
-        g = ConvGeometry.of_conv2d(x.shape, weight.shape, stride, padding, dilation)
+        g = geometry(ConvGeometry.of_conv2d, x.shape, weight.shape, stride, padding, dilation)
         return convolve(x, weight, g, bias)
 
     return _on_batch(batched, input)
@@ -173,7 +173,8 @@ def conv_transpose2d(
     _check("conv_transpose2d", input, weight, bias, groups, outputs=1)
 
     def batched(x: Tensor) -> Tensor:
-        g = ConvGeometry.of_conv_transpose2d(x.shape, weight.shape, stride, padding, output_padding, dilation)
+        sizes = x.shape, weight.shape, stride, padding, output_padding, dilation
+        g = geometry(ConvGeometry.of_conv_transpose2d, *sizes)
         return convolve_input(x, weight, g, bias)
 
     return _on_batch(batched, input)

@@ -107,6 +107,10 @@ def _promote(a: DType, b: DType) -> DType:
 
 
 def _number_dtype(value: Any) -> DType:
+    if type(value) is float:
+        return float32
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return int64
     kind = np.asarray(value).dtype.kind
     if kind == "O":
         raise RuntimeError(f"the number {value} does not fit in 64 bits")
@@ -174,14 +178,26 @@ def operands(name: str, *values: Any) -> list[Tensor]:
     TypeError
         If a value is neither tensor, array nor number.
     """
+    first = values[0]
+    if isinstance(first, Tensor) and all(
+        isinstance(x, Tensor) and x.array.dtype == first.array.dtype and x.array.shape == first.array.shape
+        for x in values
+    ):
+        return list(values)  # the usual case, which should not wait for the others
     values = tuple(operand(name, value) for value in values)
     dtype = result_type(*values)
     # Numbers wrap around like the tensors' own elements do: uint8 + -1 is uint8 + 255.
-    tensors = [to(x, dtype) if isinstance(x, Tensor) else Tensor(np.asarray(x).astype(dtype)) for x in values]
+    tensors = [_as(dtype, x) for x in values]
     shape = common_shape(name, *[x.shape for x in tensors])
     if not is_grad_enabled():
         return tensors
     return [x.expand(shape) if x.requires_grad and x.shape != shape else x for x in tensors]
+
+
+def _as(dtype: DType, x: Any) -> Tensor:
+    if not isinstance(x, Tensor):
+        return Tensor(np.asarray(x).astype(dtype))
+    return x if x.array.dtype == dtype else to(x, dtype)
 
 
 def common_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:

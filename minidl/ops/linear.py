@@ -48,7 +48,24 @@ def _fits(bias: Tensor | None, weight: Tensor) -> bool:
     return bias is None or (bias.shape == weight.shape[:1] and bias.dtype == weight.dtype)
 
 
-def _product(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    """y = x w^T + b;  gx = gy w, gw = gy^T x, which has w's own memory order as (x^T gy)^T would not."""
-    y = kernels.matmul(x.array, w.array.T, None if b is None else b.array)  # (rows, in), (in, out) -> (rows, out)
-    return record("linear", y, (x, lambda gy: gy @ w), (w, lambda gy: gy.T @ x), *bias_edge(b))
+def _product(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    """y = x w^T + b (rows, out), from x (rows, in) and w (out, in).
+
+    As in conv.py, everything follows from one form, sum over r,o,i of y[r,o] w[o,i] x[r,i]: this is its derivative in
+    y, the next two functions are those in x and in w, and each one's gradients are the other two.
+    """
+    y = kernels.matmul(x.array, w.array.T, None if b is None else b.array)
+    edges = (x, lambda gy: _product_input(gy, w)), (w, lambda gy: _product_weight(x, gy))
+    return record("linear", y, *edges, *bias_edge(b))
+
+
+def _product_input(y: Tensor, w: Tensor) -> Tensor:
+    """x = y w (rows, in)."""
+    x = kernels.matmul(y.array, w.array)
+    return record("linear_input", x, (y, lambda gx: _product(gx, w)), (w, lambda gx: _product_weight(gx, y)))
+
+
+def _product_weight(x: Tensor, y: Tensor) -> Tensor:
+    """w = y^T x (out, in)."""
+    w = kernels.matmul(y.array.T, x.array)
+    return record("linear_weight", w, (x, lambda gw: _product_input(y, gw)), (y, lambda gw: _product(x, gw)))

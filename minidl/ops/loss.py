@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl import kernels
 from minidl.autograd import record
-from minidl.ops.activation import log_softmax, sigmoid
+from minidl.ops.activation import sigmoid, softmax
 from minidl.ops.arithmetic import clamp, exp, quiet
 from minidl.ops.dtype import only_tensors, operands, to
 from minidl.tensor import Array, Tensor
@@ -40,11 +41,28 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     x, t = operands("mse_loss", input, target)
     if x.dtype == np.float16:  # which cannot hold the sum that a mean is made of
         return to(mse_loss(to(x, np.float32), to(t, np.float32), reduction), np.float16)
-    y = np.square(x.array - t.array)
-    if reduction != "none":  # summed here, so that the gradient takes one number, not an array of equal ones
-        y = y.sum()
-    losses = record("mse_loss", y, (x, lambda gy: (x - t) * (gy * 2)), (t, lambda gy: (t - x) * (gy * 2)))
-    return losses / x.numel() if reduction == "mean" else losses
+    errors = kernels.squared_error(x.array, t.array)
+    if reduction == "none":
+        return record("mse_loss", errors, (x, lambda gy: (x - t) * (gy * 2)), (t, lambda gy: (t - x) * (gy * 2)))
+    # Summed here, so that the gradient takes one number, not an array of equal ones.
+    y, each = _reduced(errors, reduction)
+    return record(
+        "mse_loss",
+        y,
+        (x, lambda gy: _scaled_difference(x, t, gy * (2 * each))),
+        (t, lambda gy: _scaled_difference(t, x, gy * (2 * each))),
+    )
+
+
+def _scaled_difference(x: Tensor, t: Tensor, scale: Tensor) -> Tensor:
+    """scale (x - t), with one number as scale."""
+    return record(
+        "scaled_difference",
+        kernels.scaled_difference(x.array, t.array, scale.item()),
+        (x, lambda gy: gy * scale),
+        (t, lambda gy: gy * -scale),
+        (scale, lambda gy: (gy * (x - t)).sum()),
+    )
 
 
 def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -85,7 +103,27 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
         losses = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), reduction="none")
         return losses.squeeze(0) if reduction == "none" else reduce(losses, reduction)
     _check_classes(input, target)
-    return reduce(-_pick(log_softmax(input, 1), target.array.copy()), reduction)
+    _check_reduction(reduction)
+    losses, index = _negative_log_likelihoods(input, target.array)
+    if reduction == "none":
+        return record("cross_entropy", losses, (input, lambda gy: _excess(input, index) * gy.unsqueeze(1)))
+    y, each = _reduced(losses, reduction)
+    return record("cross_entropy", y, (input, lambda gy: _excess(input, index) * (gy * each)))
+
+
+@quiet
+def _negative_log_likelihoods(x: Tensor, t: Array) -> tuple[Array, Array]:
+    """-ln softmax(x)[t] for each sample (N, ...), and t as an index along the classes (N, 1, ...)."""
+    index = np.expand_dims(t, 1).astype(np.int64)
+    below = x.array - x.array.max(axis=1, keepdims=True) if x.numel() else x.array
+    return np.log(np.exp(below).sum(axis=1)) - np.take_along_axis(below, index, 1).squeeze(1), index
+
+
+def _excess(x: Tensor, index: Array) -> Tensor:
+    """softmax(x)_c - [c = t], by how much the probability of each class is too high."""
+    meant = np.zeros(x.shape, x.dtype)
+    np.put_along_axis(meant, index, 1, 1)
+    return softmax(x, 1) - Tensor(meant)
 
 
 def _check_classes(x: Tensor, t: Tensor) -> None:
@@ -106,20 +144,6 @@ def _check_classes(x: Tensor, t: Tensor) -> None:
             f"cross_entropy: target {t.array[place]} at {place} is out of bounds for {x.shape[1]} classes "
             f"(0 to {x.shape[1] - 1}); PyTorch's ignore_index is not supported"
         )
-
-
-def _pick(x: Tensor, classes: Array) -> Tensor:
-    """x[n, classes[n], ...]: of all classes the one that is meant."""
-    index, shape = np.expand_dims(classes, 1), x.shape  # (N, 1, ...)
-    y = np.take_along_axis(x.array, index, 1).squeeze(1)  # (N, ...)
-    return record("pick_class", y, (x, lambda gy: _put(gy, classes, shape)))
-
-
-def _put(y: Tensor, classes: Array, shape: tuple[int, ...]) -> Tensor:
-    """The adjoint of `_pick`: y at the class that is meant, 0 at the others."""
-    x = np.zeros(shape, y.dtype)
-    np.put_along_axis(x, np.expand_dims(classes, 1), np.expand_dims(y.array, 1), 1)
-    return record("put_class", x, (y, lambda gx: _pick(gx, classes)))
 
 
 def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -212,15 +236,16 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
             f"binary_cross_entropy_with_logits: input and target must be of floating dtype, not {input.dtype} "
             f"and {target.dtype}; convert the target with .float()"
         )
+    _check_reduction(reduction)
     x, t = input, target
     losses = np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array)))
-    y = record(
+    y, each = (losses, 1.0) if reduction == "none" else _reduced(losses, reduction)
+    return record(
         "binary_cross_entropy_with_logits",
-        losses,
-        (x, lambda gy: (gy * (sigmoid(x) - t)).to(x.dtype)),
-        (t, lambda gy: (gy * -x).to(t.dtype)),
+        y,
+        (x, lambda gy: ((sigmoid(x) - t) * (gy * each)).to(x.dtype)),
+        (t, lambda gy: (-x * (gy * each)).to(t.dtype)),
     )
-    return reduce(y, reduction)
 
 
 def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Tensor:
@@ -265,6 +290,13 @@ def _expm1_less(x: Tensor) -> Tensor:
 @quiet
 def _expm1(x: Tensor) -> Tensor:
     return record("expm1", np.expm1(x.array), (x, lambda gy: gy * exp(x)))
+
+
+def _reduced(losses: Array, reduction: str) -> tuple[Array, float]:
+    """The mean or sum of a loss's elements, and the gradient of it in each: 1 over their number, or 1."""
+    each = (1 / losses.size if losses.size else np.nan) if reduction == "mean" else 1.0
+    wide = np.asarray(losses, np.float32 if losses.dtype == np.float16 else None)  # half precision cannot hold the sum
+    return (kernels.total(wide) * wide.dtype.type(each)).astype(losses.dtype), each
 
 
 def reduce(losses: Tensor, reduction: str) -> Tensor:

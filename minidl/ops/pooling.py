@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from minidl import kernels
 from minidl.autograd import record
-from minidl.kernels.geometry import Pair, Pairlike
+from minidl.kernels.geometry import Pair, Pairlike, geometry
 from minidl.kernels.pool_geometry import PoolGeometry
 from minidl.kernels.resampling import Axis
 from minidl.ops.dtype import only_tensors
@@ -94,7 +94,7 @@ def max_pool2d(
     x = _batched("max_pool2d", input)
     if x.dtype.kind not in "fiu":
         raise NotImplementedError(f"max_pool2d: input must be of numbers, not {x.dtype}")
-    g = PoolGeometry.of_max_pool2d(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    g = geometry(PoolGeometry.of_max_pool2d, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     array, places = kernels.max_pool2d(x.array, g)
     indices = Tensor(places)
     y = record("max_pool2d", array, (x, lambda gy: put(gy, indices, g.image_size)))

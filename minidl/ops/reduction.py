@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minidl import kernels
 from minidl.autograd import record
 from minidl.ops.arithmetic import maximum, quiet, sqrt
 from minidl.ops.dtype import int64, only_tensors, to
@@ -36,7 +37,10 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
     shape = x.shape
     kept = _kept(shape, dims)
     wide = np.float32 if x.dtype == np.float16 else x.dtype  # half precision stops counting at 2048
-    y = x.array.sum(axis=dims, keepdims=keepdim, dtype=wide).astype(x.dtype)
+    if x.dtype.kind == "f" and x.dtype != np.float16 and len(dims) == x.ndim:
+        y = kernels.total(x.array).reshape(kept if keepdim else ())
+    else:
+        y = x.array.sum(axis=dims, keepdims=keepdim, dtype=wide).astype(x.dtype)
     return record("sum", y, (x, lambda gy: gy.reshape(kept).expand(shape)))
 
 

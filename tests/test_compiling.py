@@ -1,0 +1,248 @@
+"""Compiled kernels on disk: whatever state the folder is in, the results are right, and who waits is told why."""
+
+import errno
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+import pytest
+from numba.core.caching import IndexDataCacheFile
+
+import minidl
+from minidl.kernels import compiling
+
+KERNELS = """
+from minidl.kernels.compiling import compiled
+
+@compiled()
+def times(x): return FACTOR * x
+
+@compiled()
+def twice(x): return times(times(x))
+"""
+
+
+class Project:
+    """A file with kernels and a folder to keep them in; `start` is what importing that file is in a new process."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.source, self.cache = folder / "kernels.py", folder / "cache"
+        self.monkeypatch = monkeypatch
+        monkeypatch.setattr(numba.config, "CACHE_DIR", str(self.cache))
+        self.write(2)
+
+    def write(self, factor: int) -> None:
+        self.source.write_text(KERNELS.replace("FACTOR", str(factor)))
+
+    def start(self) -> dict[str, Callable]:
+        self.monkeypatch.setattr(compiling, "_told", set())
+        namespace = {"__name__": "kernels_of_a_test"}
+        exec(compile(self.source.read_text(), str(self.source), "exec"), namespace)
+        return namespace
+
+    def files(self, pattern: str) -> list[Path]:
+        return sorted(self.cache.rglob(pattern))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    return Project(tmp_path, monkeypatch)
+
+
+def results(kernels: dict[str, Callable]) -> list[float]:
+    """Of two types: two compiled forms of each kernel."""
+    return [kernels["times"](3), kernels["times"](0.5), kernels["twice"](3)]
+
+
+# --- The line ---
+
+
+def test_the_first_compilation_is_told_in_one_line_and_a_start_from_the_cache_in_none(project, capsys):
+    kernels = project.start()
+    assert capsys.readouterr().err == ""
+    assert results(kernels) == [6, 1.0, 12]
+    folder = project.files("*.nbi")[0].parent
+    assert capsys.readouterr().err == f"minidl: compiling kernels for this machine, once: they are kept in {folder}\n"
+    assert results(project.start()) == [6, 1.0, 12]
+    assert capsys.readouterr().err == ""
+
+
+def test_it_is_one_line_for_many_threads(project, capsys):
+    kernels = project.start()
+    workers = [threading.Thread(target=kernels["times"], args=(x,)) for x in (1, 1.0, 1j, True)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+class Closed:
+    def write(self, line: str) -> None:
+        raise ValueError("I/O operation on closed file")
+
+
+@pytest.mark.parametrize("stderr", [None, Closed()])
+def test_where_nothing_can_be_written_kernels_still_compile(project, monkeypatch, stderr):
+    kernels = project.start()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert results(kernels) == [6, 1.0, 12]
+
+
+def test_code_that_is_not_minidls_is_not_told_of(capsys):
+    assert numba.njit(lambda x: x + 1)(1) == 2
+    assert capsys.readouterr().err == ""
+
+
+# --- Damaged files ---
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"garbage\n" * 100)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zeros(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def another_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps("something else"))
+
+
+def of_an_older_numba(path: Path) -> None:
+    path.write_bytes(pickle.dumps("0.1.0") + b"what that version wrote")
+
+
+@pytest.mark.parametrize("damage", [garbage, empty, halve, zeros, another_pickle, of_an_older_numba, Path.unlink])
+@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc", "*.nb?"])
+def test_damaged_files_are_compiled_anew(project, capsys, pattern, damage):
+    results(project.start())
+    for path in project.files(pattern):
+        damage(path)
+    capsys.readouterr()
+    assert results(project.start()) == [6, 1.0, 12]
+    assert capsys.readouterr().err.startswith("minidl: compiling")
+    assert results(project.start()) == [6, 1.0, 12]
+    assert capsys.readouterr().err == ""  # they are whole again
+
+
+def test_a_changed_source_is_compiled_anew(project, capsys):
+    results(project.start())
+    project.write(3)
+    capsys.readouterr()
+    assert results(project.start()) == [9, 1.5, 27]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_code_of_another_type_is_not_taken(project):
+    results(project.start())
+    first, second = (path for path in project.files("*.nbc") if "times" in path.name)
+    whole = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(whole)
+    assert project.start()["times"](0.5) == 1.0
+    assert results(project.start()) == [6, 1.0, 12]
+
+
+def no_space(*args: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_code_of_an_older_source_is_not_taken(project):
+    """Stopped between the index and the data of a new version, which then lie beside each other, one new, one old."""
+    results(project.start())
+    project.write(3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(IndexDataCacheFile, "_save_data", no_space)
+        results(project.start())
+    assert results(project.start()) == [9, 1.5, 27]
+
+
+# --- Folders that cannot be written to ---
+
+
+def test_a_full_disk_is_told_of_once(project, monkeypatch, capsys):
+    monkeypatch.setattr(IndexDataCacheFile, "_save_data", no_space)
+    for _ in range(2):
+        assert results(project.start()) == [6, 1.0, 12]
+        first, second = capsys.readouterr().err.splitlines()
+        assert first.startswith("minidl: compiling kernels")
+        assert second.startswith("minidl: compiled kernels cannot be kept, the next start compiles them again: ")
+        assert second.endswith("No space left on device")
+
+
+def test_a_folder_that_is_lost_after_the_start(project):
+    kernels = project.start()
+    shutil.rmtree(project.cache)
+    project.cache.write_text("a file where the folder was")
+    assert results(kernels) == [6, 1.0, 12]
+
+
+def test_a_data_file_that_cannot_be_replaced(project):
+    results(project.start())
+    for path in project.files("*.nbc"):
+        path.unlink()
+        path.mkdir()
+    assert results(project.start()) == [6, 1.0, 12]
+
+
+TRAIN = """
+import sys
+import minidl
+assert minidl.__file__.startswith(sys.argv[1]), minidl.__file__
+x = minidl.tensor([[-1.0, 2.0]], requires_grad=True)
+minidl.relu(x).sum().backward()
+print(x.grad.tolist())
+"""
+
+
+def run(code: str, folder: Path, cache: Path) -> subprocess.CompletedProcess:
+    """With the package of `folder`, and no other folder to write to than `cache`."""
+    nowhere = str(folder / "setup.cfg" / "nowhere")  # below a file, since to root nothing is forbidden
+    homes = dict.fromkeys(["HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE"], nowhere)
+    paths = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    environment = {**os.environ, **homes, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": paths}
+    command = [sys.executable, "-W", "error", "-c", code, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A copy of the package without its compiled kernels, where no new ones can be put beside the source."""
+    package = Path(minidl.__file__).parent
+    shutil.copytree(package, tmp_path / "minidl", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "minidl" / "kernels" / "__pycache__").write_text("a file")
+    (tmp_path / "setup.cfg").write_text("a file")
+    return tmp_path
+
+
+def test_without_any_folder_kernels_are_compiled_at_each_start(installed):
+    for _ in range(2):
+        done = run(TRAIN, installed, installed / "setup.cfg" / "cache")
+        assert (done.returncode, done.stdout) == (0, "[[0.0, 1.0]]\n"), done.stderr
+        assert done.stderr == (
+            "minidl: compiling kernels for this machine, at each start, since there is no folder to keep them in: "
+            "set NUMBA_CACHE_DIR to one that can be written to\n"
+        )
+
+
+def test_the_package_says_once_that_it_compiles(installed):
+    first, second = (run(TRAIN, installed, installed / "cache") for _ in range(2))
+    assert first.stdout == second.stdout == "[[0.0, 1.0]]\n"
+    assert first.stderr.startswith("minidl: compiling kernels for this machine, once: they are kept in ")
+    assert first.stderr.count("\n") == 1
+    assert second.stderr == ""
