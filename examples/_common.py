@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import minidl
 from minidl import Tensor, nn, optim
-from minidl.data import MNIST, DataLoader, Dataset, Subset, SyntheticDigits
+from minidl.data import CIFAR10, MNIST, DataLoader, Dataset, Subset, SyntheticDigits, SyntheticShapes
 
 CHECKPOINT, METRICS = "checkpoint.npz", "metrics.json"
 
@@ -31,15 +31,30 @@ CHECKPOINT, METRICS = "checkpoint.npz", "metrics.json"
 # -- options -----------------------------------------------------------------------------------------------------
 
 
-def parser(name: str, doc: str | None, *, epochs: int, batch_size: int, lr: float) -> argparse.ArgumentParser:
-    """The options that every example has, with its own defaults."""
+def parser(
+    name: str,
+    doc: str | None,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    train_size: int,
+    data: str = "mnist",
+    full: dict[str, Any] | None = None,
+) -> argparse.ArgumentParser:
+    """The options that every example has, with its own defaults, and what --full sets instead of these."""
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = options.add_argument
+    if full:
+        published = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in full.items())
+        add("--full", action="store_const", const=full, help=f"the published setting: {published}")
+    add("--train-size", type=at_least(1), default=train_size, help="images to train with (%(default)s)")
     add("--epochs", type=at_least(1), default=epochs, help="passes over the training images (%(default)s)")
     add("--batch-size", type=at_least(1), default=batch_size, help="images a step (%(default)s)")
     add("--lr", type=between(0, math.inf), default=lr, help="learning rate (%(default)s)")
     add("--seed", type=at_least(0), default=0, help="of initial weights, order and noise (%(default)s)")
-    add("--data", choices=["auto", "mnist", "synthetic"], default="auto", help="auto: MNIST if it can be had")
+    known = SETS[data].name
+    add("--data", choices=["auto", data, "synthetic"], default="auto", help=f"auto: {known} if it can be had")
     add("--data-dir", type=folder, help="folder with the data set's files (default: $MINIDL_DATA, or the user's cache)")
     add("--out", type=Path, default=Path("out", name), help="folder for pictures and results (%(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
@@ -78,6 +93,10 @@ def folder(text: str) -> Path:
 def start(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
     """Run an example; Ctrl-C ends it without a traceback, and what the last finished epoch left stays."""
     args = options.parse_args()
+    if getattr(args, "full", None):
+        options.set_defaults(**args.full)  # what is given on the command line still counts
+        args = options.parse_args()
+    vars(args).pop("full", None)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -93,24 +112,45 @@ def start(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace],
 # -- data --------------------------------------------------------------------------------------------------------
 
 
-def load_digits(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
-    """The first --train-size training images and all 10,000 test images: MNIST, or drawn digits in its place.
+class Source(NamedTuple):
+    """A real data set and what is drawn in its place where it cannot be had."""
+
+    name: str
+    real: Callable[..., Any]
+    drawn: Callable[..., Any]
+    things: str
+
+
+SETS = {
+    "mnist": Source("MNIST", MNIST, SyntheticDigits, "digits"),
+    "cifar10": Source("CIFAR-10", CIFAR10, SyntheticShapes, "shapes"),
+}
+
+
+def load(args: argparse.Namespace, data: str = "mnist") -> tuple[Any, Any]:
+    """The first --train-size training images and all 10,000 test images: the real ones, or drawn ones in their place.
 
     args.data then says which of the two it was.
     """
+    source = SETS[data]
     if args.data != "synthetic":
         try:
-            train, test = (MNIST(args.data_dir, train=part, download=True) for part in (True, False))
-            args.data = "mnist"
+            train, test = (source.real(args.data_dir, train=part, download=True) for part in (True, False))
+            args.data = data
             if args.train_size > len(train):
-                raise SystemExit(f"--train-size {args.train_size}: MNIST has {len(train)} training images")
+                raise SystemExit(f"--train-size {args.train_size}: {source.name} has {len(train)} training images")
             return Subset(train, range(args.train_size)), test
         except (OSError, ImportError, ValueError) as error:
-            if args.data == "mnist":
-                raise SystemExit(f"MNIST cannot be used: {error}") from None
-            print(f"No MNIST ({_in_short(error)}). Training on synthetic digits instead.")
+            if args.data == data:
+                raise SystemExit(f"{source.name} cannot be used: {error}") from None
+            print(f"No {source.name} ({_in_short(error)}). Training on synthetic {source.things} instead.")
     args.data = "synthetic"
-    return SyntheticDigits(args.train_size, seed=0), SyntheticDigits(10_000, seed=1)
+    return source.drawn(args.train_size, seed=0), source.drawn(10_000, seed=1)
+
+
+def source_name(data: str, things: str) -> str:
+    """What pictures call the images: "MNIST digits", "synthetic images"."""
+    return f"{SETS[data].name if data in SETS else data} {things}"
 
 
 def _in_short(error: Exception) -> str:
@@ -138,6 +178,8 @@ class Run:
         The metrics so far, one entry an epoch.
     kept : dict
         What the example wants to find again after ``--resume``, such as pictures of earlier epochs.
+    results : dict
+        What is found out after training, for metrics.json; ``report`` adds to it.
     """
 
     def __init__(self, args: argparse.Namespace, model: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -147,6 +189,7 @@ class Run:
         self.epochs: list[dict[str, Any]] = []
         self.kept: dict[str, Any] = {}
         self.pictures: list[str] = []
+        self.results: dict[str, Any] = {}
         if args.resume and (self.out / CHECKPOINT).exists():
             self._restore()
         elif args.resume:
@@ -175,6 +218,11 @@ class Run:
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in metrics.items())
         print(f"epoch {len(self.epochs):3d}/{self.last}  {shown}  {unit}  {seconds:.1f} s", flush=True)
         minidl.save(self._state(), self.out / CHECKPOINT)
+        self._write_metrics()
+
+    def report(self, **results: Any) -> None:
+        """Add results, of plain numbers, strings, lists and dicts, to metrics.json."""
+        self.results |= results
         self._write_metrics()
 
     def picture(self, name: str) -> Path:
@@ -232,6 +280,7 @@ class Run:
             "versions": {"python": platform.python_version(), **versions},
             "threads": numba.get_num_threads(),
             "epochs": self.epochs,
+            "results": self.results,
             "pictures": self.pictures,
         }
         temporary = self.out / f".{METRICS}.tmp"

@@ -44,7 +44,7 @@ class Autoencoder(nn.Module):
 
 
 def main(args: argparse.Namespace) -> None:
-    train_set, test_set = _common.load_digits(args)
+    train_set, test_set = _common.load(args)
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
     test_loader = DataLoader(test_set, 500)
     model, criterion = Autoencoder(), nn.MSELoss()
@@ -92,8 +92,7 @@ def remember_reconstructions(run: _common.Run, epoch: int, test_set: Dataset, no
 @minidl.no_grad()
 def draw(run: _common.Run, test_set: Dataset) -> None:
     """All pictures of a run."""
-    source, noise = run.settings["data"].replace("mnist", "MNIST"), run.settings["noise"]
-    name = f"autoencoder on {source} digits"
+    name, noise = f"autoencoder on {_common.source_name(run.settings['data'], 'digits')}", run.settings["noise"]
     losses = {key: [epoch[f"{key}_loss"] for epoch in run.epochs] for key in ("train", "test")}
     plot.curves(losses, "epoch", "loss per pixel", run.picture("loss.png"), title=f"Loss of the {name}", log=True)
     rows = {key: images for key, images in run.kept.items() if key != "noisy" or noise}
@@ -109,8 +108,7 @@ def draw(run: _common.Run, test_set: Dataset) -> None:
 
 
 if __name__ == "__main__":
-    options = _common.parser("mnist_autoencoder", __doc__, epochs=20, batch_size=64, lr=1e-3)
-    options.add_argument("--train-size", type=_common.at_least(1), default=4096, help="images used (%(default)s)")
+    options = _common.parser("mnist_autoencoder", __doc__, epochs=20, batch_size=64, lr=1e-3, train_size=4096)
     noise = "standard deviation of the noise to remove (%(default)s)"
     options.add_argument("--noise", type=_common.between(0, 1), default=0.0, metavar="SIGMA", help=noise)
     _common.start(options, main)

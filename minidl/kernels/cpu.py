@@ -498,13 +498,13 @@ def _pixel_rows(pixels, image, start, stop):
 @compiled()
 def _chunk_rows(rows):
     """Rows of a task: enough to be worth a task, few enough to give work to many cores; whole tiles."""
-    tiles = max(1, min(CHUNK_ROWS, rows // 16) // TILE_ROWS)
-    return tiles * TILE_ROWS
+    return max(1, min(CHUNK_ROWS, rows // 8) // TILE_ROWS) * TILE_ROWS
 
 
 @compiled()
 def _group_images(N, P):
-    return max(1, min(CHUNK_ROWS // P, N // 8))
+    """Images of a task, likewise."""
+    return max(1, min(_chunk_rows(N * P), CHUNK_ROWS) // P)
 
 
 def _weight_parts(rows: int, size: int) -> int:
