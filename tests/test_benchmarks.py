@@ -144,3 +144,12 @@ def test_scaling_beside_torch(tmp_path):
     _, figures = benchmark("scaling", tmp_path, *options, "--threads", "1")
     (row,) = figures["batches"]
     assert row["ratio"] == [pytest.approx(row["torch"]["ms"] / row["minidl"]["ms"])] * 3
+
+
+def test_steady(tmp_path):
+    options = ("--libs", "minidl", "--only", "mlp", "--runs", "1", "--steps", "200", "--threads", "1")
+    printed, figures = benchmark("steady", tmp_path, *options)
+    (row,) = figures["rows"]
+    assert row["denormal"] == 0
+    assert row["ratio"][0] == pytest.approx(row["last"] / row["first"][0])
+    assert "| mlp " in printed

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from strategies import conv_geometries
 
 from minidl import kernels
-from minidl.kernels import ConvGeometry, cpu, reference
+from minidl.kernels import ConvGeometry, cpu, reference, threads
 
 BACKENDS = [reference, cpu]
 DTYPES = [np.float32, np.float64]
@@ -194,13 +194,15 @@ def test_convolution_bits_do_not_depend_on_the_threads(name: str, layer: str):
 
 def on_threads(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The result on one thread, and on two."""
-    before = numba.get_num_threads()
+    before, small = numba.get_num_threads(), threads.SMALL
     try:
+        threads.SMALL = 0
         numba.set_num_threads(1)
         one = compute()
         numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
         return one, compute()
     finally:
+        threads.SMALL = small
         numba.set_num_threads(before)
 
 
@@ -213,10 +215,10 @@ def test_kernels_may_be_called_from_several_threads():
     def work() -> None:
         results.extend(cpu.conv2d(a["x"], a["w"], geometry) for _ in range(20))
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for thread in workers:
         thread.start()
-    for thread in threads:
+    for thread in workers:
         thread.join()
     assert len(results) == 60
     for result in results:
@@ -548,7 +550,9 @@ def test_convolution_with_bias_equals_reference(name: str, dtype: type, geometry
     compute = getattr(reference, name)
     expected, size = compute(*a, geometry, b), compute(*[np.abs(v) for v in a], geometry, np.abs(b))
     assert_close(getattr(cpu, name)(*a, geometry, b), expected, size, dtype)
-    np.testing.assert_allclose(expected - compute(*a, geometry), np.broadcast_to(b[:, None, None], expected.shape), atol=1e-4)
+    np.testing.assert_allclose(
+        expected - compute(*a, geometry), np.broadcast_to(b[:, None, None], expected.shape), atol=1e-4
+    )
 
 
 @dtypes
@@ -565,7 +569,9 @@ def test_a_bias_of_another_shape_or_type_is_refused():
     a = draw_arrays(geometry, 0)
     with pytest.raises(RuntimeError, match=r"conv2d: expected a bias of shape \(4,\), float64, not \(3,\), float64"):
         cpu.conv2d(a["x"], a["w"], geometry, np.ones(3))
-    with pytest.raises(RuntimeError, match=r"conv2d_input: expected a bias of shape \(3,\), float64, not \(3,\), int64"):
+    with pytest.raises(
+        RuntimeError, match=r"conv2d_input: expected a bias of shape \(3,\), float64, not \(3,\), int64"
+    ):
         cpu.conv2d_input(a["y"], a["w"], geometry, np.ones(3, int))
     with pytest.raises(RuntimeError, match=r"matmul: expected a bias of shape \(2,\), float64, not \(2, 1\)"):
         cpu.matmul(np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 1)))
@@ -593,11 +599,4 @@ def test_channel_sums(n, c, size, seed, dtype):
 
 def test_channel_sums_do_not_depend_on_the_threads():
     y = np.random.default_rng(0).standard_normal((64, 3, 28, 28)).astype(np.float32)
-    before, results = numba.get_num_threads(), []
-    try:
-        for threads in (1, numba.config.NUMBA_NUM_THREADS):
-            numba.set_num_threads(threads)
-            results.append(cpu.channel_sums(y))
-    finally:
-        numba.set_num_threads(before)
-    assert np.array_equal(*results)
+    np.testing.assert_array_equal(*on_threads(lambda: cpu.channel_sums(y)))

@@ -138,12 +138,12 @@ def test_asking_starts_no_threads():
 @two_threads
 def test_kernels_run_on_that_many_threads_and_other_code_on_as_many_as_before():
     minidl.set_num_threads(1)
-    with threads.parallel_region():
+    with threads.parallel_region(threads.SMALL):
         assert numba.get_num_threads() == 1
-        with threads.parallel_region():
+        with threads.parallel_region(threads.SMALL):
             assert numba.get_num_threads() == 1
     assert numba.get_num_threads() == MOST
-    with pytest.raises(KeyError), threads.parallel_region():
+    with pytest.raises(KeyError), threads.parallel_region(threads.SMALL):
         raise KeyError
     assert numba.get_num_threads() == MOST
 
@@ -159,8 +159,18 @@ def test_unset_it_is_numbas_setting():
 
 
 def test_unset_it_touches_nothing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(numba, "set_num_threads", None)
-    assert minidl.relu(minidl.tensor([-1.0, 1.0])).tolist() == [0.0, 1.0]
+    monkeypatch.setattr(threads, "_set", None)
+    assert minidl.relu(minidl.ones(threads.SMALL)).sum().item() == threads.SMALL
+
+
+@two_threads
+def test_little_work_stays_on_the_calling_thread():
+    minidl.relu(minidl.ones(threads.SMALL))  # so that the threading layer is chosen
+    with threads.parallel_region(threads.SMALL - 1):
+        assert numba.get_num_threads() == 1
+    with threads.parallel_region(threads.SMALL):
+        assert numba.get_num_threads() == MOST
+    assert numba.get_num_threads() == MOST
 
 
 # --- What it must not change ---
@@ -168,7 +178,8 @@ def test_unset_it_touches_nothing(monkeypatch: pytest.MonkeyPatch):
 
 @two_threads
 @pytest.mark.parametrize("name", TRAININGS)
-def test_bits_do_not_depend_on_the_number_of_threads(name: str):
+def test_bits_do_not_depend_on_the_number_of_threads(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(threads, "SMALL", 0)
     minidl.set_num_threads(1)
     alone = TRAININGS[name]()
     minidl.set_num_threads(2)

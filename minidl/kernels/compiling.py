@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+from numba.extending import intrinsic
 
 Function = Callable[..., Any]
 
@@ -98,3 +100,15 @@ def _tell_once(what: str, line: str) -> None:
         _told.add(what)
         with contextlib.suppress(AttributeError, OSError, ValueError):  # no terminal is no reason to stop
             sys.stderr.write(f"minidl: {line}\n")
+
+
+# A function whose code is written in LLVM's language.
+by_hand: Any = intrinsic
+
+
+def unpacked(context, builder, signature, args) -> list[Any]:
+    """What the code of such a function works with: the type of the first array's elements, then the arguments, where
+    an array is the address of its first value."""
+    kinds = zip(signature.args, args, strict=True)
+    values = [context.make_array(k)(context, builder, a).data if isinstance(k, types.Array) else a for k, a in kinds]
+    return [context.get_data_type(signature.args[0].dtype), *values]

@@ -32,9 +32,8 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from minidl.kernels.compiling import compiled
+from minidl.kernels.compiling import by_hand, compiled, unpacked
 from minidl.kernels.geometry import ConvGeometry
 from minidl.kernels.memory import empty
 from minidl.kernels.threads import parallel_region as _pool
@@ -51,20 +50,15 @@ LARGEST_KEPT = 2**23  # elements of a buffer that is kept from call to call
 SMALLEST_PERIOD = 256  # values that an inner loop over channels takes at once
 PANEL = 64  # columns of B for one task of matmul
 
-_intrinsic: Any = intrinsic  # a function whose LLVM code is written by hand
 
-
-@_intrinsic
+@by_hand
 def _copy(typing, target, i, source, j, n):
     """target[i : i + n] = source[j : j + n], without the checks for negative offsets that slow a loop."""
 
     def generate(context, builder, signature, args):
-        to, to_start, of, of_start, count = args
-        to_kind, _, of_kind, _, _ = signature.args
-        to = builder.gep(context.make_array(to_kind)(context, builder, to).data, [to_start])
-        of = builder.gep(context.make_array(of_kind)(context, builder, of).data, [of_start])
-        size = context.get_abi_sizeof(context.get_data_type(to_kind.dtype))
-        cgutils.raw_memcpy(builder, to, of, count, size)
+        element, to, to_start, of, of_start, count = unpacked(context, builder, signature, args)
+        size = context.get_abi_sizeof(element)
+        cgutils.raw_memcpy(builder, builder.gep(to, [to_start]), builder.gep(of, [of_start]), count, size)
         return context.get_dummy_value()
 
     return types.void(target, i, source, j, n), generate
@@ -89,7 +83,7 @@ def _tile_of(vectors: int, group: int = 1) -> Any:
     whole group.
     """
 
-    @_intrinsic
+    @by_hand
     def tile(typing, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased):
         """C[i0 + r, j0:] = start + sum over k0 <= k < k1 of A[i0 + r, k] * B[k, j0:]; m rows, n columns left.
 
@@ -97,12 +91,7 @@ def _tile_of(vectors: int, group: int = 1) -> Any:
         """
 
         def generate(context, builder, signature, args):
-            names = "a rows i0 m cols k0 k1 b brows j0 n c crows add bias biased".split()
-            arg = dict(zip(names, args, strict=True))
-            for name, kind in zip(names, signature.args, strict=True):
-                if isinstance(kind, types.Array):
-                    arg[name] = context.make_array(kind)(context, builder, arg[name]).data
-            _emit_tile(builder, context.get_data_type(signature.args[0].dtype), vectors, group, **arg)
+            _emit_tile(builder, vectors, group, *unpacked(context, builder, signature, args))
             return context.get_dummy_value()
 
         return types.void(a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased), generate
@@ -114,7 +103,7 @@ I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
 def _emit_tile(
-    builder, element, vectors, group, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased
+    builder, vectors, group, element, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased
 ) -> None:
     """Write the tile's LLVM code: masks, the loop over k, the store."""
     tall = TALL if vectors == 1 else TILE_ROWS
@@ -162,9 +151,7 @@ def _emit_tile(
     inside = [below(builder.mul(I64(group), builder.sub(n, s))) for s in starts]
     columns = [below(builder.sub(n, s)) for s in starts]
     live = [builder.icmp_signed("<", I64(r), m) for r in range(tall)]
-    row = [
-        builder.add(i0, builder.select(live[r], I64(r), I64(0))) for r in range(tall)
-    ]  # a dead row reads row i0
+    row = [builder.add(i0, builder.select(live[r], I64(r), I64(0))) for r in range(tall)]  # a dead row reads row i0
     arow = [at(a, builder.load(at(rows, r))) for r in row]
     sums = [[cgutils.alloca_once_value(builder, zero) for _ in starts] for _ in row]
 
@@ -248,9 +235,14 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     if a.shape[1] == 0:
         c[...] = start if start.size else 0
     elif c.size:
-        with _pool():
+        with _pool(_elements(c.size * a.shape[1])):
             _matmul(*_flat_matrix(a), *_flat_matrix(b), c.reshape(-1), start, *c.shape, a.shape[1])
     return c
+
+
+def _elements(multiply_adds: int) -> int:
+    """As many elements as take the time of these multiply-adds."""
+    return multiply_adds // 32
 
 
 def _start(name: str, bias: Array | None, columns: int, dtype: np.dtype) -> Array:
@@ -316,7 +308,7 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
     if geometry.image_channels == 0:
         y[...] = start if start.size else 0
     elif y.size:
-        with _pool():
+        with _pool(_elements(geometry.multiply_adds)):
             wt = _channels_in_out(w).reshape(-1, o)  # (KH*KW*C, O)
             groups, tables = _grouped(geometry, VECTOR_BYTES // x.itemsize), _tables(geometry)
             if groups.size > 1:
@@ -353,7 +345,7 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
     n, c, h, width = geometry.image_shape
     x, start = empty((n, h, width, c), y.dtype), _start("conv2d_input", bias, c, y.dtype)
     if x.size:
-        with _pool():
+        with _pool(_elements(geometry.multiply_adds)):
             wt = _kernel_inside(w)  # (O, KH*KW, C)
             yf = _plain(y.transpose(0, 2, 3, 1)).reshape(-1)
             _, taps, run, pixels = _tables(geometry)
@@ -422,7 +414,7 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
         parts = _weight_parts(n * len(tables.pixels), w.size)
         partial = _scratch("partial", parts * len(tables.taps) * o, x.dtype)
         by_map = _by_map(len(tables.taps), tables.run, o, VECTOR_BYTES // x.itemsize)
-        with _pool():
+        with _pool(_elements(geometry.multiply_adds)):
             yf = _plain(y.transpose(0, 2, 3, 1)).reshape(-1)
             sizes = (parts, n, o, _image_length(geometry))
             _conv2d_weight(_padded(x, geometry), tables.pixels, tables.taps, tables.run, yf, partial, by_map, *sizes)
@@ -552,7 +544,7 @@ def _grouped(geometry: ConvGeometry, lanes: int) -> _Groups:
     taps' weights: unlike a weight of 0, half of one treats infinite pixels as the whole does.
     """
     tables, size = _tables(geometry), lanes
-    while size > 1 and size * geometry.map_channels > lanes or size > tables.run:
+    while (size > 1 and size * geometry.map_channels > lanes) or size > tables.run:
         size //= 2
     begins = np.minimum(np.arange(0, tables.run, size), tables.run - size)
     begins = (np.arange(0, len(tables.taps), tables.run)[:, None] + begins).reshape(-1)
@@ -721,7 +713,7 @@ def _elementwise(name: str, loop: Callable[..., None], *arrays: Array, scalars: 
     _alike(name, *arrays)
     vectors = _vectors(*arrays)
     out = empty(vectors[0].shape, vectors[0].dtype)
-    with _pool():
+    with _pool(out.size):
         loop(*vectors, *map(out.dtype.type, scalars), out)
     return _like(arrays[0], out)
 
@@ -832,7 +824,7 @@ def _sums(y: Array, channels: int) -> Array:
     period = _period(channels)
     # In float64, since a sum over a whole batch would lose the digits that it is long for.
     partial = np.zeros((max(1, min(16, y.size // (64 * period))), period))
-    with _pool():
+    with _pool(y.size):
         _channel_sums(y.reshape(-1), partial)
     return partial.reshape(-1, channels).sum(axis=0).astype(y.dtype)
 
@@ -859,7 +851,7 @@ def _in_place(name: str, loop: Callable[..., None], written: tuple[Array, ...], 
     """Run a compiled step on the arrays as vectors, and write back those that had to be copied."""
     _alike(name, *written, g)
     vectors = _vectors(*written, g)
-    with _pool():
+    with _pool(g.size):
         loop(*vectors, *map(g.dtype.type, scalars))
     for array, vector in zip(written, vectors, strict=False):
         if vector.base is not array and not np.may_share_memory(array, vector):

@@ -13,13 +13,13 @@ by one iteration in a fixed order, so the bits do not depend on the threads.
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import prange, types
 from numba.core import cgutils
 
 from minidl.kernels import reference
-from minidl.kernels.compiling import compiled
-from minidl.kernels.cpu import _intrinsic, _plain, _same_float
+from minidl.kernels.compiling import by_hand, compiled, unpacked
+from minidl.kernels.cpu import _plain, _same_float
 from minidl.kernels.memory import empty
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
@@ -57,7 +57,7 @@ def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
     y, indices = _empty(n, c, geometry.map_size, x.dtype), _empty(n, c, geometry.map_size, np.int64)
     if y.size:
         windows = geometry.windows(0), geometry.windows(1), geometry.dilation
-        with _pool():
+        with _pool(x.size):
             _max_pool(_vector(x), *windows, y.reshape(-1), indices.reshape(-1), n, c, *geometry.image_size)
     return _channels_second(y), _channels_second(indices)
 
@@ -79,7 +79,7 @@ def _max_pool_row(x, rows, columns, dilation, y, indices, C, H, W, n, i):
             _max_of_window(x, at, first, tall, wide, down * W, right, C, y, indices, out + c, C - c)
 
 
-@_intrinsic
+@by_hand
 def _max_of_window(typing, x, at, first, tall, wide, down, right, C, y, indices, out, count):
     """The maximum of a window and its place, for LANES neighbouring channels or the `count` that are left.
 
@@ -89,12 +89,7 @@ def _max_of_window(typing, x, at, first, tall, wide, down, right, C, y, indices,
     """
 
     def generate(context, builder, signature, args):
-        names = "x at first tall wide down right C y indices out count".split()
-        arg = dict(zip(names, args, strict=True))
-        for name, kind in zip(names, signature.args, strict=True):
-            if isinstance(kind, types.Array):
-                arg[name] = context.make_array(kind)(context, builder, arg[name]).data
-        _emit_max_of_window(builder, context.get_data_type(signature.args[0].dtype), **arg)
+        _emit_max_of_window(builder, *unpacked(context, builder, signature, args))
         return context.get_dummy_value()
 
     return types.void(x, at, first, tall, wide, down, right, C, y, indices, out, count), generate
@@ -148,7 +143,7 @@ def pick(x: Array, indices: Array) -> Array:
     y = _empty(n, c, size, x.dtype)
     if y.size:
         bad = np.zeros(n, np.bool_)
-        with _pool():
+        with _pool(x.size):
             _pick(_vector(x), _vector(indices), y.reshape(-1), bad, c, pixels)
         if bad.any():
             refuse_bad_index(indices, x.shape[2:])
@@ -180,7 +175,7 @@ def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
     x = _empty(n, c, size, y.dtype)
     if x.size:
         bad = np.zeros(n, np.bool_)
-        with _pool():
+        with _pool(x.size):
             _put(_vector(y), _vector(indices), x.reshape(-1), bad, c, size[0] * size[1])
         if bad.any():
             refuse_bad_index(indices, size)
@@ -222,7 +217,7 @@ def resample(x: Array, rows: Axis, columns: Axis) -> Array:
     y = _empty(n, c, (rows.outputs, columns.outputs), x.dtype)
     if y.size:
         matrices = [(m.starts, m.sources, m.weights_as(x.dtype)) for m in (rows, columns)]
-        with _pool():
+        with _pool(x.size + y.size):
             _resample(_vector(x), *matrices[0], *matrices[1], y.reshape(-1), n, c, h, w)
     return _channels_second(y)
 

@@ -5,6 +5,7 @@ the kernel.
 """
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,26 +43,31 @@ class ConvGeometry:
     padding: Pair
     dilation: Pair
 
-    @property
+    @functools.cached_property
     def image_shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W)"""
         return (self.batch, self.image_channels, *self.image_size)
 
-    @property
+    @functools.cached_property
     def weight_shape(self) -> tuple[int, int, int, int]:
         """(O, C, KH, KW)"""
         return (self.map_channels, self.image_channels, *self.kernel)
 
-    @property
+    @functools.cached_property
     def map_shape(self) -> tuple[int, int, int, int]:
         """(N, O, OH, OW)"""
         return (self.batch, self.map_channels, *self.map_size)
 
-    @property
+    @functools.cached_property
     def padded_size(self) -> Pair:
         """(H + 2p, W + 2p)"""
         (h, width), (ph, pw) = self.image_size, self.padding
         return h + 2 * ph, width + 2 * pw
+
+    @functools.cached_property
+    def multiply_adds(self) -> int:
+        """Multiplications of each of the three kernels, those with padding included."""
+        return math.prod(self.map_shape) * math.prod(self.weight_shape[1:])
 
     @classmethod
     def of_conv2d(

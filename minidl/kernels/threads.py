@@ -8,11 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numba
+from numba.np.ufunc import parallel as _unchecked
 
 _numbas: Any = numba.config
 _wanted: int | None = None  # what `set_num_threads` was told
 _one_at_a_time = threading.RLock()
 _nothing = nullcontext()
+SMALL = 2**14  # elements, for which one thread needs some microseconds
 
 
 def set_num_threads(n: int) -> None:
@@ -70,18 +72,20 @@ def get_num_threads() -> int:
     return int(numba.get_num_threads())
 
 
-def parallel_region() -> AbstractContextManager[Any]:
-    """What to hold around every call of a parallel kernel: Numba's `workqueue` threads abort the process when two
-    Python threads come at once, so one has to wait. Which layer it is, Numba knows after the first call.
+def parallel_region(work: int) -> AbstractContextManager[Any]:
+    """What to hold around every call of a parallel kernel that goes through about `work` elements.
+
+    Little work stays on the calling thread: where other programs keep the cores busy, waiting for a second thread
+    costs a thousand times what it would save. Numba's `workqueue` threads abort the process when two Python threads
+    come at once, so there one has to wait. Which layer it is, Numba knows after the first call.
 
     It cannot see parallel code that is not minidl's: who runs some of their own in another thread at the same time
     needs the `omp` or `tbb` layer.
     """
-    guard = _nothing if _threading_layer() in ("omp", "tbb") else _one_at_a_time
-    if _wanted is None:
-        return guard
-    before = int(numba.get_num_threads())
-    return guard if before == _wanted else _Region(guard, before, _wanted)
+    layer = _threading_layer()
+    guard = _nothing if layer in ("omp", "tbb") else _one_at_a_time
+    inside = 1 if work < SMALL and layer is not None else _wanted
+    return guard if inside is None else _Region(guard, inside)
 
 
 def _threading_layer() -> str | None:
@@ -92,15 +96,27 @@ def _threading_layer() -> str | None:
 
 
 class _Region:
-    """Numba's number of threads, which each Python thread has its own of, is `inside` inside and `before` after."""
+    """Numba's number of threads, which each Python thread has its own of, is `inside` inside and as before after."""
 
-    def __init__(self, guard: AbstractContextManager[Any], before: int, inside: int) -> None:
-        self.guard, self.before, self.inside = guard, before, inside
+    __slots__ = ("before", "guard", "inside")
+
+    def __init__(self, guard: AbstractContextManager[Any], inside: int) -> None:
+        self.guard, self.inside = guard, inside
 
     def __enter__(self) -> None:
-        numba.set_num_threads(self.inside)
         self.guard.__enter__()
+        self.before = _get()
+        _set(self.inside)
 
     def __exit__(self, *error: Any) -> None:
+        _set(self.before)
         self.guard.__exit__(*error)
-        numba.set_num_threads(self.before)
+
+
+# The public functions take ten times as long for their checks, half as long as many a kernel.
+def _get() -> int:
+    return int(getattr(_unchecked, "_get_num_threads", numba.get_num_threads)())
+
+
+def _set(count: int) -> None:
+    getattr(_unchecked, "_set_num_threads", numba.set_num_threads)(count)

@@ -100,8 +100,8 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
     """
     only_tensors("cross_entropy", input, target)
     if input.ndim == 1 and target.ndim == 0:
-        losses = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), reduction="none")
-        return losses.squeeze(0) if reduction == "none" else reduce(losses, reduction)
+        loss = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), reduction=reduction)
+        return loss.squeeze(0) if reduction == "none" else loss
     _check_classes(input, target)
     _check_reduction(reduction)
     losses, index = _negative_log_likelihoods(input, target.array)
