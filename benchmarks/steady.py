@@ -95,7 +95,7 @@ def measure(library: str, name: str, args: argparse.Namespace) -> dict[str, Any]
         worker.ask("train", ALIVE)
         worker.ask("kill")
         first = worker.ask("train", MEASURED)
-        worker.ask("train", args.steps - 2 * MEASURED)
+        worker.ask("train", max(1, args.steps - 2 * MEASURED))
         last = worker.ask("train", MEASURED)
         return {"first": first, "last": last, "denormal": worker.ask("denormal")}
     finally:

@@ -537,6 +537,17 @@ def test_dispatch_keeps_names_and_refuses_other_arrays():
         kernels.relu([1.0])  # type: ignore[arg-type]
 
 
+@dtypes
+def test_sigmoid_to_the_last_digits_wherever_it_is_not_0(dtype: type):
+    rng, limits = np.random.default_rng(0), np.finfo(dtype)
+    x = np.concatenate([rng.standard_normal(5000) * 4, rng.uniform(-800, 800, 20_000)]).astype(dtype)
+    exact = 1 / (1 + np.exp(-x.astype(np.longdouble)))
+    bound = np.maximum(2 * limits.eps * exact, limits.smallest_subnormal)
+    assert np.all(np.abs(cpu.sigmoid(x) - exact) <= bound)
+    ends = np.array([-np.inf, np.inf, np.nan, -0.0, 0.0, limits.min, limits.max], dtype)
+    np.testing.assert_array_equal(cpu.sigmoid(ends), np.array([0, 1, np.nan, 0.5, 0.5, 0, 1], dtype))
+
+
 # --- Bias ---------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from minidl.ops.arithmetic import quiet
 from minidl.ops.dtype import floating, only_tensors
 from minidl.ops.inplace import replace
 from minidl.ops.shape import dimension
-from minidl.tensor import Tensor
+from minidl.tensor import Array, Tensor
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -178,7 +178,12 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         return input
     if not input.is_floating_point():
         raise RuntimeError(f"dropout: scales by 1 / (1 - p), which {input.dtype} cannot hold; convert with .float()")
-    kept = random.default_generator.rng.random(input.shape, np.float32) >= p
+    kept = _bits(input.numel()).reshape(input.shape) >= p * 2**32
     scale = input.dtype.type(1 / (1 - p) if p < 1 else 1)
     y = input * Tensor(np.multiply(kept, scale, dtype=input.dtype))
     return replace("dropout", input, y) if inplace else y
+
+
+def _bits(n: int) -> Array:
+    """n random numbers of 32 bits, straight from the generator: half the time of numbers between 0 and 1."""
+    return random.default_generator.rng.bit_generator.random_raw((n + 1) // 2).view(np.uint32)[:n]
