@@ -377,3 +377,75 @@ def _whole_ticks(axis: Axes) -> None:
     places = [np.asarray(line.get_xdata(), np.float64) for line in axis.get_lines()]
     if all((x == np.round(x)).all() for x in places):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+# -- confusion of classes ---------------------------------------------------------------------------------------
+
+
+def confusion_matrix(
+    counts: Tensor | Array | Sequence[Sequence[int]],
+    names: Sequence[str],
+    path: PathLike | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Draw how often each class is taken for each other, in percent of the samples that truly are of it.
+
+    Parameters
+    ----------
+    counts : Tensor, array or sequence of sequences
+        Samples of class i, its row, that were taken for class j, its column: (C, C).
+    names : sequence of str
+        The C classes.
+    path : path, optional
+        Where to save the picture; the ending says in which format.
+    title : str, optional
+        What stands above it all.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The picture; notebooks show it.
+
+    Raises
+    ------
+    ValueError
+        If `counts` is not (C, C) with C names, or holds what is no count.
+    ImportError
+        If matplotlib is missing: ``pip install "minidl[examples]"``.
+
+    Notes
+    -----
+    Each row adds up to 100 percent; on the diagonal is each class's recall. A class without samples has no numbers.
+
+    Examples
+    --------
+    >>> figure = confusion_matrix([[3, 1], [0, 5]], ["cat", "dog"])
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['75', '25', '0', '100']
+    """
+    table = np.asarray(counts.detach().numpy() if isinstance(counts, Tensor) else counts, np.float64)
+    if table.shape != (len(names), len(names)) or not len(names):
+        raise ValueError(f"expected counts (C, C) with C names, and got shape {table.shape} and {len(names)} names")
+    if not (table >= 0).all() or np.isinf(table).any():
+        raise ValueError("counts must be finite numbers of at least 0")
+    sums = table.sum(axis=1, keepdims=True)
+    percent = np.divide(100 * table, sums, out=np.full_like(table, np.nan), where=sums > 0)
+    figure, axis = _figure()
+    side = max(3.0, 0.45 * len(names))  # inches
+    figure.set_size_inches(side + 2.1, side + 1.3)
+    figure.set_layout_engine("constrained")
+    image = axis.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    for (i, j), share in np.ndenumerate(percent):
+        if not np.isnan(share):
+            colour = "white" if share > 50 else "black"
+            axis.text(j, i, f"{share:.0f}", ha="center", va="center", size=TEXT + 1, color=colour)
+    ticks = range(len(names))
+    axis.set(xlabel="predicted class", ylabel="true class", xticks=ticks, yticks=ticks, yticklabels=names)
+    axis.set_xticklabels(names, rotation=40, ha="right", rotation_mode="anchor")
+    figure.colorbar(image, label="percent of the samples of the true class", shrink=0.9)
+    if title:
+        figure.suptitle(title, size=TEXT + 3)
+    if path is not None:
+        figure.savefig(path)
+    return figure

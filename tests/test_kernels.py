@@ -13,16 +13,27 @@ from hypothesis import strategies as st
 from strategies import conv_geometries
 
 from minidl import kernels
-from minidl.kernels import ConvGeometry, cpu, reference, threads
+from minidl.kernels import ConvGeometry, cpu, cpu_elementwise, reference, threads
 
 BACKENDS = [reference, cpu]
 DTYPES = [np.float32, np.float64]
 CONVOLUTIONS = ["conv2d", "conv2d_input", "conv2d_weight"]
-ELEMENTWISE = ["relu", "relu_backward", "sigmoid", "sigmoid_backward", "tanh_backward"]
+ELEMENTWISE = [
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "tanh_backward",
+    "squared_error",
+    "scaled_difference",
+]
 TOLERANCE = {np.float32: 2e-6, np.float64: 4e-15}
 
 seeds = st.integers(0, 2**32 - 1)
 backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda m: m.__name__.split(".")[-1])
+elementwise_backends = pytest.mark.parametrize(
+    "backend", [reference, cpu_elementwise], ids=lambda m: m.__name__.split(".")[-1]
+)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 convolutions = pytest.mark.parametrize("name", CONVOLUTIONS)
 
@@ -272,13 +283,22 @@ def test_matmul_checks_shapes():
 # --- Elementwise ---
 
 
+def operand_count(name: str) -> int:
+    return 1 if name in ("relu", "sigmoid") else 2
+
+
+def elementwise(backend: ModuleType, name: str, *arrays: np.ndarray) -> np.ndarray:
+    scalars = (0.3,) if name == "scaled_difference" else ()
+    return getattr(backend, name)(*arrays, *scalars)
+
+
 @dtypes
 @pytest.mark.parametrize("name", ELEMENTWISE)
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (1000,), (3, 4, 5, 6), (2, 1, 4, 1)])
 def test_elementwise_equals_reference(name: str, dtype: type, shape: tuple[int, ...]):
     rng = np.random.default_rng(0)
-    a = [rng.standard_normal(shape).astype(dtype) for _ in range(1 if name in ("relu", "sigmoid") else 2)]
-    actual, expected = (getattr(backend, name)(*a) for backend in (cpu, reference))
+    a = [rng.standard_normal(shape).astype(dtype) for _ in range(operand_count(name))]
+    actual, expected = (elementwise(backend, name, *a) for backend in (cpu_elementwise, reference))
     assert actual.dtype == dtype
     assert actual.shape == shape
     np.testing.assert_allclose(actual, expected, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
@@ -288,10 +308,12 @@ def test_elementwise_equals_reference(name: str, dtype: type, shape: tuple[int, 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(ORDERS, ["C", *ORDERS])))
 def test_elementwise_takes_any_memory_order(name: str, first: str, second: str):
     rng = np.random.default_rng(1)
-    a = [rng.standard_normal((2, 3, 4, 5)) for _ in range(1 if name in ("relu", "sigmoid") else 2)]
+    a = [rng.standard_normal((2, 3, 4, 5)) for _ in range(operand_count(name))]
     orders = [ORDERS[first], ORDERS.get(second, np.ascontiguousarray)]
     given_arrays = [order(v) for order, v in zip(orders, a, strict=False)]
-    np.testing.assert_array_equal(getattr(cpu, name)(*given_arrays), getattr(cpu, name)(*a))
+    np.testing.assert_array_equal(
+        elementwise(cpu_elementwise, name, *given_arrays), elementwise(cpu_elementwise, name, *a)
+    )
     for before, after in zip(a, given_arrays, strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -300,11 +322,11 @@ def test_elementwise_takes_any_memory_order(name: str, first: str, second: str):
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 4, 5), (1, 3, 1, 1)])
 def test_elementwise_keeps_channels_last(name: str, shape: tuple[int, ...]):
     x = channels_last(np.ones(shape))
-    result = getattr(cpu, name)(*[x] * (1 if name in ("relu", "sigmoid") else 2))
+    result = elementwise(cpu_elementwise, name, *[x] * operand_count(name))
     assert result.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
-@backends
+@elementwise_backends
 @dtypes
 def test_elementwise_at_the_edges(backend: ModuleType, dtype: type):
     x = np.array([-np.inf, -1e4, -0.0, 0.0, 1e4, np.inf, np.nan], dtype)
@@ -318,14 +340,14 @@ def test_elementwise_at_the_edges(backend: ModuleType, dtype: type):
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_bits_do_not_depend_on_the_threads(name: str):
     rng = np.random.default_rng(0)
-    a = [rng.standard_normal(10_007).astype(np.float32) for _ in range(1 if name in ("relu", "sigmoid") else 2)]
-    one, two = on_threads(lambda: getattr(cpu, name)(*a))
+    a = [rng.standard_normal(10_007).astype(np.float32) for _ in range(operand_count(name))]
+    one, two = on_threads(lambda: elementwise(cpu_elementwise, name, *a))
     np.testing.assert_array_equal(one, two)
 
 
 def test_elementwise_checks_shapes():
     with pytest.raises(RuntimeError, match=r"relu_backward: shapes differ: \(2,\), \(3,\)"):
-        cpu.relu_backward(np.ones(2), np.ones(3))
+        cpu_elementwise.relu_backward(np.ones(2), np.ones(3))
 
 
 # --- Optimisers ---
@@ -350,7 +372,7 @@ def plain_sgd(p, gs, lr, momentum, dampening, nesterov, weight_decay):
     return p
 
 
-@backends
+@elementwise_backends
 @dtypes
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_adam(backend: ModuleType, dtype: type, weight_decay: float):
@@ -364,7 +386,7 @@ def test_adam(backend: ModuleType, dtype: type, weight_decay: float):
     np.testing.assert_allclose(p, expected, rtol=0, atol=2e-6 if dtype == np.float32 else 1e-14)
 
 
-@backends
+@elementwise_backends
 @dtypes
 @pytest.mark.parametrize(
     ("momentum", "dampening", "nesterov"),
@@ -391,12 +413,12 @@ def test_optimisers_write_into_arrays_of_any_memory_order(order: Callable[[np.nd
     arrays = [rng.standard_normal((5, 7)) for _ in range(3)]
     expected, actual = [a.copy() for a in arrays], [order(a) for a in arrays]
     for p, g, buf in (expected, actual):
-        cpu.sgd_step(p, g, buf, 0.1, 0.9, 0.0, False, 0.0)
+        cpu_elementwise.sgd_step(p, g, buf, 0.1, 0.9, 0.0, False, 0.0)
     for one, two in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(one, two)
 
 
-@backends
+@elementwise_backends
 def test_adam_flushes_denormal_moments(backend: ModuleType):
     tiny = np.finfo(np.float32).tiny
     p, g = np.ones(3, np.float32), np.array([0, 0, np.nan], np.float32)
@@ -543,9 +565,9 @@ def test_sigmoid_to_the_last_digits_wherever_it_is_not_0(dtype: type):
     x = np.concatenate([rng.standard_normal(5000) * 4, rng.uniform(-800, 800, 20_000)]).astype(dtype)
     exact = 1 / (1 + np.exp(-x.astype(np.longdouble)))
     bound = np.maximum(2 * limits.eps * exact, limits.smallest_subnormal)
-    assert np.all(np.abs(cpu.sigmoid(x) - exact) <= bound)
+    assert np.all(np.abs(cpu_elementwise.sigmoid(x) - exact) <= bound)
     ends = np.array([-np.inf, np.inf, np.nan, -0.0, 0.0, limits.min, limits.max], dtype)
-    np.testing.assert_array_equal(cpu.sigmoid(ends), np.array([0, 1, np.nan, 0.5, 0.5, 0, 1], dtype))
+    np.testing.assert_array_equal(cpu_elementwise.sigmoid(ends), np.array([0, 1, np.nan, 0.5, 0.5, 0, 1], dtype))
 
 
 # --- Bias ---------------------------------------------------------------------------------------------------
@@ -595,12 +617,17 @@ def test_a_bias_of_another_shape_or_type_is_refused():
     seed=st.integers(0, 99),
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_channel_sums(n, c, size, seed, dtype):
+def test_sums(n, c, size, seed, dtype):
     y = np.random.default_rng(seed).standard_normal((n, c, *size)).astype(dtype)
     axes = (0, 2, 3)[: y.ndim - 1]
     for order in (y, np.asfortranarray(y), np.moveaxis(np.moveaxis(y, 1, -1).copy(), -1, 1), y[:, ::-1]):
         before = order.copy()
-        sums, exact = cpu.channel_sums(order), order.astype(np.float64).sum(axis=axes)
+        exact, size = order.astype(np.float64).sum(), np.abs(order).sum()
+        for backend in (reference, cpu_elementwise):
+            found = backend.total(order)
+            assert (found.shape, found.dtype) == ((), dtype)
+            assert abs(found - exact) <= 20 * np.finfo(dtype).eps * size
+        sums, exact = cpu_elementwise.channel_sums(order), order.astype(np.float64).sum(axis=axes)
         assert sums.dtype == dtype
         bound = 20 * np.finfo(dtype).eps * np.abs(order).sum(axis=axes)
         assert (np.abs(sums - exact) <= bound).all()
@@ -610,4 +637,4 @@ def test_channel_sums(n, c, size, seed, dtype):
 
 def test_channel_sums_do_not_depend_on_the_threads():
     y = np.random.default_rng(0).standard_normal((64, 3, 28, 28)).astype(np.float32)
-    np.testing.assert_array_equal(*on_threads(lambda: cpu.channel_sums(y)))
+    np.testing.assert_array_equal(*on_threads(lambda: cpu_elementwise.channel_sums(y)))

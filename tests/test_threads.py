@@ -14,8 +14,8 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 import minidl
-from minidl import nn
-from minidl.kernels import cpu, cpu_pooling, threads
+from minidl import kernels, nn
+from minidl.kernels import threads
 from minidl.nn import functional as F
 
 MOST = numba.config.NUMBA_NUM_THREADS
@@ -206,7 +206,7 @@ class Guard:
 
 
 def parallel_kernels() -> Iterator[tuple[object, str, Dispatcher]]:
-    for module in (cpu, cpu_pooling):
+    for module in kernels.CPU:
         for name, value in vars(module).items():
             if isinstance(value, Dispatcher) and value.targetoptions.get("parallel"):
                 yield module, name, value

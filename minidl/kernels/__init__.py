@@ -1,8 +1,7 @@
 """The loops of minidl: arrays in, arrays out, nothing recorded.
 
-Every function here has a definition in `reference.py` and a fast twin of the same name and signature in
-`cpu.py` or `cpu_pooling.py`. Which one runs is decided here, from the type of the first array, and nowhere
-else in the project.
+Every function here has a definition in `reference.py` and a fast twin of the same name and signature in one of the
+files `cpu*.py`. Which one runs is decided here, from the type of the first array, and nowhere else in the project.
 """
 
 import functools
@@ -11,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from minidl.kernels import cpu, cpu_pooling, reference
+from minidl.kernels import cpu, cpu_elementwise, cpu_pooling, reference
 from minidl.kernels.geometry import ConvGeometry
 from minidl.kernels.pool_geometry import PoolGeometry
 
@@ -39,6 +38,7 @@ __all__ = [
     "total",
 ]
 
+CPU = cpu, cpu_elementwise, cpu_pooling
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -46,7 +46,8 @@ R = TypeVar("R")
 def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
     """The kernel of this definition's name, from the backend that its first array belongs to."""
     name = definition.__name__
-    fast: Callable[P, R] = getattr(cpu if hasattr(cpu, name) else cpu_pooling, name)
+    module = next(module for module in CPU if name in vars(module))
+    fast: Callable[P, R] = getattr(module, name)
 
     @functools.wraps(definition)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -23,9 +23,7 @@ owns alone.
 # ruff: noqa: E741
 
 import functools
-import math
 import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
@@ -33,23 +31,21 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils
-from numba.extending import overload
 
 from minidl.kernels.compiling import by_hand, compiled, unpacked
 from minidl.kernels.geometry import ConvGeometry
 from minidl.kernels.memory import empty
-from minidl.kernels.threads import parallel_region as _pool
+from minidl.kernels.threads import parallel_region
 
 Array = np.ndarray
 
 VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32
 TILE_ROWS = 6  # times two vectors of columns: with more, the addresses of the rows no longer fit in registers
-TALL = 8  # rows of a tile one vector wide
+TALL_ROWS = 8  # times one vector: fewer sums would leave the processor waiting for the last ones
 BLOCK_K = 256  # so many rows of two vectors of B stay in the first-level cache while all rows of A pass by
 CHUNK_ROWS = 20 * TILE_ROWS  # rows of A for one task of a parallel loop
 MATMUL_ROWS = 256  # rows of A for one task of matmul: with few, packing B would not pay
 LARGEST_KEPT = 2**23  # elements of a buffer that is kept from call to call
-SMALLEST_PERIOD = 256  # values that an inner loop over channels takes at once
 PANEL = 64  # columns of B for one task of matmul
 
 
@@ -70,8 +66,8 @@ def _copy(typing, target, i, source, j, n):
 
 
 def _tile_of(vectors: int, group: int = 1) -> Any:
-    """The innermost loop: TILE_ROWS rows of C times `vectors` vectors of columns, held in registers during
-    the sum over k.
+    """The innermost loop: six rows of C times two vectors of columns, or eight times one, held in registers
+    during the sum over k.
 
     Why it is fast: each step of the loop loads two vectors of B once and uses them for all rows, each value
     of A once and uses it for all columns, and writes nothing to memory. The 6 x 2 sums are independent, so
@@ -108,7 +104,7 @@ def _emit_tile(
     builder, vectors, group, element, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased
 ) -> None:
     """Write the tile's LLVM code: masks, the loop over k, the store."""
-    tall = TALL if vectors == 1 else TILE_ROWS
+    tall = TALL_ROWS if vectors == 1 else TILE_ROWS
     size = 4 if isinstance(element, ir.FloatType) else 8
     lanes = VECTOR_BYTES // size
     vector, bits = ir.VectorType(element, lanes), ir.VectorType(I1, lanes)
@@ -206,7 +202,7 @@ def _multiply(a, rows, cols, b, brows, n, c, crows, add, bias):
                     m = len(rows) - i
                     _tile_2(a, rows, i, m, cols, k0, k1, b, brows, j, n - j, c, crows, more, bias, biased)
             else:
-                for i in range(0, len(rows), TALL):
+                for i in range(0, len(rows), TALL_ROWS):
                     m = len(rows) - i
                     _tile_1(a, rows, i, m, cols, k0, k1, b, brows, j, n - j, c, crows, more, bias, biased)
 
@@ -215,7 +211,7 @@ def _multiply(a, rows, cols, b, brows, n, c, crows, add, bias):
 def _multiply_groups(a, rows, cols, b, brows, n, c, crows, bias, group):
     """C = bias + A B for n <= lanes / group columns; `cols` and `brows` count groups."""
     K, biased = len(cols), len(bias) > 0
-    for i in range(0, len(rows), TALL):
+    for i in range(0, len(rows), TALL_ROWS):
         m = len(rows) - i
         if group == 2:
             _tile_of_2(a, rows, i, m, cols, 0, K, b, brows, 0, n, c, crows, False, bias, biased)
@@ -229,7 +225,7 @@ def _multiply_groups(a, rows, cols, b, brows, n, c, crows, bias, group):
 
 def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     """Matrix product (M, K) @ (K, N), plus bias (N,); a and b may be transposed in memory. Defined in reference.py."""
-    _same_float("matmul", a, b)
+    same_float("matmul", a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise RuntimeError(f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied")
     start = _start("matmul", bias, b.shape[1], a.dtype)
@@ -237,7 +233,7 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     if a.shape[1] == 0:
         c[...] = start if start.size else 0
     elif c.size:
-        with _pool(_elements(c.size * a.shape[1])):
+        with parallel_region(_elements(c.size * a.shape[1])):
             _matmul(*_flat_matrix(a), *_flat_matrix(b), c.reshape(-1), start, *c.shape, a.shape[1])
     return c
 
@@ -253,14 +249,14 @@ def _start(name: str, bias: Array | None, columns: int, dtype: np.dtype) -> Arra
         return np.empty(0, dtype)
     if bias.shape != (columns,) or bias.dtype != dtype:
         raise RuntimeError(f"{name}: expected a bias of shape ({columns},), {dtype}, not {bias.shape}, {bias.dtype}")
-    return _plain(bias)
+    return plain(bias)
 
 
 def _flat_matrix(a: Array) -> tuple[Array, int, int]:
     """The values of a matrix as one vector, and how far apart its rows and its columns are in it."""
     if not a.flags.c_contiguous and a.T.flags.c_contiguous:
-        return _plain(a.T).reshape(-1), 1, a.shape[0]
-    return _plain(a).reshape(-1), a.shape[1], 1
+        return plain(a.T).reshape(-1), 1, a.shape[0]
+    return plain(a).reshape(-1), a.shape[1], 1
 
 
 @compiled(parallel=True)
@@ -310,7 +306,7 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
     if geometry.image_channels == 0:
         y[...] = start if start.size else 0
     elif y.size:
-        with _pool(_elements(geometry.multiply_adds)):
+        with parallel_region(_elements(geometry.multiply_adds)):
             wt = _channels_in_out(w).reshape(-1, o)  # (KH*KW*C, O)
             groups, tables = _grouped(geometry, VECTOR_BYTES // x.itemsize), _tables(geometry)
             if groups.size > 1:
@@ -347,9 +343,9 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
     n, c, h, width = geometry.image_shape
     x, start = empty((n, h, width, c), y.dtype), _start("conv2d_input", bias, c, y.dtype)
     if x.size:
-        with _pool(_elements(geometry.multiply_adds)):
+        with parallel_region(_elements(geometry.multiply_adds)):
             wt = _kernel_inside(w)  # (O, KH*KW, C)
-            yf = _plain(y.transpose(0, 2, 3, 1)).reshape(-1)
+            yf = plain(y.transpose(0, 2, 3, 1)).reshape(-1)
             _, taps, run, pixels = _tables(geometry)
             sizes = (n, geometry.map_channels, _image_length(geometry), *_lines(geometry))
             _conv2d_input(yf, wt.reshape(-1), start, x.reshape(-1), pixels, taps, run, *sizes)
@@ -416,8 +412,8 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
         parts = _weight_parts(n * len(tables.pixels), w.size)
         partial = _scratch("partial", parts * len(tables.taps) * o, x.dtype)
         by_map = _by_map(len(tables.taps), tables.run, o, VECTOR_BYTES // x.itemsize)
-        with _pool(_elements(geometry.multiply_adds)):
-            yf = _plain(y.transpose(0, 2, 3, 1)).reshape(-1)
+        with parallel_region(_elements(geometry.multiply_adds)):
+            yf = plain(y.transpose(0, 2, 3, 1)).reshape(-1)
             sizes = (parts, n, o, _image_length(geometry))
             _conv2d_weight(_padded(x, geometry), tables.pixels, tables.taps, tables.run, yf, partial, by_map, *sizes)
             tap, channel = (1, len(tables.taps)) if by_map else (o, 1)
@@ -429,10 +425,11 @@ def _by_map(taps: int, run: int, o: int, lanes: int) -> bool:
     """Whether the channels of the map are rather the rows of the product than its columns: which of the two takes
     fewer vectors of multiply-adds, idle ones included."""
 
-    def up(value: int, step: int) -> int:
-        return -(-value // step) * step
+    def cost(rows: int, columns: int) -> int:
+        tall = TALL_ROWS if columns <= lanes else TILE_ROWS
+        return -(-rows // tall) * tall * -(-columns // lanes)
 
-    return up(o, TILE_ROWS) * taps // run * up(run, lanes) < up(taps, TILE_ROWS) * up(o, lanes)
+    return taps // run * cost(o, run) < cost(taps, o)
 
 
 @compiled(parallel=True)
@@ -562,7 +559,7 @@ def _image_length(geometry: ConvGeometry) -> int:
 
 def _padded(x: Array, geometry: ConvGeometry) -> Array:
     """x as a vector of padded channels-last images, good until this thread's next call."""
-    x = _plain(x.transpose(0, 2, 3, 1))  # (N, H, W, C)
+    x = plain(x.transpose(0, 2, 3, 1))  # (N, H, W, C)
     if geometry.padding == (0, 0):
         return x.reshape(-1)
     padded = _scratch("padded", geometry.batch * _image_length(geometry), x.dtype)
@@ -620,7 +617,7 @@ def _channels_in_out(w: Array) -> Array:
     """(O, C, KH, KW) -> (KH*KW, C, O)"""
     o, c, kh, kw = w.shape
     out = np.empty((kh * kw, c, o), w.dtype)
-    _move_channels_last(_plain(w).reshape(o, c, kh * kw), out)
+    _move_channels_last(plain(w).reshape(o, c, kh * kw), out)
     return out
 
 
@@ -637,7 +634,7 @@ def _kernel_inside(w: Array) -> Array:
     """(O, C, KH, KW) -> (O, KH*KW, C)"""
     o, c, kh, kw = w.shape
     out = np.empty((o, kh * kw, c), w.dtype)
-    _move_taps_inside(_plain(w).reshape(o, c, kh * kw), out)
+    _move_taps_inside(plain(w).reshape(o, c, kh * kw), out)
     return out
 
 
@@ -650,12 +647,12 @@ def _move_taps_inside(w, out):
                 out[o, t, c] = w[o, c, t]
 
 
-def _plain(x: Array) -> Array:
+def plain(x: Array) -> Array:
     """x if it is C-contiguous, aligned and writable, else such a copy: other kinds would compile anew."""
     return x if x.flags.carray else np.array(x, order="C")
 
 
-def _same_float(name: str, first: Array, *others: Array) -> None:
+def same_float(name: str, first: Array, *others: Array) -> None:
     """Refuse what would compile anew, or not at all. On the way of every call, so without ado."""
     kind = first.dtype
     for array in others:
@@ -674,309 +671,4 @@ def _check(geometry: ConvGeometry, **arrays: Array) -> None:
     for name, array in arrays.items():
         if array.shape != expected[name]:
             raise RuntimeError(f"convolution: {name} has shape {array.shape}, but its geometry says {expected[name]}")
-    _same_float("convolution", *arrays.values())
-
-
-# --- Elementwise --------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=1024)
-def _memory_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The axes from the outermost in memory to the innermost, and the way back.
-
-    Those of one element, whose strides say nothing, come last.
-    """
-    order = sorted(range(len(shape)), key=lambda axis: (shape[axis] == 1, -abs(strides[axis])))
-    return tuple(order), tuple(sorted(range(len(shape)), key=order.__getitem__))
-
-
-def _vectors(*arrays: Array) -> list[Array]:
-    """The arrays as vectors in the memory order of the first: views where an array lies so, else copies."""
-    order, _ = _memory_order(arrays[0].shape, arrays[0].strides)
-    return [_plain(a.transpose(order)).reshape(-1) for a in arrays]
-
-
-def _like(x: Array, vector: Array) -> Array:
-    """The vector in the shape and memory order of x, the inverse of `_vectors`."""
-    order, back = _memory_order(x.shape, x.strides)
-    return vector.reshape([x.shape[axis] for axis in order]).transpose(back)
-
-
-def _alike(name: str, *arrays: Array) -> None:
-    """Refuse arrays that differ in shape or type."""
-    _same_float(name, *arrays)
-    for array in arrays:
-        if array.shape != arrays[0].shape:
-            raise RuntimeError(f"{name}: shapes differ: {', '.join(str(a.shape) for a in arrays)}")
-
-
-def _elementwise(name: str, loop: Callable[..., None], *arrays: Array, scalars: tuple[float, ...] = ()) -> Array:
-    """A compiled loop over arrays of one shape; the result has the first one's memory order."""
-    _alike(name, *arrays)
-    vectors = _vectors(*arrays)
-    out = empty(vectors[0].shape, vectors[0].dtype)
-    with _pool(out.size):
-        loop(*vectors, *map(out.dtype.type, scalars), out)
-    return _like(arrays[0], out)
-
-
-def relu(x: Array) -> Array:
-    """max(x, 0); NaN stays NaN."""
-    return _elementwise("relu", _relu, x)
-
-
-@compiled(parallel=True)
-def _relu(x, y):
-    for i in prange(len(x)):  # owns element i, here and below
-        y[i] = x.dtype.type(0) if x[i] <= 0 else x[i]
-
-
-def relu_backward(gy: Array, y: Array) -> Array:
-    """gy where y > 0, else 0."""
-    return _elementwise("relu_backward", _relu_backward, gy, y)
-
-
-@compiled(parallel=True)
-def _relu_backward(gy, y, gx):
-    for i in prange(len(y)):
-        gx[i] = gy.dtype.type(0) if y[i] <= 0 else gy[i]
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))"""
-    return _elementwise("sigmoid", _sigmoid, x, scalars=(-np.finfo(x.dtype).minexp,))
-
-
-@compiled(parallel=True, fastmath={"contract"})
-def _sigmoid(x, most, y):
-    one = x.dtype.type(1)
-    for i in prange(len(x)):
-        z = _exp_minus(abs(x[i]), most, x.dtype.type)
-        y[i] = (one if x[i] >= 0 else z) / (one + z)
-
-
-LOG_2 = 0.693145751953125, 1.4286068203094172e-06  # ln 2 in two parts: the first times a whole number is exact
-SERIES = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
-
-
-@compiled(fastmath={"contract"})
-def _exp_minus(a, most, kind):
-    """e^-a for 0 <= a: 2^-n e^r with a whole n and |r| <= ln(2) / 2, where Taylor's series needs 13 powers. For
-    a > `most`, the largest exponent of the type, e^-a is 0 to all its digits.
-
-    Why it is fast: without branches, tables and calls it becomes vector instructions, as Numba's own exp does not.
-    """
-    a = most if a > most else a
-    n = np.floor(a * kind(1 / math.log(2)) + kind(0.5))
-    r = (n * kind(LOG_2[0]) - a) + n * kind(LOG_2[1])
-    power = kind(0)
-    for k in range(14):
-        power = power * r + kind(SERIES[k])
-    half = np.floor(n * kind(0.5))  # in two steps, since a result may be too small for 2^-n itself
-    return power * _power_of_two(-half) * _power_of_two(half - n)
-
-
-def _power_of_two(n):
-    """2^n for a whole n: as bits, n plus a bias at the place of the exponent."""
-
-
-@overload(_power_of_two)
-def _power_of_two_in_bits(n):
-    if n == types.float32:
-        return lambda n: np.int32(np.int32(n + np.float32(127)) << np.int32(23)).view(np.float32)
-    return lambda n: np.int64(np.int64(n + 1023.0) << np.int64(52)).view(np.float64)
-
-
-def sigmoid_backward(gy: Array, y: Array) -> Array:
-    """gy * y * (1 - y)"""
-    return _elementwise("sigmoid_backward", _sigmoid_backward, gy, y)
-
-
-@compiled(parallel=True)
-def _sigmoid_backward(gy, y, gx):
-    one = y.dtype.type(1)
-    for i in prange(len(y)):
-        gx[i] = gy[i] * y[i] * (one - y[i])
-
-
-def tanh_backward(gy: Array, y: Array) -> Array:
-    """gy * (1 - y*y)"""
-    return _elementwise("tanh_backward", _tanh_backward, gy, y)
-
-
-@compiled(parallel=True)
-def _tanh_backward(gy, y, gx):
-    one = y.dtype.type(1)
-    for i in prange(len(y)):
-        gx[i] = gy[i] * (one - y[i] * y[i])
-
-
-def squared_error(x: Array, t: Array) -> Array:
-    """(x - t)^2"""
-    return _elementwise("squared_error", _squared_error, x, t)
-
-
-@compiled(parallel=True)
-def _squared_error(x, t, y):
-    for i in prange(len(x)):
-        y[i] = (x[i] - t[i]) * (x[i] - t[i])
-
-
-def scaled_difference(x: Array, t: Array, scale: float) -> Array:
-    """scale * (x - t)"""
-    return _elementwise("scaled_difference", _scaled_difference, x, t, scalars=(scale,))
-
-
-@compiled(parallel=True)
-def _scaled_difference(x, t, scale, y):
-    for i in prange(len(x)):
-        y[i] = scale * (x[i] - t[i])
-
-
-# --- Sums ----------------------------------------------------------------------------------------------------
-
-
-def _period(channels: int) -> int:
-    """A multiple of the channels that fills whole vectors: in channels-last memory the bias repeats with it."""
-    return channels * max(1, SMALLEST_PERIOD // channels)
-
-
-def channel_sums(y: Array) -> Array:
-    """The sum of each channel of (N, C, H, W) or (N, C), as (C,). Defined in reference.py."""
-    return _sums(_plain(y.transpose(0, *range(2, y.ndim), 1)), y.shape[1])
-
-
-def total(x: Array) -> Array:
-    """The sum of all elements, as a 0-d array."""
-    _same_float("total", x)
-    return _sums(_vectors(x)[0], 1).reshape(())
-
-
-def _sums(y: Array, channels: int) -> Array:
-    """The sums of every `channels`-th value of y: of all whose place leaves the same remainder."""
-    period = _period(channels)
-    # In float64, since a sum over a whole batch would lose the digits that it is long for.
-    partial = np.zeros((max(1, min(16, y.size // (64 * period))), period))
-    with _pool(y.size):
-        _channel_sums(y.reshape(-1), partial)
-    return partial.reshape(-1, channels).sum(axis=0).astype(y.dtype)
-
-
-@compiled(parallel=True)
-def _channel_sums(y, partial):
-    for part in prange(len(partial)):  # owns one row of the partial sums
-        _sum_periods(y, partial, np.int64(part))
-
-
-@compiled()
-def _sum_periods(y, partial, part):
-    parts, period = partial.shape
-    periods = (len(y) + period - 1) // period
-    for p in range(part * periods // parts, (part + 1) * periods // parts):
-        for j in range(min(period, len(y) - p * period)):
-            partial[part, j] += y[np.uint64(p * period + j)]
-
-
-# --- Optimisers ---------------------------------------------------------------------------------------------
-
-
-def _in_place(name: str, loop: Callable[..., None], written: tuple[Array, ...], g: Array, *scalars: Any) -> None:
-    """Run a compiled step on the arrays as vectors, and write back those that had to be copied."""
-    _alike(name, *written, g)
-    vectors = _vectors(*written, g)
-    with _pool(g.size):
-        loop(*vectors, *map(g.dtype.type, scalars))
-    for array, vector in zip(written, vectors, strict=False):
-        if vector.base is not array and not np.may_share_memory(array, vector):
-            array[...] = _like(written[0], vector)
-
-
-def adam_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    step: int,
-) -> None:
-    """One step of Adam in one pass over memory. Defined in reference.py."""
-    step_size, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
-    tiny = np.finfo(p.dtype).tiny
-    _in_place(
-        "adam_step",
-        _adam,
-        (p, m, v),
-        g,
-        step_size,
-        root,
-        1 - beta1,
-        beta2,
-        1 - beta2,
-        eps,
-        weight_decay,
-        tiny,
-    )
-
-
-@compiled(parallel=True)
-def _adam(p, m, v, g, step_size, root, rate1, beta2, rate2, eps, decay, tiny):
-    """Moments of a gradient that stays zero become denormal numbers, which are slow: flush them."""
-    zero = p.dtype.type(0)
-    for i in prange(len(p)):
-        gi = g[i] + decay * p[i]
-        mi = m[i] + rate1 * (gi - m[i])
-        vi = beta2 * v[i] + rate2 * gi * gi
-        mi = zero if abs(mi) < tiny else mi
-        vi = zero if vi < tiny else vi
-        m[i], v[i] = mi, vi
-        p[i] -= step_size * mi / (np.sqrt(vi) / root + eps)
-
-
-def sgd_step(
-    p: Array,
-    g: Array,
-    buf: Array | None,
-    lr: float,
-    momentum: float,
-    dampening: float,
-    nesterov: bool,
-    weight_decay: float,
-) -> None:
-    """One step of SGD in one pass over memory. Defined in reference.py."""
-    if buf is None:
-        _in_place("sgd_step", _sgd, (p,), g, lr, weight_decay)
-        return
-    loop, tiny = _sgd_nesterov if nesterov else _sgd_momentum, np.finfo(p.dtype).tiny
-    _in_place("sgd_step", loop, (p, buf), g, lr, momentum, 1 - dampening, weight_decay, tiny)
-
-
-@compiled(parallel=True)
-def _sgd(p, g, lr, decay):
-    for i in prange(len(p)):
-        p[i] -= lr * (g[i] + decay * p[i])
-
-
-@compiled(parallel=True)
-def _sgd_momentum(p, buf, g, lr, momentum, rate, decay, tiny):
-    """Flushed like Adam's moments, and so below."""
-    zero = p.dtype.type(0)
-    for i in prange(len(p)):
-        bi = momentum * buf[i] + rate * (g[i] + decay * p[i])
-        bi = zero if abs(bi) < tiny else bi
-        buf[i] = bi
-        p[i] -= lr * bi
-
-
-@compiled(parallel=True)
-def _sgd_nesterov(p, buf, g, lr, momentum, rate, decay, tiny):
-    zero = p.dtype.type(0)
-    for i in prange(len(p)):
-        gi = g[i] + decay * p[i]
-        bi = momentum * buf[i] + rate * gi
-        bi = zero if abs(bi) < tiny else bi
-        buf[i] = bi
-        p[i] -= lr * (gi + momentum * bi)
+    same_float("convolution", *arrays.values())

@@ -19,11 +19,11 @@ from numba.core import cgutils
 
 from minidl.kernels import reference
 from minidl.kernels.compiling import by_hand, compiled, unpacked
-from minidl.kernels.cpu import _plain, _same_float
+from minidl.kernels.cpu import plain, same_float
 from minidl.kernels.memory import empty
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
-from minidl.kernels.threads import parallel_region as _pool
+from minidl.kernels.threads import parallel_region
 
 Array = np.ndarray
 U = np.uint64
@@ -33,7 +33,7 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 def _vector(x: Array) -> Array:
     """(N, C, H, W) as a channels-last vector."""
-    return _plain(x.transpose(0, 2, 3, 1)).reshape(-1)
+    return plain(x.transpose(0, 2, 3, 1)).reshape(-1)
 
 
 def _empty(n: int, c: int, size: tuple[int, int], dtype: np.dtype | type) -> Array:
@@ -57,7 +57,7 @@ def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
     y, indices = _empty(n, c, geometry.map_size, x.dtype), _empty(n, c, geometry.map_size, np.int64)
     if y.size:
         windows = geometry.windows(0), geometry.windows(1), geometry.dilation
-        with _pool(x.size):
+        with parallel_region(x.size):
             _max_pool(_vector(x), *windows, y.reshape(-1), indices.reshape(-1), n, c, *geometry.image_size)
     return _channels_second(y), _channels_second(indices)
 
@@ -137,13 +137,13 @@ def _emit_max_of_window(builder, element, x, at, first, tall, wide, down, right,
 
 def pick(x: Array, indices: Array) -> Array:
     """x at the indices: (N, C, H, W), (N, C, OH, OW) -> (N, C, OH, OW). Defined in reference.py."""
-    _same_float("pick", x)
+    same_float("pick", x)
     _check_indices("pick", indices, x.shape[:2])
     (n, c), size, pixels = x.shape[:2], indices.shape[2:], x.shape[2] * x.shape[3]
     y = _empty(n, c, size, x.dtype)
     if y.size:
         bad = np.zeros(n, np.bool_)
-        with _pool(x.size):
+        with parallel_region(x.size):
             _pick(_vector(x), _vector(indices), y.reshape(-1), bad, c, pixels)
         if bad.any():
             refuse_bad_index(indices, x.shape[2:])
@@ -169,13 +169,13 @@ def _pick_image(x, indices, y, bad, C, pixels, n, size):
 
 def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
     """Sums of y at the indices: (N, C, OH, OW) twice -> (N, C, H, W). Defined in reference.py."""
-    _same_float("put", y)
+    same_float("put", y)
     _check_indices("put", indices, y.shape)
     n, c = y.shape[:2]
     x = _empty(n, c, size, y.dtype)
     if x.size:
         bad = np.zeros(n, np.bool_)
-        with _pool(x.size):
+        with parallel_region(x.size):
             _put(_vector(y), _vector(indices), x.reshape(-1), bad, c, size[0] * size[1])
         if bad.any():
             refuse_bad_index(indices, size)
@@ -210,14 +210,14 @@ def _check_indices(name: str, indices: Array, shape: tuple[int, ...]) -> None:
 
 def resample(x: Array, rows: Axis, columns: Axis) -> Array:
     """A linear map along the height and one along the width. Defined in reference.py."""
-    _same_float("resample", x)
+    same_float("resample", x)
     n, c, h, w = x.shape
     if (h, w) != (rows.inputs, columns.inputs):
         raise RuntimeError(f"resample: x has shape {x.shape}, but its axes say {rows.inputs} x {columns.inputs}")
     y = _empty(n, c, (rows.outputs, columns.outputs), x.dtype)
     if y.size:
         matrices = [(m.starts, m.sources, m.weights_as(x.dtype)) for m in (rows, columns)]
-        with _pool(x.size + y.size):
+        with parallel_region(x.size + y.size):
             _resample(_vector(x), *matrices[0], *matrices[1], y.reshape(-1), n, c, h, w)
     return _channels_second(y)
 

@@ -1,0 +1,329 @@
+"""Elementwise operations, sums and optimiser steps compiled with Numba, for float32 and float64 arrays, on all cores.
+
+A file of its own, as cpu_pooling.py is, and for its reason. All arrays are vectors in the memory order of the first.
+`prange` runs only over what an iteration owns alone, and partial sums are added in a fixed order, so the bits do not
+depend on the threads.
+"""
+
+# The compiled loops take arrays and numbers; the functions around them are typed.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import prange, types
+from numba.extending import overload
+
+from minidl.kernels.compiling import compiled
+from minidl.kernels.cpu import plain, same_float
+from minidl.kernels.memory import empty
+from minidl.kernels.threads import parallel_region
+
+Array = np.ndarray
+
+SMALLEST_PERIOD = 256  # values that an inner loop over channels takes at once
+
+
+@functools.lru_cache(maxsize=1024)
+def _memory_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes from the outermost in memory to the innermost, and the way back.
+
+    Those of one element, whose strides say nothing, come last.
+    """
+    order = sorted(range(len(shape)), key=lambda axis: (shape[axis] == 1, -abs(strides[axis])))
+    return tuple(order), tuple(sorted(range(len(shape)), key=order.__getitem__))
+
+
+def _vectors(*arrays: Array) -> list[Array]:
+    """The arrays as vectors in the memory order of the first: views where an array lies so, else copies."""
+    order, _ = _memory_order(arrays[0].shape, arrays[0].strides)
+    return [plain(a.transpose(order)).reshape(-1) for a in arrays]
+
+
+def _like(x: Array, vector: Array) -> Array:
+    """The vector in the shape and memory order of x, the inverse of `_vectors`."""
+    order, back = _memory_order(x.shape, x.strides)
+    return vector.reshape([x.shape[axis] for axis in order]).transpose(back)
+
+
+def _alike(name: str, *arrays: Array) -> None:
+    """Refuse arrays that differ in shape or type."""
+    same_float(name, *arrays)
+    for array in arrays:
+        if array.shape != arrays[0].shape:
+            raise RuntimeError(f"{name}: shapes differ: {', '.join(str(a.shape) for a in arrays)}")
+
+
+def _elementwise(name: str, loop: Callable[..., None], *arrays: Array, scalars: tuple[float, ...] = ()) -> Array:
+    """A compiled loop over arrays of one shape; the result has the first one's memory order."""
+    _alike(name, *arrays)
+    vectors = _vectors(*arrays)
+    out = empty(vectors[0].shape, vectors[0].dtype)
+    with parallel_region(out.size):
+        loop(*vectors, *map(out.dtype.type, scalars), out)
+    return _like(arrays[0], out)
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0); NaN stays NaN."""
+    return _elementwise("relu", _relu, x)
+
+
+@compiled(parallel=True)
+def _relu(x, y):
+    for i in prange(len(x)):  # owns element i, here and below
+        y[i] = x.dtype.type(0) if x[i] <= 0 else x[i]
+
+
+def relu_backward(gy: Array, y: Array) -> Array:
+    """gy where y > 0, else 0."""
+    return _elementwise("relu_backward", _relu_backward, gy, y)
+
+
+@compiled(parallel=True)
+def _relu_backward(gy, y, gx):
+    for i in prange(len(y)):
+        gx[i] = gy.dtype.type(0) if y[i] <= 0 else gy[i]
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x))"""
+    return _elementwise("sigmoid", _sigmoid, x, scalars=(-np.finfo(x.dtype).minexp,))
+
+
+@compiled(parallel=True, fastmath={"contract"})
+def _sigmoid(x, most, y):
+    one = x.dtype.type(1)
+    for i in prange(len(x)):
+        z = _exp_minus(abs(x[i]), most, x.dtype.type)
+        y[i] = (one if x[i] >= 0 else z) / (one + z)
+
+
+LOG_2 = 0.693145751953125, 1.4286068203094172e-06  # ln 2 in two parts: the first times a whole number is exact
+SERIES = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
+
+
+@compiled(fastmath={"contract"})
+def _exp_minus(a, most, kind):
+    """e^-a for 0 <= a: 2^-n e^r with a whole n and |r| <= ln(2) / 2, where Taylor's series needs 13 powers. For
+    a > `most`, the largest exponent of the type, e^-a is 0 to all its digits.
+
+    Why it is fast: without branches, tables and calls it becomes vector instructions, as Numba's own exp does not.
+    """
+    a = most if a > most else a
+    n = np.floor(a * kind(1 / math.log(2)) + kind(0.5))
+    r = (n * kind(LOG_2[0]) - a) + n * kind(LOG_2[1])
+    power = kind(0)
+    for k in range(14):
+        power = power * r + kind(SERIES[k])
+    half = np.floor(n * kind(0.5))  # in two steps, since a result may be too small for 2^-n itself
+    return power * _power_of_two(-half) * _power_of_two(half - n)
+
+
+def _power_of_two(n):
+    """2^n for a whole n: as bits, n plus a bias at the place of the exponent."""
+
+
+@overload(_power_of_two)
+def _power_of_two_in_bits(n):
+    if n == types.float32:
+        return lambda n: np.int32(np.int32(n + np.float32(127)) << np.int32(23)).view(np.float32)
+    return lambda n: np.int64(np.int64(n + 1023.0) << np.int64(52)).view(np.float64)
+
+
+def sigmoid_backward(gy: Array, y: Array) -> Array:
+    """gy * y * (1 - y)"""
+    return _elementwise("sigmoid_backward", _sigmoid_backward, gy, y)
+
+
+@compiled(parallel=True)
+def _sigmoid_backward(gy, y, gx):
+    one = y.dtype.type(1)
+    for i in prange(len(y)):
+        gx[i] = gy[i] * y[i] * (one - y[i])
+
+
+def tanh_backward(gy: Array, y: Array) -> Array:
+    """gy * (1 - y*y)"""
+    return _elementwise("tanh_backward", _tanh_backward, gy, y)
+
+
+@compiled(parallel=True)
+def _tanh_backward(gy, y, gx):
+    one = y.dtype.type(1)
+    for i in prange(len(y)):
+        gx[i] = gy[i] * (one - y[i] * y[i])
+
+
+def squared_error(x: Array, t: Array) -> Array:
+    """(x - t)^2"""
+    return _elementwise("squared_error", _squared_error, x, t)
+
+
+@compiled(parallel=True)
+def _squared_error(x, t, y):
+    for i in prange(len(x)):
+        y[i] = (x[i] - t[i]) * (x[i] - t[i])
+
+
+def scaled_difference(x: Array, t: Array, scale: float) -> Array:
+    """scale * (x - t)"""
+    return _elementwise("scaled_difference", _scaled_difference, x, t, scalars=(scale,))
+
+
+@compiled(parallel=True)
+def _scaled_difference(x, t, scale, y):
+    for i in prange(len(x)):
+        y[i] = scale * (x[i] - t[i])
+
+
+# --- Sums ----------------------------------------------------------------------------------------------------
+
+
+def _period(channels: int) -> int:
+    """A multiple of the channels that fills whole vectors: in channels-last memory the bias repeats with it."""
+    return channels * max(1, SMALLEST_PERIOD // channels)
+
+
+def channel_sums(y: Array) -> Array:
+    """The sum of each channel of (N, C, H, W) or (N, C), as (C,). Defined in reference.py."""
+    return _sums(plain(y.transpose(0, *range(2, y.ndim), 1)), y.shape[1])
+
+
+def total(x: Array) -> Array:
+    """The sum of all elements, as a 0-d array."""
+    same_float("total", x)
+    return _sums(_vectors(x)[0], 1).reshape(())
+
+
+def _sums(y: Array, channels: int) -> Array:
+    """The sums of every `channels`-th value of y: of all whose place leaves the same remainder."""
+    period = _period(channels)
+    # In float64, since a sum over a whole batch would lose the digits that it is long for.
+    partial = np.zeros((max(1, min(16, y.size // (64 * period))), period))
+    with parallel_region(y.size):
+        _channel_sums(y.reshape(-1), partial)
+    return partial.reshape(-1, channels).sum(axis=0).astype(y.dtype)
+
+
+@compiled(parallel=True)
+def _channel_sums(y, partial):
+    for part in prange(len(partial)):  # owns one row of the partial sums
+        _sum_periods(y, partial, np.int64(part))
+
+
+@compiled()
+def _sum_periods(y, partial, part):
+    parts, period = partial.shape
+    periods = (len(y) + period - 1) // period
+    for p in range(part * periods // parts, (part + 1) * periods // parts):
+        for j in range(min(period, len(y) - p * period)):
+            partial[part, j] += y[np.uint64(p * period + j)]
+
+
+# --- Optimisers ---------------------------------------------------------------------------------------------
+
+
+def _in_place(name: str, loop: Callable[..., None], written: tuple[Array, ...], g: Array, *scalars: Any) -> None:
+    """Run a compiled step on the arrays as vectors, and write back those that had to be copied."""
+    _alike(name, *written, g)
+    vectors = _vectors(*written, g)
+    with parallel_region(g.size):
+        loop(*vectors, *map(g.dtype.type, scalars))
+    for array, vector in zip(written, vectors, strict=False):
+        if vector.base is not array and not np.may_share_memory(array, vector):
+            array[...] = _like(written[0], vector)
+
+
+def adam_step(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    """One step of Adam in one pass over memory. Defined in reference.py."""
+    step_size, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+    tiny = np.finfo(p.dtype).tiny
+    _in_place(
+        "adam_step",
+        _adam,
+        (p, m, v),
+        g,
+        step_size,
+        root,
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        eps,
+        weight_decay,
+        tiny,
+    )
+
+
+@compiled(parallel=True)
+def _adam(p, m, v, g, step_size, root, rate1, beta2, rate2, eps, decay, tiny):
+    """Moments of a gradient that stays zero become denormal numbers, which are slow: flush them."""
+    zero = p.dtype.type(0)
+    for i in prange(len(p)):
+        gi = g[i] + decay * p[i]
+        mi = m[i] + rate1 * (gi - m[i])
+        vi = beta2 * v[i] + rate2 * gi * gi
+        mi = zero if abs(mi) < tiny else mi
+        vi = zero if vi < tiny else vi
+        m[i], v[i] = mi, vi
+        p[i] -= step_size * mi / (np.sqrt(vi) / root + eps)
+
+
+def sgd_step(
+    p: Array,
+    g: Array,
+    buf: Array | None,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> None:
+    """One step of SGD in one pass over memory. Defined in reference.py."""
+    if buf is None:
+        _in_place("sgd_step", _sgd, (p,), g, lr, weight_decay)
+        return
+    loop, tiny = _sgd_nesterov if nesterov else _sgd_momentum, np.finfo(p.dtype).tiny
+    _in_place("sgd_step", loop, (p, buf), g, lr, momentum, 1 - dampening, weight_decay, tiny)
+
+
+@compiled(parallel=True)
+def _sgd(p, g, lr, decay):
+    for i in prange(len(p)):
+        p[i] -= lr * (g[i] + decay * p[i])
+
+
+@compiled(parallel=True)
+def _sgd_momentum(p, buf, g, lr, momentum, rate, decay, tiny):
+    """Flushed like Adam's moments, and so below."""
+    zero = p.dtype.type(0)
+    for i in prange(len(p)):
+        bi = momentum * buf[i] + rate * (g[i] + decay * p[i])
+        bi = zero if abs(bi) < tiny else bi
+        buf[i] = bi
+        p[i] -= lr * bi
+
+
+@compiled(parallel=True)
+def _sgd_nesterov(p, buf, g, lr, momentum, rate, decay, tiny):
+    zero = p.dtype.type(0)
+    for i in prange(len(p)):
+        gi = g[i] + decay * p[i]
+        bi = momentum * buf[i] + rate * gi
+        bi = zero if abs(bi) < tiny else bi
+        buf[i] = bi
+        p[i] -= lr * (gi + momentum * bi)
