@@ -333,8 +333,13 @@ def curves(
         if where.shape != y.shape or y.ndim != 1:
             raise ValueError(f"curve {name!r} has shape {y.shape}, and x has {where.shape}; expected (n,) for both")
         _draw_curve(axis, where, y, name, f"C{i}", smooth, log)
-    axis.set(title=title, xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
     _whole_ticks(axis)
+    if log:
+        _plain_logarithmic_ticks(axis)
+    if title:
+        wide = figure.suptitle(title, size="large").get_window_extent().width + 4 * MARGIN
+        figure.set_figwidth(max(figure.get_figwidth(), wide / DPI))
     axis.grid(alpha=0.3, which="both")
     axis.legend()
     if path is not None:
@@ -449,3 +454,14 @@ def confusion_matrix(
     if path is not None:
         figure.savefig(path)
     return figure
+
+
+def _plain_logarithmic_ticks(axis: Axes) -> None:
+    """0.05 rather than 5 x 10^-2: losses seldom range over many powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_ylim()
+    decades = math.log10(high / low)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

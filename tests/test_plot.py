@@ -180,10 +180,11 @@ def test_sheet_refuses(images, kwargs, message):
 
 def test_curves_show_what_they_are_given():
     series = {"train": [3.0, 2.0, 1.5], "test": [3.5, 2.5]}
-    axis = plot.curves(series, ylabel="loss per pixel", title="A run", log=True).axes[0]
+    figure = plot.curves(series, ylabel="loss per pixel", title="A run", log=True)
+    axis = figure.axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
     assert lines == {"train": [[1, 3], [2, 2], [3, 1.5]], "test": [[1, 3.5], [2, 2.5]]}
-    labels = (axis.get_xlabel(), axis.get_ylabel(), axis.get_title(), axis.get_yscale())
+    labels = (axis.get_xlabel(), axis.get_ylabel(), figure.get_suptitle(), axis.get_yscale())
     assert labels == ("epoch", "loss per pixel", "A run", "log")
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["train", "test"]
 
@@ -295,3 +296,35 @@ def test_whole_numbers_that_would_all_be_white_are_refused():
     with pytest.raises(ValueError, match="must be uint8, and these are int64"):
         plot.show_images(np.full((2, 1, 4, 4), 128, np.int64))
     assert plot.show_images(np.ones((2, 1, 4, 4)), titles=np.array(["a", "b"])) is not None
+
+
+def test_confusion_in_percent_of_the_true_class():
+    figure = plot.confusion_matrix(Tensor(np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])), ["a", "b", "c"], title="Who")
+    axis = figure.axes[0]
+    assert {t.get_position(): t.get_text() for t in axis.texts} == {
+        (0, 0): "75",  # places are (column, row)
+        (1, 0): "25",
+        (2, 0): "0",
+        (0, 2): "50",  # the second class has no samples
+        (1, 2): "0",
+        (2, 2): "50",
+    }
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted class", "true class")
+    assert figure.get_suptitle() == "Who"
+
+
+@pytest.mark.parametrize(
+    ("counts", "names", "message"),
+    [
+        ([[1, 2]], ["a", "b"], r"shape \(1, 2\) and 2 names"),
+        ([[1, 2], [3, 4]], ["a"], r"shape \(2, 2\) and 1 names"),
+        (np.empty((0, 0)), [], "0 names"),
+        ([[1, -2], [3, 4]], ["a", "b"], "at least 0"),
+        ([[1, math.nan], [3, 4]], ["a", "b"], "at least 0"),
+        ([[1, math.inf], [3, 4]], ["a", "b"], "finite"),
+    ],
+)
+def test_confusion_refuses(counts, names, message):
+    with pytest.raises(ValueError, match=message):
+        plot.confusion_matrix(counts, names)

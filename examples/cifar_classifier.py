@@ -1,0 +1,137 @@
+"""Ten classes of small photographs, told apart by a multilayer perceptron and by a convolutional network.
+
+    python examples/cifar_classifier.py --model mlp
+    python examples/cifar_classifier.py --model cnn
+
+train on the 50,000 images of CIFAR-10 for 10 epochs, the published setting, to a test accuracy of about 0.47 (mlp,
+813,398 parameters, TODO-MEASURE s on two cores) and 0.61 (cnn, 109,050 parameters, TODO-MEASURE s).
+Each prints its layers, and draws its confusion matrix and some right and wrong predictions into its own folder; the
+curves of both are drawn in one picture. The perceptron has dropout, the convnet none: with --dropout 0.25 it gets
+about 0.59. --nesterov looks ahead. Without a network they learn shapes that are drawn here, and not so fast.
+"""
+
+import argparse
+from typing import Any
+
+import _common
+import numpy as np
+from _classifier_pictures import draw_curves, draw_predictions
+
+import minidl
+from minidl import Meter, Tensor, nn, optim, plot
+from minidl.data import CIFAR10, DataLoader, SyntheticShapes
+
+
+def mlp(dropout: float) -> nn.Sequential:
+    """All pixels at once, as if their places meant nothing."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(3072, 256),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(256, 100),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(100, 10),
+    )
+
+
+def cnn(dropout: float) -> nn.Sequential:
+    """The same few weights at every place of the image: an eighth of the parameters."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(400, 256),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(256, 10),
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    train_set, test_set = _common.load(args, "cifar10")
+    train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
+    if args.dropout is None:
+        args.dropout = {"mlp": 0.25, "cnn": 0.0}[args.model]
+    model = {"mlp": mlp, "cnn": cnn}[args.model](args.dropout)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = optim.SGD(model.parameters(), lr=args.lr, momentum=0.9, nesterov=args.nesterov)
+    together, args.out = args.out, args.out / args.model
+    args.out.mkdir(exist_ok=True)
+    parameters = print_layers(model, test_set[0][0])
+    run = _common.Run(args, model, optimizer)
+
+    for epoch in run:
+        train_loss = Meter("per image")
+        for images, labels in run.progress(train_loader, epoch):
+            logits = model(images)  # (N, 10)
+            loss = criterion(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            train_loss.update(loss.item(), len(images))
+            accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
+            for key, value in (("loss", loss.item()), ("accuracy", accuracy)):
+                run.kept.setdefault(f"train {key}", []).append(value)  # of each step, for the curves
+        test_loss, probabilities = evaluate(model, criterion, test_set)
+        accuracy = float((probabilities.argmax(axis=1) == test_set.labels).mean())
+        losses = {"train_loss": train_loss.average, "test_loss": test_loss.average}
+        run.finish_epoch("(loss: nats per image)", **losses, test_accuracy=accuracy)
+
+    test_loss, probabilities = evaluate(model, criterion, test_set)
+    confusion = np.zeros((10, 10), np.int64)
+    np.add.at(confusion, (test_set.labels, probabilities.argmax(axis=1)), 1)
+    accuracy = float(np.trace(confusion) / confusion.sum())
+    by_class = dict(zip(test_set.classes, (np.diag(confusion) / confusion.sum(axis=1)).tolist(), strict=True))
+    results = {"test_accuracy": accuracy, "test_loss_nats_per_image": test_loss.average, "parameters": parameters}
+    run.report(**results, test_accuracy_by_class=by_class, confusion=confusion.tolist())
+    print(f"{args.model}: test accuracy {accuracy:.4f}, test loss {test_loss.average:.4f} nats per image.")
+    title = f"The {args.model} on {_common.source_name(args.data, 'test images')}: {accuracy:.1%} right"
+    plot.confusion_matrix(confusion, test_set.classes, run.picture("confusion.png"), title=title)
+    draw_predictions(run, probabilities, test_set)
+    draw_curves(together, run)
+    print(f"Pictures, checkpoint and metrics are in {args.out}, the curves of both models in {together}.")
+
+
+@minidl.no_grad()
+def print_layers(model: nn.Sequential, image: Tensor) -> int:
+    """Print each layer with the shape that it makes of an image and its parameters; return their number."""
+    model.eval()
+    x, total = image.unsqueeze(0), 0
+    print(f"{'layer':12}{'output of one image':22}{'parameters':>10}\n{'input':12}{tuple(x.shape)!s:22}")
+    for layer in model.children():
+        x, number = layer(x), sum(p.numel() for p in layer.parameters())
+        total += number
+        print(f"{type(layer).__name__:12}{tuple(x.shape)!s:22}{number:10,}")
+    print(f"{'together':34}{total:10,}")
+    model.train()
+    return total
+
+
+@minidl.no_grad()
+def evaluate(model: nn.Module, criterion: nn.Module, dataset: CIFAR10 | SyntheticShapes) -> tuple[Meter, np.ndarray]:
+    """The mean loss over a data set, and each image's probabilities of the classes (n, 10); without dropout."""
+    model.eval()
+    loss, probabilities = Meter("per image"), []
+    for images, labels in DataLoader(dataset, 500):
+        logits = model(images)
+        loss.update(criterion(logits, labels).item(), len(images))
+        probabilities.append(minidl.softmax(logits, dim=1).numpy())
+    model.train()
+    return loss, np.concatenate(probabilities)
+
+
+if __name__ == "__main__":
+    published: dict[str, Any] = {"train_size": 50_000, "batch_size": 128, "epochs": 10, "lr": 1e-2}
+    options = _common.parser("cifar_classifier", __doc__, **published, data="cifar10", full=published)
+    add = options.add_argument
+    add("--model", choices=["mlp", "cnn"], default="cnn", help="perceptron or convolutional network (%(default)s)")
+    add("--nesterov", action="store_true", help="Nesterov's momentum: the gradient where the step will lead")
+    add("--dropout", type=_common.between(0, 1), help="share of values left out (mlp: 0.25, cnn: 0)")
+    _common.start(options, main)
