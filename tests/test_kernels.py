@@ -570,6 +570,39 @@ def test_sigmoid_to_the_last_digits_wherever_it_is_not_0(dtype: type):
     np.testing.assert_array_equal(cpu_elementwise.sigmoid(ends), np.array([0, 1, np.nan, 0.5, 0.5, 0, 1], dtype))
 
 
+# --- Cross-entropy ---
+
+
+@dtypes
+@given(
+    n=st.integers(0, 5),
+    c=st.integers(1, 40),
+    size=st.sampled_from([(), (3,), (2, 3)]),
+    scale=st.sampled_from([1, 100, 1e4]),
+    seed=seeds,
+)
+def test_cross_entropy_equals_reference(dtype: type, n: int, c: int, size: tuple[int, ...], scale: float, seed: int):
+    rng = np.random.default_rng(seed)
+    x, gy = ((scale * rng.standard_normal(shape)).astype(dtype) for shape in ((n, c, *size), (n, *size)))
+    classes, eps = rng.integers(0, c, (n, *size)), np.finfo(dtype).eps
+    losses = reference.cross_entropy(x, classes)
+    for order in (x, np.asfortranarray(x), np.moveaxis(np.moveaxis(x, 1, -1).copy(), -1, 1)):
+        found = cpu_elementwise.cross_entropy(order, classes)
+        assert (found.dtype, found.shape) == (dtype, losses.shape)
+        np.testing.assert_allclose(found, losses, rtol=8 * eps, atol=8 * eps * (1 + np.abs(x).max(initial=0)))
+        found = cpu_elementwise.cross_entropy_backward(gy, order, classes)
+        expected = reference.cross_entropy_backward(gy, x, classes)
+        assert (found.dtype, found.shape) == (dtype, x.shape)
+        np.testing.assert_allclose(found, expected, rtol=1e3 * eps, atol=20 * eps * np.abs(gy).max(initial=0))
+
+
+def test_cross_entropy_of_infinite_logits_is_the_references():
+    x = np.array([[np.inf, 0], [0, np.inf], [-np.inf, 0], [0, -np.inf], [np.nan, 0], [0, np.nan]])
+    with np.errstate(invalid="ignore"):
+        expected = reference.cross_entropy(x, np.zeros(6, np.int64))
+    np.testing.assert_array_equal(cpu_elementwise.cross_entropy(x, np.zeros(6, np.int64)), expected)
+
+
 # --- Bias ---------------------------------------------------------------------------------------------------
 
 

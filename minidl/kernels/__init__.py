@@ -22,6 +22,8 @@ __all__ = [
     "conv2d",
     "conv2d_input",
     "conv2d_weight",
+    "cross_entropy",
+    "cross_entropy_backward",
     "matmul",
     "max_pool2d",
     "pick",
@@ -70,6 +72,8 @@ put = _dispatch(reference.put)
 resample = _dispatch(reference.resample)
 matmul = _dispatch(reference.matmul)
 total = _dispatch(reference.total)
+cross_entropy = _dispatch(reference.cross_entropy)
+cross_entropy_backward = _dispatch(reference.cross_entropy_backward)
 squared_error = _dispatch(reference.squared_error)
 scaled_difference = _dispatch(reference.scaled_difference)
 relu = _dispatch(reference.relu)

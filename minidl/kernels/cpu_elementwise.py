@@ -91,7 +91,7 @@ def _relu_backward(gy, y, gx):
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x))"""
-    return _elementwise("sigmoid", _sigmoid, x, scalars=(-np.finfo(x.dtype).minexp,))
+    return _elementwise("sigmoid", _sigmoid, x, scalars=(_most(x),))
 
 
 @compiled(parallel=True, fastmath={"contract"})
@@ -178,6 +178,70 @@ def scaled_difference(x: Array, t: Array, scale: float) -> Array:
 def _scaled_difference(x, t, scale, y):
     for i in prange(len(x)):
         y[i] = scale * (x[i] - t[i])
+
+
+# --- Cross-entropy ------------------------------------------------------------------------------------------
+
+
+def cross_entropy(x: Array, classes: Array) -> Array:
+    """(N, C, ...), (N, ...) -> (N, ...). Defined in reference.py."""
+    same_float("cross_entropy", x)
+    y = np.empty(classes.shape, x.dtype)
+    if y.size:
+        with parallel_region(x.size):
+            _cross_entropy(_classes_last(x), plain(classes).reshape(-1), _most(x), y.reshape(-1))
+    return y
+
+
+@compiled(parallel=True, fastmath={"contract"})
+def _cross_entropy(x, classes, most, y):
+    C = len(x) // len(classes)
+    for i in prange(len(classes)):  # owns one sample
+        greatest, total = _sum_of_powers(x, i * C, C, most)
+        y[i] = np.log(total) + (greatest - x[i * C + classes[i]])
+
+
+@compiled(fastmath={"contract"})
+def _sum_of_powers(x, start, C, most):
+    """The greatest of C neighbouring values, and the sum of e^(each - the greatest)."""
+    greatest, total = x[start], x.dtype.type(0)
+    for k in range(start, start + C):
+        greatest = x[k] if x[k] > greatest else greatest
+    for k in range(start, start + C):
+        total += _exp_minus(greatest - x[k], most, x.dtype.type)
+    return greatest, total
+
+
+def cross_entropy_backward(gy: Array, x: Array, classes: Array) -> Array:
+    """(N, ...), (N, C, ...), (N, ...) -> (N, C, ...), the classes last in memory. Defined in reference.py."""
+    same_float("cross_entropy_backward", gy, x)
+    n, c, *size = x.shape
+    gx = empty((n, *size, c), x.dtype)
+    if gx.size:
+        arrays = plain(gy).reshape(-1), _classes_last(x), plain(classes).reshape(-1)
+        with parallel_region(x.size):
+            _cross_entropy_backward(*arrays, _most(x), gx.reshape(-1))
+    return gx.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
+
+
+@compiled(parallel=True, fastmath={"contract"})
+def _cross_entropy_backward(gy, x, classes, most, gx):
+    C = len(x) // len(gy)
+    for i in prange(len(gy)):  # owns one sample
+        greatest, total = _sum_of_powers(x, i * C, C, most)
+        for k in range(i * C, i * C + C):
+            gx[k] = gy[i] * (_exp_minus(greatest - x[k], most, x.dtype.type) / total)
+        gx[i * C + classes[i]] -= gy[i]
+
+
+def _classes_last(x: Array) -> Array:
+    """(N, C, ...) as a vector in which a sample's classes are neighbours."""
+    return plain(x.transpose(0, *range(2, x.ndim), 1)).reshape(-1)
+
+
+def _most(x: Array) -> Any:
+    """What `_exp_minus` wants to know of the type."""
+    return x.dtype.type(-np.finfo(x.dtype).minexp)
 
 
 # --- Sums ----------------------------------------------------------------------------------------------------

@@ -251,6 +251,32 @@ def scaled_difference(x: Array, t: Array, scale: float) -> Array:
     return (x - t) * x.dtype.type(scale)
 
 
+def cross_entropy(x: Array, classes: Array) -> Array:
+    """-ln softmax(x)[class] for each sample: ln(sum over c of e^x_c) - x_class.
+
+    Parameters
+    ----------
+    x : (N, C, ...) array
+    classes : (N, ...) int64 array
+        Each at least 0 and less than C, which is not checked here.
+
+    Returns
+    -------
+    (N, ...) array
+    """
+    below = x - x.max(axis=1, keepdims=True)  # the quotient is the same, and no power overflows
+    return np.log(np.exp(below).sum(axis=1)) - np.take_along_axis(below, classes[:, None], 1)[:, 0]
+
+
+def cross_entropy_backward(gy: Array, x: Array, classes: Array) -> Array:
+    """Gradient of `cross_entropy` in x: gy * (softmax(x)_c - [c = class]), with gy (N, ...)."""
+    powers = np.exp(x - x.max(axis=1, keepdims=True))
+    excess = powers / powers.sum(axis=1, keepdims=True)  # (N, C, ...)
+    meant = np.take_along_axis(excess, classes[:, None], 1) - 1
+    np.put_along_axis(excess, classes[:, None], meant.astype(x.dtype), 1)
+    return gy[:, None] * excess
+
+
 def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     """Matrix product: (M, K) and (K, N) give (M, N); a bias (N,) is added to each row."""
     return a @ b if bias is None else a @ b + bias

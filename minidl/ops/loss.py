@@ -104,26 +104,29 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
         return loss.squeeze(0) if reduction == "none" else loss
     _check_classes(input, target)
     _check_reduction(reduction)
-    losses, index = _negative_log_likelihoods(input, target.array)
-    if reduction == "none":
-        return record("cross_entropy", losses, (input, lambda gy: _excess(input, index) * gy.unsqueeze(1)))
-    y, each = _reduced(losses, reduction)
-    return record("cross_entropy", y, (input, lambda gy: _excess(input, index) * (gy * each)))
+    x, classes = input, target.array.astype(np.int64)
+    y = kernels.cross_entropy(x.array, classes) if x.numel() else np.zeros(classes.shape, x.dtype)
+    each = 1.0
+    if reduction != "none":
+        y, each = _reduced(y, reduction)
+    return record("cross_entropy", y, (x, lambda gy: _cross_entropy_backward(gy * each, x, classes)))
 
 
-@quiet
-def _negative_log_likelihoods(x: Tensor, t: Array) -> tuple[Array, Array]:
-    """-ln softmax(x)[t] for each sample (N, ...), and t as an index along the classes (N, 1, ...)."""
-    index = np.expand_dims(t, 1).astype(np.int64)
-    below = x.array - x.array.max(axis=1, keepdims=True) if x.numel() else x.array
-    return np.log(np.exp(below).sum(axis=1)) - np.take_along_axis(below, index, 1).squeeze(1), index
+def _cross_entropy_backward(gy: Tensor, x: Tensor, classes: Array) -> Tensor:
+    """gx_c = gy (softmax(x)_c - [c = t]), with gy one number, or one for each sample."""
+    shape = gy.shape
+    gx = kernels.cross_entropy_backward(np.broadcast_to(gy.array, classes.shape), x.array, classes)
 
+    def gradient_gy(ggx: Tensor) -> Tensor:
+        ones = Tensor(np.ones(classes.shape, x.dtype))
+        sums = (ggx * _cross_entropy_backward(ones, x, classes)).sum(1)
+        return sums if shape else sums.sum()
 
-def _excess(x: Tensor, index: Array) -> Tensor:
-    """softmax(x)_c - [c = t], by how much the probability of each class is too high."""
-    meant = np.zeros(x.shape, x.dtype)
-    np.put_along_axis(meant, index, 1, 1)
-    return softmax(x, 1) - Tensor(meant)
+    def gradient_x(ggx: Tensor) -> Tensor:
+        p, v = softmax(x, 1), ggx * (gy.unsqueeze(1) if shape else gy)
+        return p * (v - (v * p).sum(1, keepdim=True))
+
+    return record("cross_entropy_backward", gx, (gy, gradient_gy), (x, gradient_x))
 
 
 def _check_classes(x: Tensor, t: Tensor) -> None:
