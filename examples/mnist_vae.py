@@ -1,0 +1,160 @@
+"""A variational autoencoder: each digit as a normal distribution over a few numbers, and new digits out of noise.
+
+    python examples/mnist_vae.py
+    python examples/mnist_vae.py --full
+    python examples/mnist_vae.py --sweep 0.1 0.5 1 4 --latent 20
+
+The first trains a code of 2 numbers on 20,000 digits of MNIST for 20 epochs, in about 60 s on one core (two:
+TODO-MEASURE s), to a test ELBO of about -146 nats per image, and draws where the digits lie and what lies between
+them. The second, with 20 numbers, all 60,000 digits and 30 epochs, takes about TODO-MEASURE minutes and reaches about
+TODO-MEASURE. The third draws the balance of rate and distortion, one model for each beta, in about TODO-MEASURE
+minutes. Without a network it uses digits that it draws itself.
+"""
+
+import argparse
+import math
+from typing import Any
+
+import _common
+import _vae_report as report
+import numpy as np
+
+import minidl
+from minidl import Meter, Tensor, nn, optim
+from minidl.data import DataLoader, Dataset
+from minidl.nn import functional as F
+
+
+class VAE(nn.Module):
+    """An encoder to q(z|x) = N(mean, e^log_var) over D independent units z, and a decoder to logits of p(x|z).
+
+    Source: D. Kingma, M. Welling, Auto-encoding variational Bayes, arXiv:1312.6114, 2014.
+    """
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 16, 4, stride=2, padding=1),  # (N, 1, 28, 28) to (N, 16, 14, 14)
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 4, stride=2, padding=1),  # to (N, 32, 7, 7)
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 7 * 7, 256),
+            nn.Tanh(),
+        )
+        self.mean, self.log_var = nn.Linear(256, latent), nn.Linear(256, latent)
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, 256),
+            nn.Tanh(),
+            nn.Linear(256, 32 * 7 * 7),
+            nn.ReLU(),
+            nn.Unflatten(1, (32, 7, 7)),
+            nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1),  # to (N, 16, 14, 14)
+            nn.ReLU(),
+            nn.ConvTranspose2d(16, 1, 4, stride=2, padding=1),  # to (N, 1, 28, 28)
+        )
+        # Start with pixels of sigmoid(-2) = 0.12, about their mean: else the first steps do nothing but darken
+        # the images, whatever z is, and can make the posterior collapse.
+        self.decoder[-1].bias.data.fill_(-2)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.encoder(x)
+        return self.mean(h), self.log_var(h)  # (N, D) each
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, log_var = self.encode(x)
+        return self.decoder(reparameterise(mean, log_var)), mean, log_var
+
+
+def reparameterise(mean: Tensor, log_var: Tensor) -> Tensor:
+    """Draw z from N(mean, e^log_var) so that gradients reach both: the chance comes in from outside."""
+    return mean + (0.5 * log_var).exp() * minidl.randn_like(mean)
+
+
+def losses(logits: Tensor, images: Tensor, mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
+    """Distortion -ln p(x|z) and rate KL(q(z|x) || N(0, 1)), in nats per image: the ELBO is minus their sum.
+
+    Each pixel has a Bernoulli distribution, and a grey value counts as that share of white, the rest of black. So
+    the distortion stays above the pixels' entropy, even for a perfect decoder (arXiv:1907.06845).
+    """
+    distortion = F.binary_cross_entropy_with_logits(logits, images, reduction="sum")
+    return distortion / len(images), F.gaussian_kl(mean, log_var) / len(images)
+
+
+def train(args: argparse.Namespace, train_set: Dataset, test_set: Dataset) -> _common.Run:
+    """Train one model, measure it on the test images and draw its pictures."""
+    minidl.manual_seed(args.seed)
+    train_loader, test_loader = DataLoader(train_set, args.batch_size, shuffle=True), DataLoader(test_set, 500)
+    model = VAE(args.latent)
+    optimizer = optim.Adam(model.parameters(), lr=args.lr)
+    run = _common.Run(args, model, optimizer)
+
+    for epoch in run:
+        optimizer.param_groups[0]["lr"] = args.lr * 0.5 ** ((epoch - 1) / args.half_life)
+        train_elbo = Meter("per image")
+        for step, (images, _) in enumerate(run.progress(train_loader, epoch)):
+            passed = epoch - 1 + step / len(train_loader)  # epochs
+            beta = args.beta * min(1, passed / args.warmup) if args.warmup else args.beta
+            logits, mean, log_var = model(images)
+            distortion, rate = losses(logits, images, mean, log_var)
+            loss = distortion + beta * rate
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            train_elbo.update(-(distortion + rate).item(), len(images))
+        run.kept = evaluate(model, test_loader)
+        test = {f"test_{key}": run.kept[key] for key in ("elbo", "distortion", "rate")}
+        run.finish_epoch("nats per image", train_elbo=train_elbo.average, **test)
+
+    run.report(**run.kept, kl_check=report.check_kl(model, _common.images_of(test_set, range(1000))))
+    report.show(run.results, args.beta, args.warmup)
+    report.draw(run, test_set)
+    return run
+
+
+@minidl.no_grad()
+def evaluate(model: nn.Module, loader: DataLoader) -> dict[str, Any]:
+    """The ELBO over a data set and its parts, in nats per image, with one z drawn for each image."""
+    distortion, kl = Meter("per image"), np.zeros(model.mean.out_features)
+    for images, _ in loader:
+        logits, mean, log_var = model(images)
+        distortion.update(losses(logits, images, mean, log_var)[0].item(), len(images))
+        kl += F.gaussian_kl(mean, log_var, reduction="none").sum(0).numpy()  # (D,)
+    kl /= len(loader.dataset)
+    return {
+        "elbo": -distortion.average - kl.sum().item(),
+        "distortion": distortion.average,
+        "rate": kl.sum().item(),
+        "kl_per_dimension": kl.tolist(),
+        "active_units": int((kl > report.ACTIVE).sum()),
+    }
+
+
+def main(args: argparse.Namespace) -> None:
+    train_set, test_set = _common.load(args)
+    betas = vars(args).pop("sweep")  # each of its models has settings of its own
+    if betas is None:
+        train(args, train_set, test_set)
+    else:
+        args.out = args.out / "sweep"
+        runs = []
+        for beta in dict.fromkeys(betas):
+            print(f"beta {beta:g}")
+            out = args.out / f"beta_{beta:g}"
+            out.mkdir(parents=True, exist_ok=True)
+            runs.append(train(argparse.Namespace(**vars(args) | {"beta": beta, "out": out}), train_set, test_set))
+        report.draw_sweep(runs, args, test_set)
+    print(f"Pictures, checkpoint and metrics are in {args.out}.")
+
+
+if __name__ == "__main__":
+    full = {"latent": 20, "train_size": 60000, "epochs": 30, "batch_size": 128, "half_life": 6.0}
+    options = _common.parser("mnist_vae", __doc__, epochs=20, batch_size=64, lr=2e-3, train_size=20000, full=full)
+    number, add = _common.between(0, math.inf), options.add_argument
+    half_life = "in which the learning rate halves (%(default)s)"
+    add("--latent", type=_common.at_least(1), default=2, metavar="D", help="units of the code (%(default)s)")
+    add("--beta", type=number, default=1.0, help="weight of the rate in the loss; 1 for the ELBO (%(default)s)")
+    add("--warmup", type=number, default=1.0, metavar="EPOCHS", help="in which beta rises from 0 (%(default)s)")
+    add("--half-life", type=_common.between(0.1, math.inf), default=5.0, metavar="EPOCHS", help=half_life)
+    add("--sweep", type=number, nargs="+", metavar="BETA", help="train one model with each of these instead of --beta")
+    _common.start(options, main)
