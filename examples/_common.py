@@ -39,10 +39,13 @@ def parser(
     batch_size: int,
     lr: float,
     train_size: int,
-    data: str = "mnist",
+    data: str | None = "mnist",
     full: dict[str, Any] | None = None,
 ) -> argparse.ArgumentParser:
-    """The options that every example has, with its own defaults, and what --full sets instead of these."""
+    """The options that every example has, with its own defaults, and what --full sets instead of these.
+
+    `data` is the set that it learns from; with None it draws all images itself.
+    """
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = options.add_argument
     if full:
@@ -53,9 +56,13 @@ def parser(
     add("--batch-size", type=at_least(1), default=batch_size, help="images a step (%(default)s)")
     add("--lr", type=between(0, math.inf), default=lr, help="learning rate (%(default)s)")
     add("--seed", type=at_least(0), default=0, help="of initial weights, order and noise (%(default)s)")
-    known = SETS[data].name
-    add("--data", choices=["auto", data, "synthetic"], default="auto", help=f"auto: {known} if it can be had")
-    add("--data-dir", type=folder, help="folder with the data set's files (default: $MINIDL_DATA, or the user's cache)")
+    if data is None:
+        options.set_defaults(data="synthetic", data_dir=None)
+    else:
+        known = SETS[data].name
+        add("--data", choices=["auto", data, "synthetic"], default="auto", help=f"auto: {known} if it can be had")
+        where = "folder with the data set's files (default: $MINIDL_DATA, or the user's cache)"
+        add("--data-dir", type=folder, help=where)
     add("--out", type=Path, default=Path("out", name), help="folder for pictures and results (%(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     return options

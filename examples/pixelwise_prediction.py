@@ -51,9 +51,6 @@ class PixelClassifier(nn.Module):
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.data == "cifar10":
-        raise SystemExit("--data cifar10: photographs without masks; only the synthetic shapes have them.")
-    args.data = "synthetic"
     train_set = SyntheticShapes(args.train_size, seed=0, target="mask")
     test_set = SyntheticShapes(2_000, seed=1, target="mask")
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
@@ -140,6 +137,5 @@ def draw(run: _common.Run, predicted: np.ndarray, test_set: SyntheticShapes) -> 
 if __name__ == "__main__":
     defaults: dict[str, Any] = {"epochs": 20, "batch_size": 64, "lr": 2e-3, "train_size": 10_000}
     full = {"train_size": 50_000}
-    options = _common.parser("pixelwise_prediction", __doc__, **defaults, data="cifar10", full=full)
-    options.set_defaults(data="synthetic")
+    options = _common.parser("pixelwise_prediction", __doc__, **defaults, data=None, full=full)
     _common.start(options, main)

@@ -139,9 +139,10 @@ def test_pixelwise_prediction_resumed(run, tmp_path):
     check_resumed_like_whole(run, tmp_path, "pixelwise_prediction", "--train-size", 64)
 
 
-def test_photographs_have_no_masks(run):
-    with pytest.raises(SystemExit, match="--data cifar10: photographs without masks"):
+def test_where_everything_is_drawn_there_is_no_data_to_choose(run, capsys):
+    with pytest.raises(SystemExit):
         run("pixelwise_prediction", "--data", "cifar10")
+    assert "unrecognized arguments: --data cifar10" in capsys.readouterr().err
 
 
 def test_intersection_over_union(run):
