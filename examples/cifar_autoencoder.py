@@ -2,11 +2,11 @@
 
     python examples/cifar_autoencoder.py [--latent 32] [--full]
 
-trains on all 50,000 photographs of CIFAR-10 for 20 epochs, in about a minute on two cores, to a test loss of about 13.5
-(squared error summed over an image, averaged over images); --full takes 48 epochs, TODO-MEASURE minutes, to about
-TODO-MEASURE. Seeds differ: 18.5 and 17.2 after 10 epochs with 0 and 1. It draws reconstructions epoch by epoch, ways
-between photographs through their pixels and through their codes, and the loss. The code has --latent channels of 4 x 4
-numbers: with fewer the picture loses more. Without a network it uses coloured shapes that it draws itself.
+trains on all 50,000 photographs of CIFAR-10 for 20 epochs, in about 40 s on two cores, to a test loss of 9 to 11
+(squared error summed over an image, averaged over images); --full takes 48 epochs and 90 s, to 6.2, 6.8 and 6.4 with
+seeds 0, 1 and 2 on a JPEG copy of the data. It draws reconstructions epoch by epoch, ways between photographs through
+their pixels and through their codes, and the loss. The code has --latent channels of 4 x 4 numbers: with fewer the
+picture loses more. Without a network it uses coloured shapes that it draws itself.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python examples/feature_visualisation.py                  (CIFAR-10)
     python examples/feature_visualisation.py --images mnist
 
-train the convolutional network of cifar_classifier.py on 50,000 images for 10 epochs, the published setting, to a test
-accuracy of about TODO-MEASURE (CIFAR-10) and TODO-MEASURE (MNIST) in TODO-MEASURE s and TODO-MEASURE s on two cores,
+train the convolutional network of cifar_classifier.py, with dropout, on 50,000 images for 10 epochs to a test accuracy
+of about 0.58 (CIFAR-10, a JPEG copy) and 0.987 (MNIST), in 22 s and 15 s on two cores with all pictures,
 and draw a sheet per layer: for each filter the test images with its greatest activations, cut to what the activation
 depends on, its receptive field, beside three projections of that activation into the image. They differ in what a
 ReLU does on the way back (minidl.relu_rule). At the first convolution, with none before it, all three are the filter.
