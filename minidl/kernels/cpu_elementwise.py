@@ -24,6 +24,7 @@ from minidl.kernels.threads import parallel_region
 
 Array = np.ndarray
 
+TINY = {kind: np.finfo(kind).tiny for kind in "fd"}  # the smallest normal numbers
 SMALLEST_PERIOD = 256  # values that an inner loop over channels takes at once
 
 
@@ -316,7 +317,7 @@ def adam_step(
 ) -> None:
     """One step of Adam in one pass over memory. Defined in reference.py."""
     step_size, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
-    tiny = np.finfo(p.dtype).tiny
+    tiny = TINY[p.dtype.char]
     _in_place(
         "adam_step",
         _adam,
@@ -361,7 +362,7 @@ def sgd_step(
     if buf is None:
         _in_place("sgd_step", _sgd, (p,), g, lr, weight_decay)
         return
-    loop, tiny = _sgd_nesterov if nesterov else _sgd_momentum, np.finfo(p.dtype).tiny
+    loop, tiny = _sgd_nesterov if nesterov else _sgd_momentum, TINY[p.dtype.char]
     _in_place("sgd_step", loop, (p, buf), g, lr, momentum, 1 - dampening, weight_decay, tiny)
 
 

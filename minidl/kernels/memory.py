@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,22 +14,28 @@ LARGEST = 2**28  # bytes of all memory that may lie unused
 ALIGNMENT = 64  # bytes: a vector, and a cache line
 
 
+class _Piece(NamedTuple):
+    memory: bytearray
+    start: int  # the first byte that is aligned
+
+
 class _Pool:
     """Pieces of memory that no array is in, by size."""
 
     def __init__(self) -> None:
-        self.pieces: defaultdict[int, list[bytearray]] = defaultdict(list)
+        self.pieces: defaultdict[int, list[_Piece]] = defaultdict(list)
         self.unused = 0
         self.lock = threading.RLock()  # a collected array may give its piece back in the middle of `take`
 
-    def take(self, size: int) -> bytearray:
+    def take(self, size: int) -> _Piece:
         with self.lock:
             if self.pieces[size]:
                 self.unused -= size
                 return self.pieces[size].pop()
-        return bytearray(size + ALIGNMENT)
+        memory = bytearray(size + ALIGNMENT)
+        return _Piece(memory, -np.frombuffer(memory, np.uint8).__array_interface__["data"][0] % ALIGNMENT)
 
-    def give_back(self, size: int, piece: bytearray) -> None:
+    def give_back(self, size: int, piece: _Piece) -> None:
         with self.lock:
             if self.unused + size <= LARGEST:
                 self.unused += size
@@ -42,9 +48,11 @@ _pool = _Pool()
 class _Block(np.ndarray):
     """The base of all arrays in one piece of memory: when the last of them is gone, it gives the piece back."""
 
+    piece: _Piece
+
     def __del__(self, pool: _Pool = _pool) -> None:
         if isinstance(self.base, bytearray):  # and not a view of a block, which has the block as base
-            pool.give_back(self.size, self.base)
+            pool.give_back(self.size, self.piece)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
@@ -55,8 +63,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     step = 2 ** (wanted.bit_length() - 4)  # sizes in steps of an eighth, so that similar ones share their memory
     size = -(-wanted // step) * step
     piece = _pool.take(size)
-    start = np.frombuffer(piece, np.uint8).__array_interface__["data"][0]
-    block = _Block((size,), np.uint8, piece, -start % ALIGNMENT)
+    block = _Block((size,), np.uint8, *piece)
+    block.piece = piece
     return np.ndarray(shape, dtype, block)
 
 
