@@ -1,6 +1,10 @@
-"""Settings of all tests: Hypothesis' profile, and the generator seeded anew for each test."""
+"""Settings of all tests: Hypothesis' profile, and the generator seeded anew for each test; how examples are run."""
 
+import importlib
 import os
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +32,34 @@ def _seeded():
 def _number_of_threads_not_set():
     yield
     threads._wanted = None
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Import an example, or a module beside it; where it draws 10,000 test images, it then draws 1,000."""
+    pytest.importorskip("matplotlib", reason="the examples need the extra: pip install 'minidl[examples]'")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    sets = importlib.import_module("_common").SETS
+    for name, source in list(sets.items()):
+        drawn = source.drawn
+        fewer = source._replace(drawn=lambda n, seed, drawn=drawn: drawn(1000 if n == 10_000 else n, seed=seed))
+        monkeypatch.setitem(sets, name, fewer)
+    return importlib.import_module
+
+
+@pytest.fixture
+def run(example, monkeypatch, tmp_path):
+    """Run an example in this process with command-line options, into tmp_path/out unless told otherwise."""
+
+    def run(name, *options):
+        out = [] if "--out" in options else ["--out", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options), *out])
+        return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+    return run
 
 
 def pytest_report_header():

@@ -1,46 +1,15 @@
 """The examples about autoencoders on a few synthetic images: what they print and leave behind, and what must hold."""
 
-import importlib
-import json
 import re
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from example_files import metrics
 
 import minidl
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 KEPT = ["checkpoint.npz", "metrics.json"]
 SMALL = ("--data", "synthetic", "--train-size", 64)
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path):
-    """Run an example in this process with command-line options, into tmp_path/out unless told otherwise."""
-    pytest.importorskip("matplotlib", reason="the examples need the extra: pip install 'minidl[examples]'")
-    pytest.importorskip("scipy", reason="the examples need the extra: pip install 'minidl[examples]'")
-    monkeypatch.syspath_prepend(EXAMPLES)
-    load = importlib.import_module("_common").load
-
-    def load_a_few(args, data="mnist"):
-        train, test = load(args, data)
-        return train, minidl.data.Subset(test, range(500))  # all 10,000 test images take seconds an epoch
-
-    monkeypatch.setattr("_common.load", load_a_few)
-
-    def run(name, *options):
-        out = [] if "--out" in options else ["--out", str(tmp_path / "out")]
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options), *out])
-        return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-
-    return run
-
-
-def metrics(out):
-    return json.loads((out / "metrics.json").read_text())
 
 
 def files(out):
@@ -88,7 +57,7 @@ def test_cifar_autoencoder(run, tmp_path, capsys):
     # The printed loss is that of the kept model: summed over an image, averaged over images, the last batch too.
     model = module["Autoencoder"]()
     model.load_state_dict(minidl.load(out / "checkpoint.npz")["model"])
-    images = minidl.data.SyntheticShapes(10_000, seed=1).gather(np.arange(500))[0]
+    images = minidl.data.SyntheticShapes(1000, seed=1).gather(np.arange(1000))[0]
     with minidl.no_grad():
         errors = (model(images).numpy() - images.numpy()) ** 2
         assert last == pytest.approx(errors.sum((1, 2, 3)).mean(), rel=1e-4)

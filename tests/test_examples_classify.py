@@ -1,42 +1,15 @@
 """The examples that classify images and pixels, and the autoencoder that upsamples, on a few synthetic images."""
 
-import importlib
-import json
 import re
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from example_files import metrics
 
 import minidl
-from minidl.data import SyntheticDigits, SyntheticShapes
+from minidl.data import SyntheticShapes
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = ("--data", "synthetic", "--train-size", 100)
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path):
-    """Run an example in this process with command-line options, into tmp_path/out unless told otherwise."""
-    pytest.importorskip("matplotlib", reason="the examples need the extra: pip install 'minidl[examples]'")
-    monkeypatch.syspath_prepend(EXAMPLES)
-    sets = importlib.import_module("_common").SETS
-    for name, drawn in (("mnist", SyntheticDigits), ("cifar10", SyntheticShapes)):  # fewer test images: 500
-        small = lambda n, seed, drawn=drawn: drawn(min(n, 500), seed=seed)  # noqa: E731
-        monkeypatch.setitem(sets, name, sets[name]._replace(drawn=small))
-
-    def run(name, *options):
-        out = [] if "--out" in options else ["--out", str(tmp_path / "out")]
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options), *out])
-        return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-
-    return run
-
-
-def metrics(out):
-    return json.loads((out / "metrics.json").read_text())
 
 
 def check_files(out, *pictures):
@@ -69,7 +42,7 @@ def test_upsampling_autoencoder(run, tmp_path, capsys):
     assert found["results"]["test_loss_per_pixel"] == last < first
     assert 0 <= found["results"]["dead_maps"] <= 4
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3] == f"1,477 parameters; squared error on 500 test images: {last:.5f} per pixel."
+    assert lines[-3] == f"1,477 parameters; squared error on 1,000 test images: {last:.5f} per pixel."
 
 
 def test_upsampling_autoencoder_resumed(run, tmp_path):
@@ -89,8 +62,8 @@ def test_both_classifiers(run, tmp_path, capsys):
         assert results["parameters"] == parameters
         assert re.search(rf"^together +{parameters:,}$", printed, re.MULTILINE)
         confusion = np.array(results["confusion"])
-        assert (confusion.sum(axis=1) == 50).all()  # every class has a tenth of the test images
-        assert results["test_accuracy"] == pytest.approx(np.trace(confusion) / 500)
+        assert (confusion.sum(axis=1) == 100).all()  # every class has a tenth of the test images
+        assert results["test_accuracy"] == pytest.approx(np.trace(confusion) / 1000)
         assert results["test_accuracy"] == pytest.approx(np.mean(list(results["test_accuracy_by_class"].values())))
         kept = minidl.load(out / model / "checkpoint.npz")["kept"]
         assert len(kept["train loss"]) == len(kept["train accuracy"]) == 2  # steps: a batch of 100 in each epoch

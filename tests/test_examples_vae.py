@@ -1,48 +1,21 @@
 """The variational autoencoder on a few synthetic digits: its numbers, its pictures, resumed runs, sweeps of beta."""
 
-import importlib
-import json
 import re
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from example_files import metrics
 
 import minidl
-from minidl.data import SyntheticDigits
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = ("--data", "synthetic", "--train-size", 320, "--batch-size", 32, "--warmup", 0)
 COMMON = ["elbo.png", "reconstructions.png", "samples.png"]
 
 
 @pytest.fixture
-def example(monkeypatch):
-    """Import a module of the examples; 300 drawn test images are enough for its runs."""
-    pytest.importorskip("matplotlib", reason="the examples need the extra: pip install 'minidl[examples]'")
-    monkeypatch.syspath_prepend(EXAMPLES)
-    common = importlib.import_module("_common")
-    source = common.SETS["mnist"]._replace(drawn=lambda n, seed: SyntheticDigits(min(n, 1000), seed=seed))
-    monkeypatch.setitem(common.SETS, "mnist", source)
-    return importlib.import_module
-
-
-@pytest.fixture
-def run(example, monkeypatch, tmp_path):
-    """Run the example in this process with command-line options, into tmp_path/out unless told otherwise."""
-
-    def run(*options):
-        out = [] if "--out" in options else ["--out", str(tmp_path / "out")]
-        monkeypatch.setattr(sys, "argv", ["mnist_vae.py", *map(str, [*SMALL, *options]), *out])
-        runpy.run_path(str(EXAMPLES / "mnist_vae.py"), run_name="__main__")
-
-    return run
-
-
-def metrics(out):
-    return json.loads((out / "metrics.json").read_text())
+def run(run):
+    """Run the example with command-line options."""
+    return lambda *options: run("mnist_vae", *SMALL, *options)
 
 
 def names(out):

@@ -1,56 +1,19 @@
 """The examples that show what layers do: transposed_convolution.py and feature_visualisation.py."""
 
-import importlib
-import json
 import re
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from example_files import metrics
 
 import minidl
 from minidl import nn
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 F = nn.functional
 
 
-@pytest.fixture
-def run(monkeypatch, tmp_path):
-    """Run an example in this process with command-line options, into tmp_path/out unless told otherwise."""
-    pytest.importorskip("matplotlib", reason="the examples need the extra: pip install 'minidl[examples]'")
-    monkeypatch.syspath_prepend(EXAMPLES)
-
-    def run(name, *options):
-        out = [] if "--out" in options else ["--out", str(tmp_path / "out")]
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options), *out])
-        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-
-    return run
-
-
-@pytest.fixture
-def example(monkeypatch):
-    """Import an example, or a module beside it."""
-    pytest.importorskip("matplotlib", reason="the examples need the extra: pip install 'minidl[examples]'")
-    monkeypatch.syspath_prepend(EXAMPLES)
-    return importlib.import_module
-
-
-@pytest.fixture
-def few(example, monkeypatch):
-    """Draw 300 test images instead of 10,000."""
-    common = example("_common")
-    for name, source in common.SETS.items():
-        drawn = source.drawn
-        fewer = source._replace(drawn=lambda n, seed, drawn=drawn: drawn(min(n, 300), seed=seed))
-        monkeypatch.setitem(common.SETS, name, fewer)
-
-
 def results(out):
-    return json.loads((out / "metrics.json").read_text())["results"]
+    return metrics(out)["results"]
 
 
 # -- transposed_convolution.py -----------------------------------------------------------------------------------
@@ -133,7 +96,7 @@ SMALL = ("--data", "synthetic", "--train-size", 64, "--batch-size", 16)
 SHEETS = ("conv1", "conv2", "hidden", "classes")
 
 
-def test_feature_visualisation(run, few, tmp_path, capsys):
+def test_feature_visualisation(run, tmp_path, capsys):
     run("feature_visualisation", *SMALL, "--epochs", 1, "--top", 2, "--filters", 3)
     out = tmp_path / "out"
     pictures = [f"{name}.png" for name in SHEETS]
@@ -167,7 +130,7 @@ def test_feature_visualisation(run, few, tmp_path, capsys):
         run("feature_visualisation", *SMALL, "--checkpoint", out / "metrics.json")
 
 
-def test_feature_visualisation_of_digits(run, few, tmp_path, capsys):
+def test_feature_visualisation_of_digits(run, tmp_path, capsys):
     run("feature_visualisation", *SMALL, "--images", "mnist", "--epochs", 1, "--top", 1, "--filters", 2)
     assert list(results(tmp_path / "out")["classes"]["greatest_activations"]) == [str(i) for i in range(10)]
     with pytest.raises(SystemExit):
