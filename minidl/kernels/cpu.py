@@ -36,6 +36,7 @@ from minidl.kernels.compiling import by_hand, compiled, unpacked
 from minidl.kernels.geometry import ConvGeometry
 from minidl.kernels.memory import empty
 from minidl.kernels.threads import parallel_region
+from minidl.kernels.vectors import I64, Vectors
 
 Array = np.ndarray
 
@@ -97,90 +98,54 @@ def _tile_of(vectors: int, group: int = 1) -> Any:
     return tile
 
 
-I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
-
-
 def _emit_tile(
     builder, vectors, group, element, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased
 ) -> None:
     """Write the tile's LLVM code: masks, the loop over k, the store."""
     tall = TALL_ROWS if vectors == 1 else TILE_ROWS
-    size = 4 if isinstance(element, ir.FloatType) else 8
-    lanes = VECTOR_BYTES // size
-    vector, bits = ir.VectorType(element, lanes), ir.VectorType(I1, lanes)
-    name = f"v{lanes}f{8 * size}"
-    zero, align = ir.Constant(vector, None), I32(size)
-
-    def external(name: str, result, *arguments):
-        return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
-
-    pointer = vector.as_pointer()
-    load = external(f"llvm.masked.load.{name}.p0", vector, pointer, I32, bits, vector)
-    store = external(f"llvm.masked.store.{name}.p0", ir.VoidType(), vector, pointer, I32, bits)
-    multiply_add = external(f"llvm.fmuladd.{name}", vector, vector, vector, vector)
-
-    def at(base, *offsets):
-        return functools.reduce(lambda p, offset: builder.gep(p, [offset]), offsets, base)
-
-    def vector_at(base, *offsets):
-        return builder.bitcast(at(base, *offsets), pointer)
-
-    def chosen(v, *places):
-        """The lanes of v at these places, over and over."""
-        indices = [places[i % len(places)] for i in range(lanes)]
-        return builder.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, lanes), indices))
-
-    def splat(value, kind):
-        return chosen(builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0)), 0)
-
-    def group_at(place):
-        """`group` neighbouring values of A, repeated."""
-        if group == 1:
-            return splat(builder.load(place), vector)
-        values = builder.load(builder.bitcast(place, ir.VectorType(element, group).as_pointer()), align=size)
-        return chosen(values, *range(group))
-
-    lane = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
-
-    def below(limit):
-        return builder.icmp_signed("<", lane, splat(limit, lane.type))
-
-    starts = [I64(v * lanes) for v in range(vectors)]
-    inside = [below(builder.mul(I64(group), builder.sub(n, s))) for s in starts]
-    columns = [below(builder.sub(n, s)) for s in starts]
+    v = Vectors(builder, element, VECTOR_BYTES // (4 if isinstance(element, ir.FloatType) else 8))
+    starts = [I64(i * v.lanes) for i in range(vectors)]
+    inside = [v.below(builder.mul(I64(group), builder.sub(n, s))) for s in starts]
+    columns = [v.below(builder.sub(n, s)) for s in starts]
     live = [builder.icmp_signed("<", I64(r), m) for r in range(tall)]
     row = [builder.add(i0, builder.select(live[r], I64(r), I64(0))) for r in range(tall)]  # a dead row reads row i0
-    arow = [at(a, builder.load(at(rows, r))) for r in row]
-    sums = [[cgutils.alloca_once_value(builder, zero) for _ in starts] for _ in row]
+    arow = [v.at(a, builder.load(v.at(rows, r))) for r in row]
+    sums = [[cgutils.alloca_once_value(builder, v.zero) for _ in starts] for _ in row]
 
     with cgutils.for_range_slice(builder, k0, k1, I64(1), I64) as (k, _):
-        acol, brow = builder.load(at(cols, k)), builder.load(at(brows, k))
-        bs = [
-            builder.call(load, [vector_at(b, brow, j0, s), align, mask, zero])
-            for s, mask in zip(starts, inside, strict=True)
-        ]
+        acol, brow = builder.load(v.at(cols, k)), builder.load(v.at(brows, k))
+        bs = [v.load(mask, b, brow, j0, s) for s, mask in zip(starts, inside, strict=True)]
         for r in range(tall):
-            ar = group_at(at(arow[r], acol))
+            ar = _group_of(v, group, v.at(arow[r], acol))
             for total, bv in zip(sums[r], bs, strict=True):
-                builder.store(builder.call(multiply_add, [ar, bv, builder.load(total)]), total)
-
-    def folded(total):
-        """The sums of each group, side by side."""
-        for _ in range(group.bit_length() - 1):
-            total = builder.fadd(chosen(total, *range(0, lanes, 2)), chosen(total, *range(1, lanes, 2)))
-        return total
+                builder.store(v.multiply_add(ar, bv, builder.load(total)), total)
 
     # One row after the other, each loaded after the last one is stored: rows of C may overlap (conv2d_input
     # relies on it).
     begins, started = builder.select(add, c, bias), builder.or_(add, biased)
     for r in range(tall):
-        crow = builder.load(at(crows, row[r]))
+        crow = builder.load(v.at(crows, row[r]))
         for s, mask, total in zip(starts, columns, sums[r], strict=True):
-            written = builder.and_(mask, splat(live[r], bits))
-            start = vector_at(begins, builder.select(add, crow, I64(0)), j0, s)
-            old = builder.call(load, [start, align, builder.and_(written, splat(started, bits)), zero])
-            new = builder.fadd(old, folded(builder.load(total)))
-            builder.call(store, [new, vector_at(c, crow, j0, s), align, written])
+            written = builder.and_(mask, v.splat(live[r]))
+            begun = builder.and_(written, v.splat(started))
+            old = v.load(begun, begins, builder.select(add, crow, I64(0)), j0, s)
+            new = builder.fadd(old, _folded(v, group, builder.load(total)))
+            v.store(new, written, c, crow, j0, s)
+
+
+def _group_of(v, group, place):
+    """`group` neighbouring values of A, repeated to a vector."""
+    if group == 1:
+        return v.splat(v.builder.load(place))
+    pointer = ir.VectorType(v.element, group).as_pointer()
+    return v.chosen(v.builder.load(v.builder.bitcast(place, pointer), align=v.size), *range(group))
+
+
+def _folded(v, group, total):
+    """The sums of each group, side by side."""
+    for _ in range(group.bit_length() - 1):
+        total = v.builder.fadd(v.chosen(total, *range(0, v.lanes, 2)), v.chosen(total, *range(1, v.lanes, 2)))
+    return total
 
 
 _tile_1, _tile_2 = _tile_of(1), _tile_of(2)

@@ -24,11 +24,11 @@ from minidl.kernels.memory import empty
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
 from minidl.kernels.threads import parallel_region
+from minidl.kernels.vectors import I64, Vectors
 
 Array = np.ndarray
 U = np.uint64
 LANES = 8  # channels that max-pool takes at once: as many int64 indices fill a vector
-I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 def _vector(x: Array) -> Array:
@@ -96,40 +96,23 @@ def _max_of_window(typing, x, at, first, tall, wide, down, right, C, y, indices,
 
 
 def _emit_max_of_window(builder, element, x, at, first, tall, wide, down, right, C, y, indices, out, count) -> None:
-    values, places = ir.VectorType(element, LANES), ir.VectorType(I64, LANES)
-    bits = ir.VectorType(ir.IntType(1), LANES)
-    name, align = f"v{LANES}f{32 if isinstance(element, ir.FloatType) else 64}", I32(1)
-
-    def splat(value, kind):
-        one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
-        return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(I32, LANES), None))
-
-    def masked(operation, kind, result, *arguments):
-        function = ir.FunctionType(result, arguments)
-        return cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.{operation}.{kind}.p0")
-
-    def vector_at(base, offset, kind):
-        return builder.bitcast(builder.gep(base, [offset]), kind.as_pointer())
-
-    inside = builder.icmp_signed("<", ir.Constant(places, list(range(LANES))), splat(count, places))
-    best = cgutils.alloca_once_value(builder, ir.Constant(values, [float("-inf")] * LANES))
-    place = cgutils.alloca_once_value(builder, splat(first, places))
-    load = masked("load", name, values, values.as_pointer(), I32, bits, values)
+    values, places = Vectors(builder, element, LANES), Vectors(builder, I64, LANES)
+    inside = values.below(count)
+    best = cgutils.alloca_once_value(builder, ir.Constant(values.kind, [float("-inf")] * LANES))
+    place = cgutils.alloca_once_value(builder, places.splat(first))
     with (
         cgutils.for_range(builder, tall) as rows,
         cgutils.for_range(builder, wide) as columns,
     ):
         step = builder.add(builder.mul(rows.index, down), builder.mul(columns.index, right))
-        source = vector_at(x, builder.add(at, builder.mul(step, C)), values)
-        value = builder.call(load, [source, align, inside, ir.Constant(values, None)])
+        value = values.load(inside, x, at, builder.mul(step, C))
         greater = builder.fcmp_ordered(">", value, builder.load(best))
         take = builder.or_(greater, builder.fcmp_unordered("uno", value, value))
         builder.store(builder.select(take, value, builder.load(best)), best)
-        number = splat(builder.add(first, step), places)
+        number = places.splat(builder.add(first, step))
         builder.store(builder.select(take, number, builder.load(place)), place)
-    for result, array, kind, kind_name in ((best, y, values, name), (place, indices, places, f"v{LANES}i64")):
-        store = masked("store", kind_name, ir.VoidType(), kind, kind.as_pointer(), I32, bits)
-        builder.call(store, [builder.load(result), vector_at(array, out, kind), align, inside])
+    values.store(builder.load(best), inside, y, out)
+    places.store(builder.load(place), inside, indices, out)
 
 
 # --- By indices ---------------------------------------------------------------------------------------------

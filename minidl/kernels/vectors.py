@@ -1,0 +1,65 @@
+"""Vectors in LLVM's language, for the inner loops that are written in it: what Numba has no words for.
+
+A mask is a vector of bits; a lane whose bit is 0 reads 0 and writes nothing.
+"""
+
+# The arguments are LLVM values.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
+import functools
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils
+
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+class Vectors:
+    """Vectors of so many lanes of one type of element."""
+
+    def __init__(self, builder, element, lanes: int) -> None:
+        self.builder, self.element, self.lanes = builder, element, lanes
+        self.kind, self.bits = ir.VectorType(element, lanes), ir.VectorType(I1, lanes)
+        self.zero = ir.Constant(self.kind, None)
+        self.size = 4 if isinstance(element, ir.FloatType) else 8  # bytes
+        self.name = f"v{lanes}{'i' if element == I64 else 'f'}{8 * self.size}"
+
+    def at(self, base, *offsets):
+        """The address so many elements after another."""
+        return functools.reduce(lambda place, offset: self.builder.gep(place, [offset]), offsets, base)
+
+    def load(self, mask, base, *offsets):
+        """The vector there."""
+        arguments = [self._place(base, offsets), I32(self.size), mask, self.zero]
+        return self._call(f"masked.load.{self.name}.p0", self.kind, *arguments)
+
+    def store(self, vector, mask, base, *offsets):
+        """Write the vector there."""
+        arguments = [vector, self._place(base, offsets), I32(self.size), mask]
+        self._call(f"masked.store.{self.name}.p0", ir.VoidType(), *arguments)
+
+    def multiply_add(self, a, b, c):
+        """a * b + c, in one instruction where the machine has it."""
+        return self._call(f"fmuladd.{self.name}", self.kind, a, b, c)
+
+    def chosen(self, vector, *places: int):
+        """The lanes of a vector at these places, over and over."""
+        indices = [places[i % len(places)] for i in range(self.lanes)]
+        return self.builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, self.lanes), indices))
+
+    def splat(self, value):
+        """A value in every lane."""
+        one = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
+        return self.chosen(self.builder.insert_element(one, value, I32(0)), 0)
+
+    def below(self, limit):
+        """The mask of the lanes whose number is less than `limit`."""
+        numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self.splat(limit))
+
+    def _place(self, base, offsets):
+        return self.builder.bitcast(self.at(base, *offsets), self.kind.as_pointer())
+
+    def _call(self, name: str, result, *arguments):
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}"), arguments)
