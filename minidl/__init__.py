@@ -4,7 +4,7 @@ import numpy as _np
 
 from minidl import autograd, cuda, data, nn, ops, optim, plot, random
 from minidl.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
-from minidl.checks import GradcheckError, check_adjoint, gradcheck
+from minidl.checks import GradcheckError, check_adjoint, gradcheck, gradgradcheck
 from minidl.creation import (
     arange,
     as_tensor,
@@ -72,6 +72,8 @@ from minidl.tensor import Tensor
 
 __version__ = "0.1.0"
 
+vars(autograd).update(gradcheck=gradcheck, gradgradcheck=gradgradcheck)  # where PyTorch has them
+
 bool = _np.dtype("bool")
 uint8, int8, int16 = _np.dtype("uint8"), _np.dtype("int8"), _np.dtype("int16")
 int32, int64 = _np.dtype("int32"), _np.dtype("int64")
@@ -121,6 +123,7 @@ __all__ = [
     "get_num_threads",
     "grad",
     "gradcheck",
+    "gradgradcheck",
     "gt",
     "int",
     "int8",

@@ -1,50 +1,55 @@
-"""Checks of gradients: finite differences, and the adjoint identity, which needs no step size."""
+"""Checks of gradients: finite differences, and the adjoint identity, which needs no step size.
+
+Letters: x are the inputs, y = f(x) the outputs, each as one long vector; J[k, j] = dy_k / dx_j is the Jacobian.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.autograd import enable_grad, grad
+from minidl.autograd import Node, enable_grad, grad
+from minidl.diagnosis import Suspect, Tolerance, explain
 from minidl.tensor import Array, Tensor
+
+LARGEST_JACOBIAN = 4096  # elements; of a larger one, PROJECTIONS random combinations of rows are compared
+PROJECTIONS = 3
 
 
 class GradcheckError(RuntimeError):
-    """A gradient differs from its finite difference; the message says where and by how much."""
+    """A gradient differs from its finite difference; the message says where, by how much, and why that may be."""
 
 
 def gradcheck(
     func: Callable[..., Any],
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Any],
     *,
     eps: float = 1e-6,
     atol: float = 1e-5,
     rtol: float = 1e-3,
-    second: bool = False,
-    seed: int = 0,
     raise_exception: bool = True,
 ) -> bool:
     """Compare the gradients of a function with central differences.
 
-    With a random cotangent c, the scalar f(x) = sum of c * func(x) has in each element x_i the derivative
-    (f(x + eps e_i) - f(x - eps e_i)) / (2 eps), up to an error of the order of eps^2.
+    Column j of the Jacobian is (f(x + eps e_j) - f(x - eps e_j)) / (2 eps) up to an error of the order of eps^2;
+    row k is what the backward pass gives for a random multiple of the cotangent e_k. Small Jacobians are compared
+    element by element. Of one with more than 4,096 elements, three random combinations of its rows are: a combination
+    with ones would be blind to softmax, whose outputs sum to 1. It takes two calls of the function for each element
+    of the inputs.
 
     Parameters
     ----------
     func : callable
         Takes the inputs and returns a tensor, or a tuple of tensors of which the floating ones count.
-    inputs : Tensor or sequence of Tensor
-        Those that require grad, in float64, are checked. They are not changed.
+    inputs : Tensor or sequence
+        The tensors among them that require grad, in float64, are checked. They are not changed.
     eps : float
         The step.
     atol, rtol : float
         A gradient may differ by atol + rtol * |difference|.
-    second : bool
-        Check the gradient of the gradient too.
-    seed : int
-        Of the cotangent; a cotangent of ones would be blind to softmax, whose outputs sum to 1.
     raise_exception : bool
         Whether a difference is raised, or returned as False.
 
@@ -55,7 +60,10 @@ def gradcheck(
     Raises
     ------
     GradcheckError
-        If a gradient differs.
+        If a gradient differs. The message names the operations recorded, the worst element and its value from either
+        side, shows the difference quotient for steps from 0.1 to 1e-8, and says whether they point to a wrong
+        gradient, a kink or a tie, a step too large or too small. Also if the function changes its inputs, gives
+        other values when called again, or returns another floating dtype.
     ValueError
         If no input requires grad, or one that does is not float64: float32 has too few digits for differences.
 
@@ -63,29 +71,98 @@ def gradcheck(
     --------
     >>> import minidl
     >>> x = minidl.randn(3, dtype=minidl.float64, requires_grad=True)
-    >>> gradcheck(lambda x: (x * x).sum(), x, second=True)
+    >>> gradcheck(lambda x: (x * x).sum(), x)
     True
     """
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    checked = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
-    if not checked:
-        raise ValueError("gradcheck: no input requires grad")
-    for i in checked:
-        if inputs[i].dtype != np.float64:
+    __tracebackhide__ = True  # pytest shows the line that called
+    own = _own_copies("gradcheck", inputs)
+    return _checked(
+        _Function("gradcheck", func, own, functools.partial(func, *own)), Tolerance(eps, atol, rtol), raise_exception
+    )
+
+
+def gradgradcheck(
+    func: Callable[..., Any],
+    inputs: Tensor | Sequence[Any],
+    grad_outputs: Tensor | Sequence[Tensor] | None = None,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    raise_exception: bool = True,
+) -> bool:
+    """Compare the gradients of a function's gradient with central differences: its second derivatives.
+
+    What is checked is the function (x, gy) -> gx that the backward pass computes, in x and in gy.
+
+    Parameters
+    ----------
+    func, inputs, eps, atol, rtol, raise_exception
+        As for ``gradcheck``.
+    grad_outputs : Tensor or sequence of Tensor, optional
+        gy, one for each floating output; random by default.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    GradcheckError, ValueError
+        As for ``gradcheck``.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> x = minidl.randn(3, dtype=minidl.float64, requires_grad=True)
+    >>> gradgradcheck(lambda x: x**3, x)
+    True
+    """
+    __tracebackhide__ = True
+    own = _own_copies("gradgradcheck", inputs)
+    cotangents = _cotangents(func, own, grad_outputs)
+
+    def gradient(*args: Any) -> list[Tensor]:
+        x = [a for a in args[: len(own)] if isinstance(a, Tensor) and a.requires_grad]
+        return _gradients(_real_outputs("gradgradcheck", func(*args[: len(own)])), x, args[len(own) :], True)
+
+    function = _Function("gradgradcheck", gradient, [*own, *cotangents], functools.partial(func, *own))
+    return _checked(function, Tolerance(eps, atol, rtol), raise_exception)
+
+
+def _cotangents(func: Callable[..., Any], inputs: list[Any], given: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
+    outputs = _real_outputs("gradgradcheck", func(*inputs))
+    if given is None:
+        rng = np.random.default_rng(0)
+        return [Tensor(rng.standard_normal(y.shape), requires_grad=True) for y in outputs]
+    listed = [given] if isinstance(given, Tensor) else list(given)
+    if [gy.shape for gy in listed] != [y.shape for y in outputs]:
+        raise ValueError(
+            f"gradgradcheck: grad_outputs of shapes {[gy.shape for gy in listed]} for outputs of shapes "
+            f"{[y.shape for y in outputs]}"
+        )
+    return [Tensor(np.array(gy.array, np.float64), requires_grad=True) for gy in listed]
+
+
+def _own_copies(name: str, inputs: Tensor | Sequence[Any]) -> list[Any]:
+    """Copies: the caller's tensors may share memory with one another, and must stay as they are."""
+    listed = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if not any(isinstance(x, Tensor) and x.requires_grad for x in listed):
+        raise ValueError(f"{name}: no input requires grad: make one with requires_grad=True")
+    for i, x in enumerate(listed):
+        if isinstance(x, Tensor) and x.requires_grad and x.dtype != np.float64:
             raise ValueError(
-                f"gradcheck: input {i} is {inputs[i].dtype}; convert it with .double(): float32 keeps 7 digits, and "
+                f"{name}: input {i} is {x.dtype}; convert it with .double(): float32 keeps 7 digits, and "
                 "a difference over a small step loses most of them"
             )
-    # Copies: the caller's tensors may share memory with one another, and must stay as they are.
-    own = [Tensor(x.array.copy(), x.requires_grad) if isinstance(x, Tensor) else x for x in inputs]
-    rng = np.random.default_rng(seed)
+    return [Tensor(x.array.copy(), x.requires_grad) if isinstance(x, Tensor) else x for x in listed]
+
+
+def _checked(function: _Function, tolerance: Tolerance, raise_exception: bool) -> bool:
+    __tracebackhide__ = True
     try:
         with enable_grad():
-            scalar = _projected(func, own, rng)
-            _compare("gradient", scalar, own, checked, (eps, atol, rtol))
-            if second:
-                slope = _projected(_gradient_of(scalar, checked), own, rng)
-                _compare("second gradient", slope, own, checked, (eps, atol, rtol))
+            _compare(function, tolerance)
     except GradcheckError:
         if raise_exception:
             raise
@@ -93,75 +170,197 @@ def gradcheck(
     return True
 
 
-def _projected(func: Callable[..., Any], inputs: Sequence[Any], rng: np.random.Generator) -> Callable[..., Tensor]:
-    """The scalar function: sum of random cotangents times the outputs of `func`."""
-    cotangents = [Tensor(rng.standard_normal(y.shape)) for y in _real_outputs(func(*inputs))]
+class _Rows(NamedTuple):
+    """Which combinations of a Jacobian's m rows are compared.
 
-    def scalar(*args: Any) -> Tensor:
-        terms = [(y * c).sum() for y, c in zip(_real_outputs(func(*args)), cotangents, strict=True)]
-        return sum(terms[1:], terms[0])
+    The backward pass is given the rows of `cotangents` (K, m). Where each is one row of the Jacobian by itself,
+    it is given a random multiple, `factors` (K, 1): a gradient that forgets or squares gy, or loses its sign, would
+    pass with 1.
+    """
 
-    return scalar
+    cotangents: Array
+    factors: Array
+    single: bool
 
+    @classmethod
+    def for_sizes(cls, m: int, n: int) -> _Rows:
+        rng = np.random.default_rng(0)
+        if m * n > LARGEST_JACOBIAN:
+            return cls(rng.standard_normal((PROJECTIONS, m)), np.ones((PROJECTIONS, 1)), False)
+        factors = -rng.uniform(0.3, 0.9, m)
+        return cls(np.diag(factors), factors[:, None], True)
 
-def _real_outputs(outputs: Any) -> list[Tensor]:
-    listed = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    return [y for y in listed if isinstance(y, Tensor) and y.is_floating_point()]
-
-
-def _gradient_of(scalar: Callable[..., Tensor], checked: Sequence[int]) -> Callable[..., Any]:
-    def gradient(*args: Any) -> Any:
-        x = [args[i] for i in checked]
-        y = scalar(*args)
-        if not y.requires_grad:  # a constant: its gradient is 0, and so is the gradient's
-            return [v * 0 for v in x]
-        found = grad(y, x, create_graph=True, allow_unused=True)
-        return [v * 0 if g is None else g for v, g in zip(x, found, strict=True)]
-
-    return gradient
+    def of(self, column: Array) -> Array:
+        """(m,) -> (K,); a single row is not multiplied, so that it does not meet the NaNs of others."""
+        return column if self.single else self.cotangents @ column
 
 
-def _compare(
-    what: str,
-    scalar: Callable[..., Tensor],
-    inputs: Sequence[Any],
-    checked: Sequence[int],
-    tolerance: tuple[float, float, float],
-) -> None:
-    eps, atol, rtol = tolerance
-    for i, g in zip(checked, _gradient_of(scalar, checked)(*inputs), strict=True):
-        analytic, numeric = g.array, _differences(scalar, inputs, i, eps)
-        wrong = ~(np.abs(analytic - numeric) <= atol + rtol * np.abs(numeric))  # NaN is wrong
-        if wrong.any():
-            error = np.where(np.isnan(analytic - numeric), np.inf, np.abs(analytic - numeric))
-            worst = tuple(int(k) for k in np.unravel_index(np.argmax(error), error.shape))
-            raise GradcheckError(
-                f"gradcheck: the {what} in input {i} of shape {inputs[i].shape} is wrong in {wrong.sum()} of "
-                f"{wrong.size} elements, most at {worst}: {analytic[worst]:.8g} from backward, {numeric[worst]:.8g} "
-                f"from differences with eps={eps}"
-            )
+class _Function(NamedTuple):
+    """A function of tensors, seen as one from its checked inputs to one long vector y.
 
+    `func` is the user's function or its gradient; `original` calls the user's.
+    """
 
-def _differences(scalar: Callable[..., Tensor], inputs: Sequence[Any], i: int, eps: float) -> Array:
-    """(f(x + eps e) - f(x - eps e)) / (2 eps) for each unit vector e."""
-    x, result = inputs[i].array, np.empty(inputs[i].shape)
-    for index in np.ndindex(x.shape):
+    name: str
+    func: Callable[..., Any]
+    inputs: list[Any]
+    original: Callable[[], Any]
+
+    def title(self) -> str:
+        """What the user's function recorded."""
+        names = " -> ".join(_operations(_real_outputs(self.name, self.original()))) or "nothing recorded"
+        return f"{self.name}: " + ("the gradient of " if self.name == "gradgradcheck" else "") + names
+
+    def checked(self) -> list[int]:
+        return [i for i, x in enumerate(self.inputs) if isinstance(x, Tensor) and x.requires_grad]
+
+    def outputs(self) -> list[Tensor]:
+        return _real_outputs(self.name, self.func(*self.inputs))
+
+    def values(self) -> Array:
+        return np.concatenate([y.array.reshape(-1) for y in self.outputs()])  # (m,)
+
+    def moved(self, i: int, j: int, step: float) -> Array:
+        """The values where element j of input i is larger by `step`."""
+        x = self.inputs[i].array
+        index = np.unravel_index(j, x.shape)
         before = x[index]
-        x[index] = before + eps
-        above = scalar(*inputs).item()
-        x[index] = before - eps
-        below = scalar(*inputs).item()
-        x[index] = before
-        result[index] = (above - below) / (2 * eps)
-    return result
+        x[index] = before + step
+        try:
+            return self.values()
+        finally:
+            x[index] = before
+
+    def differences(self, rows: _Rows, i: int, eps: float) -> Array:
+        """The columns of the Jacobian that belong to input i, in K combinations of its m rows: (K, n)."""
+        n = self.inputs[i].numel()
+        columns = [rows.of(self.moved(i, j, eps) - self.moved(i, j, -eps)) for j in range(n)]
+        return np.reshape(columns, (n, len(rows.factors))).T / (2 * eps)
+
+    def backward(self, rows: _Rows) -> list[Array]:
+        """The same combinations for each checked input, by a backward pass for each."""
+        outputs, x = self.outputs(), [self.inputs[i] for i in self.checked()]
+        ends = np.cumsum([y.numel() for y in outputs])[:-1]
+        found = []
+        for row in rows.cotangents:
+            parts = zip(np.split(row, ends), outputs, strict=True)
+            cotangents = [Tensor(part.reshape(y.shape)) for part, y in parts]
+            found.append([g.array.reshape(-1) for g in _gradients(outputs, x, cotangents, False)])
+        shapes = [(len(rows.factors), v.numel()) for v in x]
+        return [np.reshape([g[i] for g in found], shape) / rows.factors for i, shape in enumerate(shapes)]
+
+
+def _real_outputs(name: str, outputs: Any) -> list[Tensor]:
+    listed = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    real = [y for y in listed if isinstance(y, Tensor) and y.is_floating_point()]
+    if not real:
+        raise ValueError(f"{name}: the function returned no floating tensor")
+    for k, y in enumerate(real):
+        if y.dtype != np.float64:
+            raise GradcheckError(f"{name}: output {k} is {y.dtype}, though all checked inputs are float64")
+    return real
+
+
+def _gradients(outputs: Sequence[Tensor], x: list[Tensor], cotangents: Sequence[Tensor], create: bool) -> list[Tensor]:
+    """The gradient in each x, 0 where the outputs do not depend on it."""
+    recorded = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if y.requires_grad]
+    found: Sequence[Tensor | None] = [None] * len(x)
+    if recorded:
+        roots, seeds = zip(*recorded, strict=True)
+        found = grad(roots, x, seeds, retain_graph=True, create_graph=create, allow_unused=True)
+    return [Tensor(np.zeros(v.shape)) if g is None else g for v, g in zip(x, found, strict=True)]
+
+
+def _compare(f: _Function, tolerance: Tolerance) -> None:
+    __tracebackhide__ = True
+    before = [f.inputs[i].array.copy() for i in f.checked()]
+    y = f.values()
+    _refuse_impure(f, before, y)
+    rows = _Rows.for_sizes(y.size, sum(x.size for x in before))
+    for i, analytic in zip(f.checked(), f.backward(rows), strict=True):
+        with np.errstate(invalid="ignore"):
+            numeric = f.differences(rows, i, tolerance.eps)  # (K, n), as is analytic
+            wrong = ~(np.abs(analytic - numeric) <= tolerance.bound(numeric))  # NaN is wrong
+        if wrong.any():
+            raise GradcheckError(_message(f, i, rows, analytic, numeric, wrong, tolerance))
+
+
+def _refuse_impure(f: _Function, before: list[Array], y: Array) -> None:
+    for i, old in zip(f.checked(), before, strict=True):
+        if not np.array_equal(old, f.inputs[i].array, equal_nan=True):
+            raise GradcheckError(f"{f.name}: the function changed its input {i} in place")
+    again = f.values()
+    if y.shape != again.shape or not np.array_equal(y, again, equal_nan=True):
+        raise GradcheckError(
+            f"{f.name}: called twice with the same inputs, the function returned different values; if it draws random "
+            "numbers (dropout), seed the generator inside it"
+        )
+
+
+def _message(
+    f: _Function, i: int, rows: _Rows, analytic: Array, numeric: Array, wrong: Array, tolerance: Tolerance
+) -> str:
+    """What is wrong with the gradient in input i, and the likely reason."""
+    x, outputs = f.inputs[i], f.outputs()
+    k, j = _worst(analytic, numeric, wrong)
+    suspect = Suspect(
+        along=lambda step: float(rows.of(f.moved(i, j, step))[k]),
+        size=float(np.abs(rows.cotangents[k] / rows.factors[k]) @ np.abs(f.values())),
+        backward=float(analytic[k, j]),
+        numeric=float(numeric[k, j]),
+    )
+    y = _place(outputs, k) if rows.single else f"(random combination {k} of the outputs)"
+    index = np.unravel_index(j, x.shape)
+    return "\n".join(
+        [
+            f"{f.title()}: {wrong.sum()} of {wrong.size} elements of the Jacobian "
+            f"in input {i} of shape {x.shape} are wrong",
+            f"  worst: d {y} / d input {i}{_brackets(index)}, where that element is {x.array[index]:.6g}",
+            f"  {suspect.backward:.8g} from backward, {suspect.numeric:.8g} from differences with eps={tolerance.eps}",
+            *explain(suspect, analytic[wrong], numeric[wrong], tolerance),
+        ]
+    )
+
+
+def _worst(analytic: Array, numeric: Array, wrong: Array) -> tuple[int, int]:
+    error = np.nan_to_num(np.abs(analytic - numeric), nan=np.inf, posinf=np.inf)
+    k, j = np.unravel_index(np.argmax(np.where(wrong, error, -1)), error.shape)
+    return int(k), int(j)
+
+
+def _brackets(index: Sequence[Any]) -> str:
+    return str([int(a) for a in index]) if len(index) else ""
+
+
+def _place(outputs: Sequence[Tensor], k: int) -> str:
+    """Where element k of the long vector y is."""
+    for number, y in enumerate(outputs):
+        if k < y.numel():
+            return f"output {number}{_brackets(np.unravel_index(k, y.shape))}"
+        k -= y.numel()
+    raise IndexError(k)
+
+
+def _operations(outputs: Sequence[Tensor], most: int = 8) -> list[str]:
+    """The names of the operations recorded, first to last; of many, the last."""
+    stack: list[Any] = [y.grad_fn for y in outputs]
+    nodes: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Node) and node not in nodes:
+            nodes.add(node)
+            stack += [source for source, _ in node.edges or ()]
+    names = [node.name for node in sorted(nodes, key=lambda node: node.order)]
+    return names if len(names) <= most else ["...", *names[-most:]]
 
 
 def check_adjoint(
     forward: Callable[[Tensor], Tensor],
     adjoint: Callable[[Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Sequence[int],
+    y: Tensor | Sequence[int],
     *,
+    dtype: Any = np.float32,
     rtol: float | None = None,
 ) -> bool:
     """Check that two linear maps are each other's adjoint (transpose): <A x, y> = <x, At y>.
@@ -170,8 +369,10 @@ def check_adjoint(
     ----------
     forward, adjoint : callable
         A, from x's shape to y's, and At, from y's shape to x's.
-    x, y : Tensor
-        Random values of either shape, in either precision.
+    x, y : Tensor or shape
+        Values to try, or the shapes of random ones.
+    dtype : dtype
+        Of random values: float32 or float64.
     rtol : float, optional
         Bound on the difference over |A x| |y| + |x| |At y|; by default 1e-12 in float64 and 1e-5 in float32.
 
@@ -183,20 +384,25 @@ def check_adjoint(
     Raises
     ------
     AssertionError
-        If the two products differ by more, with both of them; or if a map returns another shape.
+        If the two products differ by more, with both of them; or if a map returns another shape or dtype.
 
     Examples
     --------
     >>> import minidl
-    >>> a = minidl.randn(3, 2, dtype=minidl.float64)
-    >>> x, y = minidl.randn(2, dtype=minidl.float64), minidl.randn(3, dtype=minidl.float64)
-    >>> check_adjoint(lambda x: a @ x, lambda y: a.T @ y, x, y)
+    >>> a = minidl.randn(3, 2)
+    >>> check_adjoint(lambda x: a @ x, lambda y: a.T @ y, (2,), (3,))
     True
     """
+    __tracebackhide__ = True
+    rng = np.random.default_rng(0)
+    x, y = (v if isinstance(v, Tensor) else Tensor(rng.standard_normal(tuple(v)).astype(dtype)) for v in (x, y))
     ax, aty = forward(x), adjoint(y)
     for name, result, wanted in (("forward", ax, y), ("adjoint", aty, x)):
-        if result.shape != wanted.shape:
-            raise AssertionError(f"check_adjoint: {name} returned shape {result.shape} instead of {wanted.shape}")
+        if (result.shape, result.dtype) != (wanted.shape, wanted.dtype):
+            raise AssertionError(
+                f"check_adjoint: {name} returned shape {result.shape} in {result.dtype} instead of {wanted.shape} in "
+                f"{wanted.dtype}"
+            )
     left, right = _inner(ax, y), _inner(x, aty)
     scale = np.sqrt(_inner(ax, ax) * _inner(y, y)) + np.sqrt(_inner(x, x) * _inner(aty, aty))
     bound = rtol if rtol is not None else (1e-12 if x.dtype == np.float64 else 1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import random
 from minidl.device import device as device_type
-from minidl.ops.dtype import Number, as_dtype, float32, number, to
+from minidl.ops.dtype import Number, as_dtype, float32, number, only_tensors, result_type, to
 from minidl.ops.shape import sizes
 from minidl.tensor import Array, Tensor
 
@@ -56,14 +56,17 @@ def _as_array(data: Any, dtype: Any) -> Array:
         array = np.asarray(data)
     except ValueError as error:
         raise ValueError(f"tensor: the data is not a regular grid of numbers: {error}") from None
-    if not isinstance(_first(data), np.ndarray | np.generic) and (array.dtype == np.float64 or not array.size):
-        array = array.astype(float32)  # Python's own numbers have no dtype to keep
+    own = not isinstance(_first(data), np.ndarray | np.generic)  # Python's own numbers have no dtype to keep
+    if dtype is None and own and (array.dtype == np.float64 or not array.size):
+        array = array.astype(float32)
+    if isinstance(_first(data), int) and array.dtype.kind in "uO":
+        raise ValueError("tensor: an int does not fit in 64 bits")
     if array.dtype == object:
         raise RuntimeError(f"tensor: {type(data).__name__} data holds something that is no number")
     wanted = as_dtype(array.dtype if dtype is None else dtype)
-    if array is not data and array.dtype == np.int64 and wanted.kind in "iu" and array.size:
+    if array is not data and array.dtype.kind in "if" and wanted.kind in "iu" and array.size:
         for extreme in (array.min(), array.max()):
-            number("tensor", int(extreme), wanted)
+            number("tensor", extreme.item(), wanted)
     return array.astype(wanted, copy=False)
 
 
@@ -100,7 +103,7 @@ def full(
     size: Any, fill_value: Number, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """One value everywhere, in its own kind of dtype unless `dtype` says otherwise."""
-    kind = dtype or _as_array(fill_value, None).dtype
+    kind = dtype or result_type(fill_value)
     if not isinstance(size, tuple | list):
         raise TypeError(f"full: size must be a tuple or list of ints, not {size!r}")
     value = number("full", fill_value, as_dtype(kind)).array
@@ -118,7 +121,8 @@ def arange(
 ) -> Tensor:
     """start, start + step, ... below `end`; ``arange(n)`` counts from 0 to n - 1."""
     first, last = (0, start) if end is None else (start, end)
-    if step == 0 or (last - first) * step < 0:
+    _numbers("arange", first, last, step)
+    if step == 0 or not 0 <= (last - first) * step < np.inf:
         raise RuntimeError(f"arange: steps of {step} do not lead from {first} to {last}")
     kind = dtype or (np.int64 if all(isinstance(x, int | np.integer) for x in (first, last, step)) else float32)
     return _finish(np.arange(first, last, step).astype(as_dtype(kind)), device, requires_grad)
@@ -134,9 +138,14 @@ def linspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """`steps` numbers at equal distances from `start` to `end`, both included."""
-    if steps < 0:
+    _numbers("linspace", start, end)
+    (count,) = sizes((steps,))
+    if count < 0:
         raise RuntimeError(f"linspace: steps must be at least 0, not {steps}")
-    return _finish(np.linspace(start, end, steps, dtype=as_dtype(dtype or float32)), device, requires_grad)
+    kind = as_dtype(dtype or float32)
+    for value in (start, end):
+        number("linspace", value, kind)
+    return _finish(np.linspace(start, end, count, dtype=kind), device, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -188,25 +197,33 @@ def randint(
         low, high, size = 0, low, high if size is None else size
     if size is None:
         raise TypeError("randint: give a size, such as randint(10, (3,))")
+    low, high = sizes((low, high))
     if low >= high:
         raise RuntimeError(f"randint: no integer from {low} to below {high}")
+    kind = as_dtype(dtype or np.int64)
+    for value in (low, high - 1):
+        number("randint", value, kind)
     drawn = _rng(generator).integers(low, high, _shape("randint", (size,)))
-    return _finish(np.asarray(drawn, as_dtype(dtype or np.int64)), device, False)
+    return _finish(np.asarray(drawn, kind), device, False)
 
 
 def randperm(n: int, *, generator: random.Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
     """The integers 0 to n - 1 in random order."""
     _shape("randperm", (n,))
-    return _finish(_rng(generator).permutation(n).astype(as_dtype(dtype or np.int64)), device, False)
+    kind = as_dtype(dtype or np.int64)
+    number("randperm", max(n - 1, 0), kind)
+    return _finish(_rng(generator).permutation(n).astype(kind), device, False)
 
 
 def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of another tensor's shape, dtype and memory order."""
+    only_tensors("zeros_like", input)
     return _finish(np.zeros_like(input.array, as_dtype(dtype or input.dtype)), device, requires_grad)
 
 
 def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of another tensor's shape, dtype and memory order."""
+    only_tensors("ones_like", input)
     return _finish(np.ones_like(input.array, as_dtype(dtype or input.dtype)), device, requires_grad)
 
 
@@ -214,8 +231,9 @@ def full_like(
     input: Tensor, fill_value: Number, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """One value, in another tensor's shape, dtype and memory order."""
-    kind = as_dtype(dtype or input.dtype)
-    return _finish(np.full_like(input.array, fill_value, kind), device, requires_grad)
+    only_tensors("full_like", input)
+    value = number("full_like", fill_value, as_dtype(dtype or input.dtype)).array
+    return _finish(np.full_like(input.array, value, value.dtype), device, requires_grad)
 
 
 def rand_like(
@@ -227,6 +245,7 @@ def rand_like(
     requires_grad: bool = False,
 ) -> Tensor:
     """Uniform in [0, 1), of another tensor's shape and dtype."""
+    only_tensors("rand_like", input)
     kind = input.dtype if dtype is None else dtype
     return rand(input.shape, generator=generator, dtype=kind, device=device, requires_grad=requires_grad)
 
@@ -240,6 +259,7 @@ def randn_like(
     requires_grad: bool = False,
 ) -> Tensor:
     """Normal with mean 0 and variance 1, of another tensor's shape and dtype."""
+    only_tensors("randn_like", input)
     kind = input.dtype if dtype is None else dtype
     return randn(input.shape, generator=generator, dtype=kind, device=device, requires_grad=requires_grad)
 
@@ -251,12 +271,20 @@ def _shape(name: str, args: Any, named: Any = None) -> tuple[int, ...]:
     return shape
 
 
+def _numbers(name: str, *values: Any) -> None:
+    for value in values:
+        if not isinstance(value, int | float | np.number):
+            raise TypeError(f"{name}: expected numbers, and got {value!r} of type {type(value).__name__}")
+
+
 def _real(name: str, dtype: Any) -> np.dtype[Any]:
     kind = as_dtype(dtype or float32)
     if kind.kind != "f":
-        raise RuntimeError(f"{name}: draws real numbers, and {kind} holds none")
+        raise NotImplementedError(f"{name}: draws real numbers, and {kind} holds none")
     return kind
 
 
 def _rng(generator: random.Generator | None) -> np.random.Generator:
+    if generator is not None and not isinstance(generator, random.Generator):
+        raise TypeError(f"generator must be a minidl.Generator, not {type(generator).__name__}")
     return (generator or random.default_generator).rng

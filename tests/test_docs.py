@@ -3,14 +3,17 @@
 import doctest
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import minidl
 
+README = Path(__file__).parents[1] / "README.md"
 MODULES = [module.name for module in pkgutil.walk_packages(minidl.__path__, "minidl.")]
 
 
@@ -20,12 +23,28 @@ def test_docstrings(name):
 
 
 def test_readme():
-    readme = Path(__file__).parents[1] / "README.md"
-    failed, tried = doctest.testfile(str(readme), module_relative=False)
+    failed, tried = doctest.testfile(str(README), module_relative=False)
     assert failed == 0
     assert tried > 0
-    code = readme.read_text().split("```python\n")[1].split("```")[0]
+    code = README.read_text().split("```python\n")[1].split("```")[0]
     exec(code, {})
+
+
+def test_the_readmes_caught_bug():
+    """The test shown there fails with the message shown there, but for the last digits of numbers."""
+    blocks = README.read_text().split("```")
+    number = next(i for i, block in enumerate(blocks) if "def test_cube" in block)
+    namespace = {}
+    exec(blocks[number].removeprefix("python"), namespace)
+    with pytest.raises(minidl.GradcheckError) as caught:
+        settings(database=None, derandomize=True)(namespace["test_cube"])()
+
+    def short(text):
+        return re.sub(r"\.\d{4}\d*", lambda digits: digits[0][:4], text)
+
+    shown = next(block for block in blocks if block.startswith("\ngradcheck: cube"))
+    for line in str(caught.value).splitlines():
+        assert short(line) in short(shown)
 
 
 def run(code):

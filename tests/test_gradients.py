@@ -1,33 +1,28 @@
-"""Every operation against finite differences, first and second, over shapes drawn by Hypothesis.
+"""Every operation's first and second gradient against differences, and all else that an operation owes its users.
 
-Values keep away from kinks (0, ties, bounds), where a difference quotient is no gradient.
+`property_test_gradient` says what that is. Values keep away from kinks (0, ties, bounds), where a difference quotient
+is no gradient.
 """
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl
 from minidl import nn
-from minidl.checks import GradcheckError, check_adjoint, gradcheck
+from minidl.checks import check_adjoint, gradcheck
+from minidl.testing import (
+    broadcastable_shapes,
+    conv_geometries,
+    models,
+    pool_geometries,
+    property_test_gradient,
+    shapes,
+    tensors,
+)
 
 F = nn.functional
-
-
-def apart(rng, shape):
-    """Values of distance at least 0.05 from each other and from 0, in random order and of random sign."""
-    size = int(np.prod(shape))
-    values = 0.1 + 0.05 * rng.permutation(size) / max(size / 20, 1) + 0.001 * rng.random(size)
-    return (values * rng.choice([-1, 1], size)).reshape(shape)
-
-
-def leaf(rng, shape, positive=False):
-    x = apart(rng, shape)
-    return minidl.tensor(np.abs(x) if positive else x, requires_grad=True)
-
-
-# The bounds of clamp lie in gaps of at least 0.003 between the values that `apart` can draw.
+REDUCTIONS = st.sampled_from(["mean", "sum", "none"])
 UNARY = {
     "neg": lambda x: -x,
     "exp": minidl.exp,
@@ -35,8 +30,8 @@ UNARY = {
     "tanh": minidl.tanh,
     "relu": F.relu,
     "sigmoid": F.sigmoid,
-    "clamp": lambda x: x.clamp(-0.3401, 0.4401),
-    "clamp below": lambda x: x.clamp(min=0.2301),
+    "clamp": lambda x: x.clamp(-0.34, 0.44),
+    "clamp below": lambda x: x.clamp(min=0.23),
     "square": lambda x: x**2,
     "cube": lambda x: x**3,
     "power 0": lambda x: x**0,
@@ -72,7 +67,6 @@ UNARY = {
     "clone": lambda x: x.clone(),
     "contiguous": lambda x: x.transpose(0, -1).contiguous(),
     "stack": lambda x: minidl.stack([x, x * 2], 1),
-    "to": lambda x: x.to(minidl.float64) * 2,
     "where": lambda x: minidl.where(x > 0, x * x, -x),
     "copy in place": lambda x: (x * 2).copy_(x**2),
     "add in place": lambda x: (x * 2).add_(x, alpha=3),
@@ -91,80 +85,185 @@ BINARY = {
 }
 
 
+def several(shapes, **options):
+    """A tensor of each of the drawn shapes; of all their values no two are equal."""
+
+    def split(x, sizes):
+        ends = np.cumsum([int(np.prod(size)) for size in sizes])[:-1]
+        parts = zip(np.split(x.array, ends), sizes, strict=True)
+        return [minidl.tensor(part.reshape(size), requires_grad=True) for part, size in parts]
+
+    def drawn(sizes):
+        return tensors((sum(int(np.prod(size)) for size in sizes),), **options).map(lambda x: split(x, sizes))
+
+    return shapes.flatmap(drawn)
+
+
 @pytest.mark.parametrize("name", UNARY)
-@given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple), seed=st.integers(0, 2**20))
-def test_unary(name, shape, seed):
-    assert gradcheck(UNARY[name], leaf(np.random.default_rng(seed), shape), second=True)
+@property_test_gradient(tensors(shapes(min_dims=1), kinks=(0, -0.34, 0.44, 0.23)))
+def test_unary(name, x):
+    return UNARY[name](x)
 
 
 @pytest.mark.parametrize("name", POSITIVE)
-@given(shape=st.lists(st.integers(1, 4), max_size=3).map(tuple), seed=st.integers(0, 2**20))
-def test_positive(name, shape, seed):
-    assert gradcheck(POSITIVE[name], leaf(np.random.default_rng(seed), shape, positive=True), second=True)
-
-
-@st.composite
-def broadcastable(draw):
-    """Two shapes that broadcast."""
-    full = draw(st.lists(st.integers(1, 3), max_size=3))
-    shapes = [[draw(st.sampled_from([size, 1])) for size in full][draw(st.integers(0, len(full))) :] for _ in "ab"]
-    return tuple(shapes[0]), tuple(shapes[1])
+@property_test_gradient(tensors(shapes(), low=0.1))
+def test_positive(name, x):
+    return POSITIVE[name](x)
 
 
 @pytest.mark.parametrize("name", BINARY)
-@given(shapes=broadcastable(), seed=st.integers(0, 2**20))
-def test_binary(name, shapes, seed):
-    values = apart(np.random.default_rng(seed), (sum(int(np.prod(s)) for s in shapes),))
-    split = int(np.prod(shapes[0]))
-    a, b = values[:split].reshape(shapes[0]), values[split:].reshape(shapes[1])
-    inputs = minidl.tensor(a, requires_grad=True), minidl.tensor(b, requires_grad=True)
-    assert gradcheck(BINARY[name], inputs, second=True)
+@property_test_gradient(several(broadcastable_shapes()))
+def test_binary(name, inputs):
+    return BINARY[name](*inputs)
+
+
+@property_test_gradient(
+    several(
+        st.sampled_from(
+            [
+                ((3,), (3,)),
+                ((2, 3), (3,)),
+                ((3,), (3, 2)),
+                ((2, 3), (3, 4)),
+                ((5, 2, 3), (3, 4)),
+                ((2, 1, 2, 3), (4, 3, 1)),
+            ]
+        )
+    )
+)
+def test_matmul(inputs):
+    return minidl.matmul(*inputs)
+
+
+@property_test_gradient(several(st.sampled_from([((3,), (4, 3), (4,)), ((2, 3), (4, 3)), ((2, 2, 3), (4, 3), (4,))])))
+def test_linear(inputs):
+    return F.linear(*inputs)
+
+
+@property_test_gradient(several(st.integers(1, 3).map(lambda n: [(2, m, 2) for m in (1, n, 2)])))
+def test_cat(parts):
+    return minidl.cat(parts, 1)
+
+
+@property_test_gradient(tensors((2, 3)), tensors((2,)))
+def test_assignment_to_an_index(x, v):
+    y = x * 2
+    y[:, 1] = v
+    y[0] += 3 * v[0]
+    y[1] *= 2
+    return y
+
+
+def test_conversion_of_dtypes():
+    x = minidl.tensor([0.5, -2.0], dtype=minidl.float64, requires_grad=True)
+    assert gradcheck(lambda x: x.to(minidl.float64) * 2, x)
+    y = x.float()
+    y.backward(minidl.tensor([1.0, 3.0]))
+    assert x.grad.dtype == minidl.float64
+    assert x.grad.tolist() == [1, 3]
+
+
+# -- convolution, pooling, upsampling -----------------------------------------------------------------------------
+
+SMALL = conv_geometries(max_batch=2, max_channels=2, max_kernel=2, max_extra=2)
+
+
+def trilinear(part):
+    """Geometries with tensors of an image or a map, a weight, and a bias."""
+
+    def drawn(g):
+        channels = g.weight_shape[0 if part == "image_shape" else 1]
+        return st.tuples(st.just(g), tensors(getattr(g, part)), tensors(g.weight_shape), tensors((channels,)))
+
+    return SMALL.flatmap(drawn)
+
+
+@property_test_gradient(trilinear("image_shape"))
+def test_conv2d(case):
+    g, x, w, b = case
+    return F.conv2d(x, w, b, g.stride, g.padding, g.dilation)
+
+
+@property_test_gradient(trilinear("map_shape"))
+def test_conv_transpose2d(case):
+    g, y, w, b = case
+    return F.conv_transpose2d(y, w, b, g.stride, g.padding, g.output_padding, dilation=g.dilation)
+
+
+def test_transposed_convolution_is_the_adjoint_of_convolution():
+    w = minidl.randn(4, 3, 3, 3)
+    assert check_adjoint(
+        lambda x: F.conv2d(x, w, stride=2, padding=1),
+        lambda y: F.conv_transpose2d(y, w, stride=2, padding=1, output_padding=(0, 1)),
+        (2, 3, 7, 8),
+        (2, 4, 4, 4),
+    )
+
+
+def pooled(dilated):
+    """Geometries with a tensor of an image without ties."""
+    geometries = pool_geometries(max_batch=2, max_channels=2, max_kernel=2, dilated=dilated)
+    return geometries.flatmap(lambda g: st.tuples(st.just(g), tensors(g.image_shape)))
+
+
+@property_test_gradient(pooled(dilated=True))
+def test_max_pool2d(case):
+    g, x = case
+    return F.max_pool2d(x, g.kernel, g.stride, g.padding, g.dilation, g.ceil_mode) ** 2
+
+
+@property_test_gradient(st.booleans(), pooled(dilated=False))
+def test_avg_pool2d(count_include_pad, case):
+    g, x = case
+    return F.avg_pool2d(x, g.kernel, g.stride, g.padding, g.ceil_mode, count_include_pad) ** 2
+
+
+@property_test_gradient(st.booleans(), tensors((2, 1, 2, 3), np.int64, low=0, high=4 * 7 - 1), tensors((2, 1, 2, 3)))
+def test_max_unpool2d(overlap, indices, y):
+    """Also where an index comes twice: then its values add up."""
+    return (
+        F.max_unpool2d(y, indices, (3, 3), (1, 2) if overlap else (2, 2), output_size=None if overlap else (5, 7)) ** 2
+    )
+
+
+@property_test_gradient(
+    st.fixed_dictionaries({"size": st.none(), "scale_factor": st.sampled_from([1, 1.5, 2, (2, 3)])})
+    | st.fixed_dictionaries({"size": st.tuples(st.integers(1, 6), st.integers(1, 6))}),
+    st.sampled_from([("nearest", None), ("bilinear", None), ("bilinear", True), ("bilinear", False)]),
+    tensors(shapes(min_dims=4, max_dims=4, max_side=3)),
+)
+def test_interpolate(size, mode, x):
+    return F.interpolate(x, **size, mode=mode[0], align_corners=mode[1]) ** 2
+
+
+# -- losses, models -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ((3,), (3,)),
-        ((2, 3), (3,)),
-        ((3,), (3, 2)),
-        ((2, 3), (3, 4)),
-        ((5, 2, 3), (3, 4)),
-        ((2, 1, 2, 3), (4, 3, 1)),
-    ],
+    "loss", ["mse_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "gaussian_kl"]
 )
-def test_matmul(a, b):
-    rng = np.random.default_rng(1)
-    assert gradcheck(minidl.matmul, [leaf(rng, a), leaf(rng, b)], second=True)
+@property_test_gradient(
+    REDUCTIONS, shapes(max_side=3).flatmap(lambda s: st.tuples(*[tensors(s, low=0.1, high=0.9)] * 2))
+)
+def test_elementwise_losses(loss, reduction, inputs):
+    return getattr(F, loss)(*inputs, reduction=reduction)
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 2, 3)])
-def test_linear(shape):
-    rng = np.random.default_rng(2)
-    assert gradcheck(F.linear, [leaf(rng, shape), leaf(rng, (4, 3)), leaf(rng, (4,))], second=True)
+@property_test_gradient(
+    REDUCTIONS,
+    shapes(min_dims=2, max_side=3).flatmap(
+        lambda s: st.tuples(tensors(s), tensors((s[0], *s[2:]), np.int64, low=0, high=s[1] - 1))
+    ),
+)
+def test_cross_entropy(reduction, case):
+    return F.cross_entropy(*case, reduction=reduction)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_mse_loss(reduction):
-    rng = np.random.default_rng(3)
-    assert gradcheck(lambda x, t: F.mse_loss(x, t, reduction), [leaf(rng, (2, 3)), leaf(rng, (2, 3))], second=True)
-
-
-def test_cat():
-    rng = np.random.default_rng(4)
-    parts = [leaf(rng, (2, n, 2)) for n in (1, 3, 2)]
-    assert gradcheck(lambda *x: minidl.cat(x, 1), parts, second=True)
-
-
-def test_assignment_to_an_index():
-    def assign(x, v):
-        y = x * 2
-        y[:, 1] = v
-        y[0] += 3 * v[0]
-        y[1] *= 2
-        return y
-
-    rng = np.random.default_rng(5)
-    assert gradcheck(assign, [leaf(rng, (2, 3)), leaf(rng, (2,))], second=True)
+@property_test_gradient(models(max_layers=5, dtype=np.float64).filter(lambda case: case[1].numel() < 100))
+def test_models(case):
+    """In the values of all parameters and, where it requires grad, of the input."""
+    model, x = case
+    return model(x)
 
 
 def test_dropout_scales_what_it_keeps():
@@ -175,78 +274,3 @@ def test_dropout_scales_what_it_keeps():
     assert 200 < (y == 0).sum().item() < 300
     assert (x.grad == y).numpy().all()
     assert F.dropout(x, 0.25, training=False) is x
-
-
-@given(data=st.data())
-def test_convolutions(data):
-    transposed, n = data.draw(st.booleans()), data.draw(st.integers(0, 2))
-    pairs = st.tuples(st.integers(1, 2), st.integers(1, 2))
-    kernel, stride, dilation = data.draw(pairs), data.draw(pairs), data.draw(pairs)
-    padding = data.draw(st.tuples(st.integers(0, 1), st.integers(0, 1)))
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**20)))
-    x, w, b = leaf(rng, (n, 2, 3, 4)), leaf(rng, (2, 2, *kernel)), leaf(rng, (2,))
-
-    def conv(x, w, b):
-        function = F.conv_transpose2d if transposed else F.conv2d
-        return function(x, w, b, stride, padding, dilation=dilation)
-
-    assert gradcheck(conv, [x, w, b], second=True)
-
-
-def test_transposed_convolution_is_the_adjoint_of_convolution():
-    w, x, y = minidl.randn(4, 3, 3, 3), minidl.randn(2, 3, 7, 8), minidl.randn(2, 4, 4, 4)
-    assert check_adjoint(
-        lambda x: F.conv2d(x, w, stride=2, padding=1),
-        lambda y: F.conv_transpose2d(y, w, stride=2, padding=1, output_padding=(0, 1)),
-        x,
-        y,
-    )
-
-
-# -- the checkers themselves must fail on a wrong gradient ------------------------------------------------------
-
-WRONG = {
-    "factor": lambda x: minidl.autograd.record("wrong", x.array**2, (x, lambda gy: gy * x)),
-    "sign": lambda x: minidl.autograd.record("wrong", -x.array, (x, lambda gy: gy)),
-    "one element": lambda x: minidl.autograd.record(
-        "wrong", x.array * 1, (x, lambda gy: gy * minidl.tensor([1.0, 1.0, 1.01], dtype=minidl.float64))
-    ),
-    "nan": lambda x: minidl.autograd.record("wrong", x.array * 1, (x, lambda gy: gy * float("nan"))),
-    "softmax without its sum": lambda x: minidl.autograd.record(
-        "wrong", np.exp(x.array) / np.exp(x.array).sum(), (x, lambda gy, y: gy * y), keep_output=True
-    ),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_gradcheck_notices_a_wrong_gradient(name):
-    x = minidl.tensor([0.3, -0.5, 0.7], dtype=minidl.float64, requires_grad=True)
-    with pytest.raises(GradcheckError, match=r"the gradient in input 0 of shape \(3,\) is wrong in \d of 3"):
-        gradcheck(WRONG[name], x)
-    assert not gradcheck(WRONG[name], x, raise_exception=False)
-
-
-def test_gradcheck_notices_a_wrong_second_gradient():
-    def square(x):  # its gradient holds the right number, but is cut off from the graph
-        return minidl.autograd.record("square", x.array**2, (x, lambda gy: gy * x.detach() * 2))
-
-    x = minidl.tensor([0.3, -0.5], dtype=minidl.float64, requires_grad=True)
-    assert gradcheck(square, x)
-    with pytest.raises(GradcheckError, match="second gradient"):
-        gradcheck(square, x, second=True)
-
-
-def test_gradcheck_refuses_float32_and_constants():
-    with pytest.raises(ValueError, match="input 0 is float32"):
-        gradcheck(minidl.exp, minidl.ones(2, requires_grad=True))
-    with pytest.raises(ValueError, match="no input requires grad"):
-        gradcheck(minidl.exp, minidl.ones(2))
-
-
-def test_check_adjoint_notices_a_map_that_is_not_the_adjoint():
-    a, x, y = minidl.randn(3, 2), minidl.randn(2), minidl.randn(3)
-    assert check_adjoint(lambda x: a @ x, lambda y: a.T @ y, x, y)
-    with pytest.raises(AssertionError, match="they differ by"):
-        check_adjoint(lambda x: a @ x, lambda y: a.T @ y * 1.001, x, y)
-    with pytest.raises(AssertionError, match=r"adjoint returned shape \(3,\) instead of \(2,\)"):
-        check_adjoint(lambda x: a @ x, lambda y: y, x, y)

@@ -17,6 +17,13 @@ def test_dtypes_of_new_tensors():
     assert minidl.arange(0, 1, 0.25).tolist() == [0, 0.25, 0.5, 0.75]
 
 
+@pytest.mark.parametrize("make", [minidl.tensor, minidl.as_tensor])
+def test_python_numbers_keep_all_digits_of_a_wider_dtype(make):
+    assert make([0.1, 1e300], dtype=minidl.float64).tolist() == [0.1, 1e300]
+    assert make(0.1, dtype=minidl.float64).item() == 0.1
+    assert make([16777217.0], dtype=minidl.int64).item() == 16777217
+
+
 def test_what_is_copied_and_what_is_shared():
     array = np.zeros(2, np.float32)
     copied, shared, same = minidl.tensor(array), minidl.from_numpy(array), minidl.as_tensor(array)

@@ -65,6 +65,12 @@ class ConvGeometry:
         return h + 2 * ph, width + 2 * pw
 
     @functools.cached_property
+    def output_padding(self) -> Pair:
+        """By how much the image is larger than the smallest that leads to this map."""
+        sizes = zip(self.image_size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return _pair([(h + 2 * p - d * (k - 1) - 1) % s for h, k, s, p, d in sizes])
+
+    @functools.cached_property
     def multiply_adds(self) -> int:
         """Multiplications of each of the three kernels, those with padding included."""
         return math.prod(self.map_shape) * math.prod(self.weight_shape[1:])

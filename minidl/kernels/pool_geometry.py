@@ -49,6 +49,12 @@ class PoolGeometry:
         """(N, C, OH, OW)"""
         return (self.batch, self.channels, *self.map_size)
 
+    @functools.cached_property
+    def ceil_mode(self) -> bool:
+        """Whether a last window reaches beyond the padding, which only ceil_mode counts."""
+        sizes = zip(self.image_size, self.map_size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return any((m - 1) * s + d * (k - 1) + 1 > h + 2 * p for h, m, k, s, p, d in sizes)
+
     @classmethod
     def of_max_pool2d(
         cls,
