@@ -183,7 +183,7 @@ def models(draw: st.DrawFn, *, max_layers: int = 8, dtype: Any = np.float32) -> 
     model, shape = nn.Sequential(), x.shape
     with _generator_as_it_was():
         for number in range(draw(st.integers(1, max_layers))):
-            model.append(draw(_layers(shape, trained=number == 0)).to(dtype))
+            model.append(draw(_layers(shape, trained=number == 0)).to(np.dtype(dtype)))
             shape = model[-1](Tensor(np.zeros(shape, dtype))).shape
     rng = np.random.default_rng(draw(SEEDS))
     for p in model.parameters():
