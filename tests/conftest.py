@@ -1,4 +1,8 @@
-"""Settings of all tests: Hypothesis' profile, and the generator seeded anew for each test; how examples are run."""
+"""Settings of all tests: Hypothesis' profiles, and the generator seeded anew for each test; how examples are run.
+
+The reduced run, NUMBA_DISABLE_JIT=1 with --hypothesis-profile=reduced, takes the kernels as Python, so that it can
+measure which of their lines the tests reach.
+"""
 
 import importlib
 import os
@@ -6,6 +10,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numba
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -20,7 +25,18 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=bool(os.environ.get("CI")),
 )
-settings.load_profile("minidl")
+settings.register_profile("reduced", settings.get_profile("minidl"), max_examples=5)
+settings.load_profile("minidl")  # --hypothesis-profile comes after this, and wins
+
+if numba.config.DISABLE_JIT:  # what trains for minutes without compiled kernels; single tests have the marker `jit`
+    collect_ignore_glob = ["parity/*", "test_benchmarks.py", "test_examples*.py", "test_memory.py"]
+
+
+def pytest_collection_modifyitems(items):
+    if numba.config.DISABLE_JIT:
+        for item in items:
+            if item.get_closest_marker("jit"):
+                item.add_marker(pytest.mark.skip(reason="needs compiled kernels"))
 
 
 @pytest.fixture(autouse=True)
@@ -63,4 +79,4 @@ def run(example, monkeypatch, tmp_path):
 
 
 def pytest_report_header():
-    return f"hypothesis profile 'minidl': deadline {settings().deadline}"
+    return f"hypothesis: at most {settings().max_examples} examples, deadline {settings().deadline}"

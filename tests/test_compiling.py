@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
@@ -35,6 +36,7 @@ class Project:
         self.source, self.cache = folder / "kernels.py", folder / "cache"
         self.monkeypatch = monkeypatch
         monkeypatch.setattr(numba.config, "CACHE_DIR", str(self.cache))
+        monkeypatch.setattr(numba.config, "DISABLE_JIT", 0)
         self.write(2)
 
     def write(self, factor: int) -> None:
@@ -172,6 +174,38 @@ def test_the_code_of_an_older_source_is_not_taken(project):
     assert results(project.start()) == [9, 1.5, 27]
 
 
+# --- Without compilation ---
+
+
+def test_without_compilation_a_kernel_is_its_python_and_warns_of_nothing_either(project, monkeypatch, capsys):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    kernels = project.start()
+    assert results(kernels) == [6, 1.0, 12]
+    assert kernels["times"](np.float32(3e38)) == np.inf
+    assert project.files("*.nb?") == []
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("disabled", "used"), [(0, "LLVM"), (1, "Python")])
+def test_a_function_by_hand_is_llvm_or_its_definition(disabled, used, monkeypatch):
+    run = []
+
+    def emit(builder, element, x, i, y, j):
+        run.append("LLVM")
+        builder.store(builder.load(builder.gep(x, [i])), builder.gep(y, [j]))
+
+    def move(x, i, y, j):
+        run.append("Python")
+        y[j] = x[i]
+
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", disabled)
+    by_hand = compiling.by_hand(emit)(move)
+    x, y = np.arange(4.0), np.zeros(3)
+    numba.njit(lambda x, y: by_hand(x, 3, y, 1))(x, y)
+    np.testing.assert_array_equal(y, [0, 3, 0])
+    assert set(run) == {used}
+
+
 # --- Folders that cannot be written to ---
 
 
@@ -190,6 +224,16 @@ def test_a_folder_that_is_lost_after_the_start(project):
     shutil.rmtree(project.cache)
     project.cache.write_text("a file where the folder was")
     assert results(kernels) == [6, 1.0, 12]
+
+
+def test_no_folder_at_all_is_told_of_once(project, monkeypatch, capsys):
+    def no_locator(function: Callable) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(compiling, "_Cache", no_locator)
+    assert results(project.start()) == [6, 1.0, 12]
+    assert capsys.readouterr().err.startswith("minidl: compiling kernels for this machine, at each start, since")
+    assert project.files("*.nb?") == []
 
 
 def test_a_data_file_that_cannot_be_replaced(project):
@@ -230,6 +274,7 @@ def installed(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.jit
 def test_without_any_folder_kernels_are_compiled_at_each_start(installed):
     for _ in range(2):
         done = run(TRAIN, installed, installed / "setup.cfg" / "cache")
@@ -240,6 +285,7 @@ def test_without_any_folder_kernels_are_compiled_at_each_start(installed):
         )
 
 
+@pytest.mark.jit
 def test_the_package_says_once_that_it_compiles(installed):
     first, second = (run(TRAIN, installed, installed / "cache") for _ in range(2))
     assert first.stdout == second.stdout == "[[0.0, 1.0]]\n"

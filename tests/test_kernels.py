@@ -1,5 +1,7 @@
 """The kernels: the reference against loops, the compiled ones against the reference."""
 
+import functools
+import inspect
 import itertools
 import threading
 from collections.abc import Callable
@@ -10,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import conv_geometries
 
 from minidl import kernels
-from minidl.kernels import ConvGeometry, cpu, cpu_elementwise, reference, threads
+from minidl.kernels import ConvGeometry, PoolGeometry, cpu, cpu_elementwise, cpu_pooling, reference, threads
+from minidl.testing import conv_geometries
 
 BACKENDS = [reference, cpu]
 DTYPES = [np.float32, np.float64]
@@ -236,6 +238,16 @@ def test_kernels_may_be_called_from_several_threads():
         np.testing.assert_array_equal(result, expected)
 
 
+def test_a_padded_copy_too_large_to_keep_is_not_kept(monkeypatch: pytest.MonkeyPatch):
+    geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2), 1, 1)
+    a = draw_arrays(geometry, 0)
+    expected = cpu.conv2d(a["x"], a["w"], geometry)
+    monkeypatch.setattr(cpu, "LARGEST_KEPT", 0)
+    monkeypatch.setattr(cpu, "_kept", cpu._Kept())
+    np.testing.assert_array_equal(cpu.conv2d(a["x"], a["w"], geometry), expected)
+    assert cpu._kept.buffers == {}
+
+
 def test_convolution_checks_shapes_and_types():
     geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2))
     a = draw_arrays(geometry, 0)
@@ -273,6 +285,44 @@ def test_matmul_over_many_blocks(dtype: type, m: int, k: int, n: int):
     one, two = on_threads(lambda: cpu.matmul(a, b.T))
     np.testing.assert_array_equal(one, two)
     assert_close(one, a @ b.T, np.abs(a) @ np.abs(b.T), dtype)
+
+
+TILES = {"_tile_1": 1, "_tile_2": 1, "_tile_of_2": 2, "_tile_of_4": 4}
+
+
+@pytest.mark.jit
+@dtypes
+@pytest.mark.parametrize("name", TILES)
+@given(
+    m=st.integers(1, 9),
+    k=st.integers(0, 5),
+    n=st.integers(1, 40),
+    start=st.sampled_from([(False, False), (False, True), (True, False), (True, True)]),
+    seed=seeds,
+)
+def test_a_tile_in_llvm_is_its_definition_in_python(name, dtype, m, k, n, start, seed):
+    """Also where rows of C overlap, are dead or next to what is not to be written."""
+    tile, group = getattr(cpu, name), TILES[name]
+    n = n if group == 1 else 1 + n % (cpu.VECTOR_BYTES // np.dtype(dtype).itemsize // group)
+    rng = np.random.default_rng(seed)
+    a, b, c, bias = (rng.standard_normal(size).astype(dtype) for size in (40, 200, 120, 40))
+    rows, cols, brows = rng.integers(0, 20, m + 2), rng.integers(0, 10, k), rng.integers(0, 100, k)
+    crows = rng.integers(0, 70, m + 2)
+    add, biased = start
+    results = []
+    for function in (compiled_tile(tile), inspect.unwrap(tile)):
+        results.append(c.copy())
+        function(a, rows, 2, m, cols, 0, k, b, brows, 0, n, results[-1], crows, add, bias, biased)
+    np.testing.assert_allclose(*results, rtol=0, atol=100 * np.finfo(dtype).eps)
+
+
+@functools.cache
+def compiled_tile(tile):
+    return numba.njit(
+        lambda a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased: tile(
+            a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased
+        )
+    )
 
 
 def test_matmul_checks_shapes():
@@ -568,6 +618,32 @@ def test_sigmoid_to_the_last_digits_wherever_it_is_not_0(dtype: type):
     assert np.all(np.abs(cpu_elementwise.sigmoid(x) - exact) <= bound)
     ends = np.array([-np.inf, np.inf, np.nan, -0.0, 0.0, limits.min, limits.max], dtype)
     np.testing.assert_array_equal(cpu_elementwise.sigmoid(ends), np.array([0, 1, np.nan, 0.5, 0.5, 0, 1], dtype))
+
+
+@dtypes
+def test_powers_of_two_from_their_bits(dtype: type):
+    from_bits, limits = cpu_elementwise._power_of_two_in_bits(numba.from_dtype(np.dtype(dtype))), np.finfo(dtype)
+    for n in range(limits.minexp, limits.maxexp):
+        assert from_bits(dtype(n)) == cpu_elementwise._power_of_two(dtype(n)) == 2.0**n
+    assert from_bits(dtype(0)).dtype == dtype
+
+
+# --- Pooling; the rest is in test_pooling.py ---
+
+
+@dtypes
+@pytest.mark.parametrize("backend", [reference, cpu_pooling], ids=["reference", "cpu_pooling"])
+def test_pick_takes_the_pixels_at_the_indices(backend: ModuleType, dtype: type):
+    rng = np.random.default_rng(0)
+    x, indices = rng.standard_normal((2, 3, 4, 5)).astype(dtype), rng.integers(0, 20, (2, 3, 2, 7))
+    picked = np.take_along_axis(x.reshape(2, 3, 20), indices.reshape(2, 3, 14), axis=2)
+    np.testing.assert_array_equal(backend.pick(x, indices), picked.reshape(2, 3, 2, 7))
+
+
+def test_max_pool_refuses_what_it_is_not_compiled_for():
+    geometry = PoolGeometry.of_max_pool2d((1, 1, 4, 4), 2)
+    with pytest.raises(RuntimeError, match="max_pool2d: expected arrays of one type, float32 or float64, got int64"):
+        cpu_pooling.max_pool2d(np.ones((1, 1, 4, 4), int), geometry)
 
 
 # --- Cross-entropy ---

@@ -176,6 +176,7 @@ def test_little_work_stays_on_the_calling_thread():
 # --- What it must not change ---
 
 
+@pytest.mark.jit
 @two_threads
 @pytest.mark.parametrize("name", TRAININGS)
 def test_bits_do_not_depend_on_the_number_of_threads(name: str, monkeypatch: pytest.MonkeyPatch):
@@ -212,6 +213,7 @@ def parallel_kernels() -> Iterator[tuple[object, str, Dispatcher]]:
                 yield module, name, value
 
 
+@pytest.mark.jit
 def test_every_parallel_kernel_is_called_under_the_guard(monkeypatch: pytest.MonkeyPatch):
     guard, called = Guard(), set()
 
@@ -298,6 +300,7 @@ def in_threads(works: list[Callable]) -> list:
     return results
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize(("layer", "library"), [("workqueue", "workqueue"), ("omp", "omppool"), ("tbb", "tbbpool")])
 def test_two_python_threads_train_at_once(layer: str, library: str):
     try:

@@ -3,28 +3,37 @@
 Numba keeps compiled functions in ``NUMBA_CACHE_DIR``, or else beside the source, or else in the user's cache folder.
 What is added here: a disk that is full and files that are damaged cost a compilation and nothing else, files say what
 they hold, and whoever has to wait is told why.
+
+With the environment variable ``NUMBA_DISABLE_JIT=1`` nothing is compiled: the kernels run as the Python that they are
+written in, thousands of times slower, for a debugger to step through and for the tests to measure their coverage.
 """
 
 # The methods have the arguments of Numba's methods that they replace.
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 
 import contextlib
+import functools
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
 from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 from numba.extending import intrinsic
 
 Function = Callable[..., Any]
+_numbas: Any = numba.config
 
 
 def compiled(**options: Any) -> Callable[[Function], Function]:
     """numba.njit, lazy, its machine code kept on disk, or not, where no directory can be written."""
 
     def decorate(function: Function) -> Function:
+        if _numbas.DISABLE_JIT:
+            return np.errstate(all="ignore")(function)  # since compiled code warns of nothing
         kernel = numba.njit(**options)(function)
         kernel._cache = _cache_for(function)  # what njit(cache=True) sets, but one of Numba's own
         return kernel
@@ -102,13 +111,34 @@ def _tell_once(what: str, line: str) -> None:
             sys.stderr.write(f"minidl: {line}\n")
 
 
-# A function whose code is written in LLVM's language.
-by_hand: Any = intrinsic
+def by_hand(emit: Callable[..., None]) -> Callable[[Function], Function]:
+    """A function whose code is written in LLVM's language, by `emit`; the decorated one is its definition in Python.
+
+    The definition runs where nothing is compiled. `emit` is called with LLVM's builder, the type of the first array's
+    elements, and the function's arguments, where an array is the address of its first value.
+    """
+
+    def decorate(definition: Function) -> Function:
+        return definition if _numbas.DISABLE_JIT else _intrinsic(emit, definition)
+
+    return decorate
 
 
-def unpacked(context, builder, signature, args) -> list[Any]:
-    """What the code of such a function works with: the type of the first array's elements, then the arguments, where
-    an array is the address of its first value."""
-    kinds = zip(signature.args, args, strict=True)
-    values = [context.make_array(k)(context, builder, a).data if isinstance(k, types.Array) else a for k, a in kinds]
-    return [context.get_data_type(signature.args[0].dtype), *values]
+def _intrinsic(emit: Callable[..., None], definition: Function) -> Function:
+    def generate(context, builder, signature, args):
+        def value_of(kind, value):
+            return context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+
+        values = map(value_of, signature.args, args)
+        emit(builder, context.get_data_type(signature.args[0].dtype), *values)
+        return context.get_dummy_value()
+
+    @functools.wraps(definition)
+    def typing(context, *kinds):
+        return types.void(*kinds), generate
+
+    # Numba takes the names of the arguments from here, after a first one, which is its own.
+    first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(definition).parameters.values()
+    typing.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]
+    return intrinsic(typing)

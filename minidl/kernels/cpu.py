@@ -29,14 +29,14 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import prange
 from numba.core import cgutils
 
-from minidl.kernels.compiling import by_hand, compiled, unpacked
+from minidl.kernels.compiling import by_hand, compiled
 from minidl.kernels.geometry import ConvGeometry
 from minidl.kernels.memory import empty
 from minidl.kernels.threads import parallel_region
-from minidl.kernels.vectors import I64, Vectors
+from minidl.kernels.vectors import BYTES, I64, Vectors
 
 Array = np.ndarray
 
@@ -50,17 +50,14 @@ LARGEST_KEPT = 2**23  # elements of a buffer that is kept from call to call
 PANEL = 64  # columns of B for one task of matmul
 
 
-@by_hand
-def _copy(typing, target, i, source, j, n):
+def _emit_copy(builder, element, target, i, source, j, n) -> None:
+    cgutils.raw_memcpy(builder, builder.gep(target, [i]), builder.gep(source, [j]), n, BYTES[element])
+
+
+@by_hand(_emit_copy)
+def _copy(target, i, source, j, n):
     """target[i : i + n] = source[j : j + n], without the checks for negative offsets that slow a loop."""
-
-    def generate(context, builder, signature, args):
-        element, to, to_start, of, of_start, count = unpacked(context, builder, signature, args)
-        size = context.get_abi_sizeof(element)
-        cgutils.raw_memcpy(builder, builder.gep(to, [to_start]), builder.gep(of, [of_start]), count, size)
-        return context.get_dummy_value()
-
-    return types.void(target, i, source, j, n), generate
+    target[i : i + n] = source[j : j + n]
 
 
 # --- The matrix product -------------------------------------------------------------------------------------
@@ -82,28 +79,35 @@ def _tile_of(vectors: int, group: int = 1) -> Any:
     whole group.
     """
 
-    @by_hand
-    def tile(typing, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased):
-        """C[i0 + r, j0:] = start + sum over k0 <= k < k1 of A[i0 + r, k] * B[k, j0:]; m rows, n columns left.
+    @by_hand(functools.partial(_emit_tile, vectors, group))
+    def tile(a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased):
+        """C[i, j0:] = start + sum over k0 <= k < k1 of A[i, k] * B[k, j0:], for i from i0 on; m rows, n columns left.
 
         The start is C itself (add), the bias (biased), or 0.
         """
-
-        def generate(context, builder, signature, args):
-            _emit_tile(builder, vectors, group, *unpacked(context, builder, signature, args))
-            return context.get_dummy_value()
-
-        return types.void(a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased), generate
+        columns = min(n, vectors * (VECTOR_BYTES // a.itemsize) // group)
+        lanes = np.arange(columns * group).reshape(columns, group)
+        B = b[brows[k0:k1, None, None] + j0 + lanes]  # (K, columns, group)
+        for i in range(i0, i0 + min(m, _rows_of(vectors))):
+            A = a[rows[i] + cols[k0:k1, None] + np.arange(group)]  # (K, group)
+            crow = c[crows[i] + j0 :][:columns]
+            start = crow if add else bias[j0 : j0 + columns] if biased else 0
+            crow[:] = start + np.einsum("kg,kjg->j", A, B)
 
     return tile
 
 
+def _rows_of(vectors: int) -> int:
+    """How many rows a tile of so many vectors has."""
+    return TALL_ROWS if vectors == 1 else TILE_ROWS
+
+
 def _emit_tile(
-    builder, vectors, group, element, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased
+    vectors, group, builder, element, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased
 ) -> None:
     """Write the tile's LLVM code: masks, the loop over k, the store."""
-    tall = TALL_ROWS if vectors == 1 else TILE_ROWS
-    v = Vectors(builder, element, VECTOR_BYTES // (4 if isinstance(element, ir.FloatType) else 8))
+    tall = _rows_of(vectors)
+    v = Vectors(builder, element, VECTOR_BYTES // BYTES[element])
     starts = [I64(i * v.lanes) for i in range(vectors)]
     inside = [v.below(builder.mul(I64(group), builder.sub(n, s))) for s in starts]
     columns = [v.below(builder.sub(n, s)) for s in starts]
@@ -116,7 +120,7 @@ def _emit_tile(
         acol, brow = builder.load(v.at(cols, k)), builder.load(v.at(brows, k))
         bs = [v.load(mask, b, brow, j0, s) for s, mask in zip(starts, inside, strict=True)]
         for r in range(tall):
-            ar = _group_of(v, group, v.at(arow[r], acol))
+            ar = _emit_group(v, group, v.at(arow[r], acol))
             for total, bv in zip(sums[r], bs, strict=True):
                 builder.store(v.multiply_add(ar, bv, builder.load(total)), total)
 
@@ -129,11 +133,11 @@ def _emit_tile(
             written = builder.and_(mask, v.splat(live[r]))
             begun = builder.and_(written, v.splat(started))
             old = v.load(begun, begins, builder.select(add, crow, I64(0)), j0, s)
-            new = builder.fadd(old, _folded(v, group, builder.load(total)))
+            new = builder.fadd(old, _emit_folded(v, group, builder.load(total)))
             v.store(new, written, c, crow, j0, s)
 
 
-def _group_of(v, group, place):
+def _emit_group(v, group, place):
     """`group` neighbouring values of A, repeated to a vector."""
     if group == 1:
         return v.splat(v.builder.load(place))
@@ -141,7 +145,7 @@ def _group_of(v, group, place):
     return v.chosen(v.builder.load(v.builder.bitcast(place, pointer), align=v.size), *range(group))
 
 
-def _folded(v, group, total):
+def _emit_folded(v, group, total):
     """The sums of each group, side by side."""
     for _ in range(group.bit_length() - 1):
         total = v.builder.fadd(v.chosen(total, *range(0, v.lanes, 2)), v.chosen(total, *range(1, v.lanes, 2)))

@@ -125,7 +125,8 @@ def _exp_minus(a, most, kind):
 
 
 def _power_of_two(n):
-    """2^n for a whole n: as bits, n plus a bias at the place of the exponent."""
+    """2^n for a whole n. Compiled, it is its bits: n plus a bias at the place of the exponent."""
+    return 2**n
 
 
 @overload(_power_of_two)

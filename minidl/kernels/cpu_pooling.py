@@ -14,11 +14,10 @@ by one iteration in a fixed order, so the bits do not depend on the threads.
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import prange, types
+from numba import prange
 from numba.core import cgutils
 
-from minidl.kernels import reference
-from minidl.kernels.compiling import by_hand, compiled, unpacked
+from minidl.kernels.compiling import by_hand, compiled
 from minidl.kernels.cpu import plain, same_float
 from minidl.kernels.memory import empty
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
@@ -51,8 +50,7 @@ def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
     """Maxima of windows (N, C, H, W) -> (N, C, OH, OW), and their flat indices. Defined in reference.py."""
     if x.shape != geometry.image_shape:
         raise RuntimeError(f"max_pool2d: x has shape {x.shape}, but its geometry says {geometry.image_shape}")
-    if x.dtype not in (np.float32, np.float64):  # rare enough that nothing is compiled for them
-        return reference.max_pool2d(x, geometry)
+    same_float("max_pool2d", x)
     n, c, *_ = geometry.map_shape
     y, indices = _empty(n, c, geometry.map_size, x.dtype), _empty(n, c, geometry.map_size, np.int64)
     if y.size:
@@ -79,22 +77,6 @@ def _max_pool_row(x, rows, columns, dilation, y, indices, C, H, W, n, i):
             _max_of_window(x, at, first, tall, wide, down * W, right, C, y, indices, out + c, C - c)
 
 
-@by_hand
-def _max_of_window(typing, x, at, first, tall, wide, down, right, C, y, indices, out, count):
-    """The maximum of a window and its place, for LANES neighbouring channels or the `count` that are left.
-
-    Why it is fast: the maxima and their places stay in two registers while the window passes. Written in LLVM's
-    language, since so short a loop over channels is vectorised only if the compiler knows that the arrays it reads
-    and writes are different ones.
-    """
-
-    def generate(context, builder, signature, args):
-        _emit_max_of_window(builder, *unpacked(context, builder, signature, args))
-        return context.get_dummy_value()
-
-    return types.void(x, at, first, tall, wide, down, right, C, y, indices, out, count), generate
-
-
 def _emit_max_of_window(builder, element, x, at, first, tall, wide, down, right, C, y, indices, out, count) -> None:
     values, places = Vectors(builder, element, LANES), Vectors(builder, I64, LANES)
     inside = values.below(count)
@@ -113,6 +95,25 @@ def _emit_max_of_window(builder, element, x, at, first, tall, wide, down, right,
         builder.store(builder.select(take, number, builder.load(place)), place)
     values.store(builder.load(best), inside, y, out)
     places.store(builder.load(place), inside, indices, out)
+
+
+@by_hand(_emit_max_of_window)
+def _max_of_window(x, at, first, tall, wide, down, right, C, y, indices, out, count):
+    """The maximum of a window and its place, for LANES neighbouring channels or the `count` that are left.
+
+    Why it is fast: the maxima and their places stay in two registers while the window passes. Written in LLVM's
+    language, since so short a loop over channels is vectorised only if the compiler knows that the arrays it reads
+    and writes are different ones.
+    """
+    for c in range(min(LANES, count)):
+        best, place = -np.inf, first
+        for u in range(tall):
+            for v in range(wide):
+                step = u * down + v * right
+                value = x[at + step * C + c]
+                if value > best or value != value:
+                    best, place = value, first + step
+        y[out + c], indices[out + c] = best, place
 
 
 # --- By indices ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+BYTES = {ir.FloatType(): 4, ir.DoubleType(): 8, I64: 8}  # of an element
 
 
 class Vectors:
@@ -21,7 +22,7 @@ class Vectors:
         self.builder, self.element, self.lanes = builder, element, lanes
         self.kind, self.bits = ir.VectorType(element, lanes), ir.VectorType(I1, lanes)
         self.zero = ir.Constant(self.kind, None)
-        self.size = 4 if isinstance(element, ir.FloatType) else 8  # bytes
+        self.size = BYTES[element]
         self.name = f"v{lanes}{'i' if element == I64 else 'f'}{8 * self.size}"
 
     def at(self, base, *offsets):
