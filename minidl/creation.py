@@ -103,6 +103,7 @@ def full(
     size: Any, fill_value: Number, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """One value everywhere, in its own kind of dtype unless `dtype` says otherwise."""
+    _numbers("full", fill_value)
     kind = dtype or result_type(fill_value)
     if not isinstance(size, tuple | list):
         raise TypeError(f"full: size must be a tuple or list of ints, not {size!r}")
@@ -139,13 +140,14 @@ def linspace(
 ) -> Tensor:
     """`steps` numbers at equal distances from `start` to `end`, both included."""
     _numbers("linspace", start, end)
-    (count,) = sizes((steps,))
-    if count < 0:
+    if not isinstance(steps, int | np.integer):
+        raise TypeError(f"linspace: steps must be an int, not {type(steps).__name__}")
+    if steps < 0:
         raise RuntimeError(f"linspace: steps must be at least 0, not {steps}")
     kind = as_dtype(dtype or float32)
     for value in (start, end):
         number("linspace", value, kind)
-    return _finish(np.linspace(start, end, count, dtype=kind), device, requires_grad)
+    return _finish(np.linspace(start, end, steps, dtype=kind), device, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -197,6 +199,8 @@ def randint(
         low, high, size = 0, low, high if size is None else size
     if size is None:
         raise TypeError("randint: give a size, such as randint(10, (3,))")
+    if not isinstance(size, tuple | list):
+        raise TypeError(f"randint: size must be a tuple or list of ints, not {size!r}")
     low, high = sizes((low, high))
     if low >= high:
         raise RuntimeError(f"randint: no integer from {low} to below {high}")
@@ -232,6 +236,7 @@ def full_like(
 ) -> Tensor:
     """One value, in another tensor's shape, dtype and memory order."""
     only_tensors("full_like", input)
+    _numbers("full_like", fill_value)
     value = number("full_like", fill_value, as_dtype(dtype or input.dtype)).array
     return _finish(np.full_like(input.array, value, value.dtype), device, requires_grad)
 
@@ -273,8 +278,8 @@ def _shape(name: str, args: Any, named: Any = None) -> tuple[int, ...]:
 
 def _numbers(name: str, *values: Any) -> None:
     for value in values:
-        if not isinstance(value, int | float | np.number):
-            raise TypeError(f"{name}: expected numbers, and got {value!r} of type {type(value).__name__}")
+        if not isinstance(value, int | float | np.number) and not (isinstance(value, Tensor) and value.ndim == 0):
+            raise TypeError(f"{name}: expected numbers, not {type(value).__name__}")
 
 
 def _real(name: str, dtype: Any) -> np.dtype[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import enable_grad
 from minidl.nn.module import zero_grad
+from minidl.ops.inplace import refuse_unwritable
 from minidl.tensor import Tensor
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -106,6 +107,7 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
+                    refuse_unwritable(f"{type(self).__name__}.step", p)
                     self._update(p, p.grad.array, self.state.setdefault(p, {}), group)
                     p._storage.version += 1
         return loss
@@ -127,7 +129,13 @@ class Optimizer:
         ValueError
             If the groups or the shapes do not match; nothing has been changed.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"load_state_dict: expected a mapping, not {type(state_dict).__name__}")
         groups, parameters = state_dict["param_groups"], self._parameters()
+        if isinstance(groups, list | tuple) and len(groups) != len(self.param_groups):
+            raise ValueError(f"the state has {len(groups)} parameter groups, the optimizer {len(self.param_groups)}")
+        if not isinstance(groups, list | tuple) or not all(isinstance(group, Mapping) for group in groups):
+            raise TypeError(f"load_state_dict: param_groups must be a list of dicts, not {groups!r}")
         sizes, own = [len(g["params"]) for g in groups], [len(g["params"]) for g in self.param_groups]
         if sizes != own:
             raise ValueError(f"the state is of parameter groups of sizes {sizes}, the optimizer's have {own}")
@@ -270,6 +278,8 @@ class Adam(Optimizer):
 
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)
+        if len(group["betas"]) != 2:
+            raise ValueError(f"invalid betas {group['betas']}: there must be two")
         for i, beta in enumerate(group["betas"]):
             if not 0 <= beta < 1:
                 raise ValueError(f"invalid beta {beta} at index {i}: it must lie in [0, 1)")

@@ -181,8 +181,8 @@ class Tensor(_Bound):
     __array_ufunc__ = None  # so that `ndarray * tensor` asks this class, and keeps the graph
 
     def __init__(self, array: Array, requires_grad: bool = False, *, storage: Storage | None = None) -> None:
-        if isinstance(array, np.generic):  # NumPy returns scalars for 0-d results
-            array = np.asarray(array)
+        if type(array) is not np.ndarray and isinstance(array, np.ndarray | np.generic):
+            array = np.asarray(array)  # scalars, which NumPy returns for 0-d results; np.matrix, whose * is another
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not array.dtype.isnative:
             raise TypeError(
                 f"Tensor wraps an array of numbers, and got {getattr(array, 'dtype', type(array).__name__)}: use "
@@ -250,6 +250,8 @@ class Tensor(_Bound):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise RuntimeError(f"requires_grad must be a bool, not {type(value).__name__}")
         if self.grad_fn is not None:
             raise RuntimeError(
                 f"requires_grad can only be set on leaves, and this tensor was made by {self.grad_fn!r}; "
@@ -257,10 +259,12 @@ class Tensor(_Bound):
             )
         if value and not self.is_floating_point():
             raise RuntimeError(f"only tensors of floating dtype can require gradients, not {self.dtype}")
-        self._requires_grad = bool(value)
+        self._requires_grad = value
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad` in place and return this tensor."""
+        if not isinstance(requires_grad, bool):
+            raise TypeError(f"requires_grad_: expected a bool, not {type(requires_grad).__name__}")
         self.requires_grad = requires_grad
         return self
 

@@ -15,6 +15,7 @@ from minidl.kernels.geometry import Pairlike
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
+from minidl.ops.shape import flatten, unflatten
 from minidl.tensor import Tensor
 
 
@@ -288,7 +289,7 @@ class Flatten(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C*H*W)."""
-        return input.flatten(self.start_dim, self.end_dim)
+        return flatten(input, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         """The settings, as PyTorch prints them."""
@@ -306,7 +307,7 @@ class Unflatten(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C*H*W) to (N, C, H, W)."""
-        return input.unflatten(self.dim, self.unflattened_size)
+        return unflatten(input, self.dim, self.unflattened_size)
 
     def extra_repr(self) -> str:
         """The settings, as PyTorch prints them."""

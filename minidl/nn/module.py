@@ -251,7 +251,11 @@ class Module:
     # -- its state --------------------------------------------------------------------------------------------
 
     def state_dict(self) -> OrderedDict[str, Tensor]:
-        """All parameters by dotted name; the tensors share the parameters' memory. Keys are PyTorch's."""
+        """All parameters by dotted name; the tensors share the parameters' memory. Keys are PyTorch's.
+
+        For safetensors, which writes memory as it lies, in whatever order: ``safetensors.numpy.save_file({name:
+        numpy.ascontiguousarray(value.numpy()) for name, value in model.state_dict().items()}, path)``.
+        """
         return OrderedDict((name, parameter.detach()) for name, parameter in self._all_parameters())
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
@@ -280,7 +284,12 @@ class Module:
         keys = IncompatibleKeys([k for k in own if k not in state_dict], [k for k in state_dict if k not in own])
         faults = [f"missing key {key!r}" for key in keys.missing_keys] if strict else []
         faults += [f"unexpected key {key!r}" for key in keys.unexpected_keys] if strict else []
-        given = {key: as_tensor(_array_of(state_dict[key])) for key in own if key in state_dict}
+        given = {}
+        for key in own.keys() & state_dict.keys():
+            try:
+                given[key] = as_tensor(_array_of(state_dict[key]))
+            except (TypeError, ValueError, RuntimeError) as error:
+                faults.append(f"{key!r} is no array of numbers: {error}")
         for key, value in given.items():
             if value.shape != own[key].shape:
                 faults.append(f"{key!r} has shape {value.shape} in the state, {own[key].shape} in the model")

@@ -25,6 +25,8 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     only_tensors("relu", input)
     if input.is_floating_point():
         y = record("relu", kernels.relu(input.array), (input, relu_backward), keep_output=True)
+    elif input.dtype == bool:
+        raise RuntimeError("relu: takes numbers, and a bool tensor holds none; convert it with .float()")
     else:
         y = Tensor(np.maximum(input.array, 0, dtype=input.dtype))
     return replace("relu", input, y) if inplace else y
@@ -172,6 +174,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         If p is not a probability.
     """
     only_tensors("dropout", input)
+    if not isinstance(p, int | float | np.number):
+        raise TypeError(f"dropout: p must be a number, not {type(p).__name__}")
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability, between 0 and 1, not {p}")
     if not training or p == 0:

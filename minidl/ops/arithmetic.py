@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import record
-from minidl.ops.dtype import Number, floating, only_tensors, operand, operands, result_type, to
+from minidl.ops.dtype import Number, floating, number, only_tensors, operand, operands, result_type, to
 from minidl.tensor import Array, Tensor
 
 # As in PyTorch, 1/0 is inf and log(-1) is nan without a warning.
@@ -139,6 +139,8 @@ def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -
     if not all(isinstance(bound, bool | int | float | np.generic) for bound in bounds):
         raise TypeError("clamp: min and max must be numbers; for tensors use minidl.maximum, or minidl.where")
     x = to(input, result_type(input, *bounds))
+    for bound in bounds:
+        number("clamp", bound, x.dtype)
     low, high = (-np.inf if min is None else min), (np.inf if max is None else max)
     inside = Tensor((x.array >= low) & (x.array <= high))
     return record("clamp", np.clip(x.array, min, max), (x, lambda gy: where(inside, gy, 0)))
@@ -155,6 +157,17 @@ def maximum(input: Tensor, other: Tensor) -> Tensor:
     )
 
 
+def minimum(input: Tensor, other: Tensor) -> Tensor:
+    """y = the lesser of a and b, NaN if either is NaN;  gy goes to the lesser, half to each where equal."""
+    a, b = operands("minimum", input, other)
+    return record(
+        "minimum",
+        np.minimum(a.array, b.array),
+        (a, lambda gy: gy * _share(b.array, a.array)),
+        (b, lambda gy: gy * _share(a.array, b.array)),
+    )
+
+
 def _share(a: Array, b: Array) -> Tensor:
     """What of the gradient of max(a, b) is a's: 1 where a is greater, 0 where b is, half where they are equal."""
     return Tensor(np.where(a < b, 0.0, np.where(a == b, 0.5, 1.0)).astype(a.dtype))
@@ -166,6 +179,9 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     if condition.dtype != bool:
         raise RuntimeError(f"where: the condition must be a bool tensor, not {condition.dtype}")
     spread = Tensor(np.broadcast_to(np.zeros((), bool), condition.shape))  # no type, only a shape to meet
+    for value in (input, other):
+        if not isinstance(value, Tensor | np.ndarray):
+            number("where", operand("where", value), result_type(operand("where", input), operand("where", other)))
     a, b, _ = operands("where", input, other, spread)
     return record(
         "where",
@@ -251,16 +267,23 @@ ge = _comparison("ge", np.greater_equal, ">=")
 
 def logical_and(input: Any, other: Any) -> Tensor:
     """a and b, bit by bit, of masks or integers (the operator &)."""
-    a, b = operands("&", input, other)
-    return Tensor(np.bitwise_and(a.array, b.array))
+    return _bitwise("&", np.bitwise_and, *operands("&", input, other))
 
 
 def logical_or(input: Any, other: Any) -> Tensor:
     """a or b, bit by bit, of masks or integers (the operator |)."""
-    a, b = operands("|", input, other)
-    return Tensor(np.bitwise_or(a.array, b.array))
+    return _bitwise("|", np.bitwise_or, *operands("|", input, other))
 
 
 def logical_not(input: Tensor) -> Tensor:
     """The complement of a mask, or of an integer's bits (the operator ~)."""
-    return Tensor(np.invert(input.array))
+    only_tensors("~", input)
+    if input.is_floating_point():
+        raise TypeError(f"~: takes bools and integers, not {input.dtype}")
+    return _bitwise("~", np.invert, input)
+
+
+def _bitwise(name: str, function: np.ufunc, *operands: Tensor) -> Tensor:
+    if operands[0].is_floating_point():
+        raise NotImplementedError(f"{name}: takes bools and integers, not {operands[0].dtype}")
+    return Tensor(function(*[x.array for x in operands]))

@@ -33,6 +33,8 @@ def as_dtype(dtype: Any) -> DType:
     TypeError
         For types that minidl does not compute with (complex, strings, objects).
     """
+    if isinstance(dtype, Tensor):
+        raise TypeError("a tensor is not a type of tensor elements; its .dtype is")
     try:
         found = np.dtype(dtype)
     except TypeError:
@@ -112,7 +114,7 @@ def _number_dtype(value: Any) -> DType:
     if type(value) is int and -(2**63) <= value < 2**63:
         return int64
     kind = np.asarray(value).dtype.kind
-    if kind == "O":
+    if kind == "O" and isinstance(value, int):
         raise RuntimeError(f"the number {value} does not fit in 64 bits")
     if kind not in "biuf":
         raise TypeError(f"expected a real number, not {type(value).__name__}")

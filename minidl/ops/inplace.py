@@ -112,7 +112,13 @@ def _check_writable(name: str, x: Tensor, recorded: bool) -> None:
     if is_grad_enabled() and (leaf or (recorded and x._leaf is not None and x._leaf.requires_grad)):
         which = "a leaf" if leaf else "a view of a leaf"
         raise RuntimeError(f"{name}: {which} that requires grad is changed in place only inside minidl.no_grad()")
-    if not x.array.flags.writeable:
+    refuse_unwritable(name, x)
+
+
+def refuse_unwritable(name: str, x: Tensor) -> None:
+    """Refuse memory that must not be written to, or in which elements share a place."""
+    shared = x.numel() > 1 and any(n > 1 and stride == 0 for n, stride in zip(x.shape, x.array.strides, strict=True))
+    if shared or not x.array.flags.writeable:
         raise RuntimeError(
             f"{name}: this tensor of shape {x.shape} cannot be written to (an expanded view, whose elements share "
             "memory, or a read-only array); clone() it first"

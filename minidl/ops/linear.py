@@ -6,6 +6,7 @@ from minidl import kernels
 from minidl.autograd import record
 from minidl.ops.arithmetic import matmul
 from minidl.ops.conv import bias_edge
+from minidl.ops.dtype import only_tensors
 from minidl.tensor import Tensor
 
 
@@ -31,6 +32,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     RuntimeError
         If the sizes do not fit.
     """
+    only_tensors("linear", input, weight, *([] if bias is None else [bias]))
+    if bias is not None and bias.dtype != weight.dtype:
+        raise RuntimeError(f"linear: weight {weight.dtype} and bias {bias.dtype} must have one dtype")
     if weight.ndim not in (1, 2) or input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
         raise RuntimeError(
             f"linear: input of shape {input.shape} has {input.shape[-1] if input.ndim else 'no'} features, and "

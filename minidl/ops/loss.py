@@ -39,6 +39,8 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     _check_shapes("mse_loss", input, target)
     _check_reduction(reduction)
     x, t = operands("mse_loss", input, target)
+    if not x.is_floating_point():
+        raise NotImplementedError(f"mse_loss: the mean of integers is none; convert {x.dtype} with .float() first")
     if x.dtype == np.float16:  # which cannot hold the sum that a mean is made of
         return to(mse_loss(to(x, np.float32), to(t, np.float32), reduction), np.float16)
     errors = kernels.squared_error(x.array, t.array)
@@ -131,9 +133,8 @@ def _cross_entropy_backward(gy: Tensor, x: Tensor, classes: Array) -> Tensor:
 
 def _check_classes(x: Tensor, t: Tensor) -> None:
     if x.ndim == 0 or not x.is_floating_point():
-        raise RuntimeError(
-            f"cross_entropy: logits must be real and have a dimension of classes, not {x.dtype} {x.shape}"
-        )
+        kind = NotImplementedError if x.ndim else RuntimeError  # as PyTorch has it
+        raise kind(f"cross_entropy: logits must be real and have a dimension of classes, not {x.dtype} {x.shape}")
     if t.dtype not in ("int64", "uint8"):
         raise RuntimeError(f"cross_entropy: the target must hold class indices in int64, not {t.dtype}; use .long()")
     wanted = (x.shape[0], *x.shape[2:]) if x.ndim > 1 else ()
@@ -173,7 +174,8 @@ def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mea
     """
     _check_shapes("binary_cross_entropy", input, target)
     if target.dtype != input.dtype or not input.is_floating_point():
-        raise RuntimeError(
+        error = NotImplementedError if target.dtype == input.dtype else RuntimeError  # as PyTorch has it
+        raise error(
             f"binary_cross_entropy: input and target must have one floating dtype, not {input.dtype} and "
             f"{target.dtype}; convert the target with .to(input.dtype)"
         )
@@ -235,7 +237,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
     """
     _check_shapes("binary_cross_entropy_with_logits", input, target)
     if not target.is_floating_point() or not input.is_floating_point():
-        raise RuntimeError(
+        raise NotImplementedError(
             f"binary_cross_entropy_with_logits: input and target must be of floating dtype, not {input.dtype} "
             f"and {target.dtype}; convert the target with .float()"
         )

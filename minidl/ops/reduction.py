@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minidl import kernels
-from minidl.autograd import record
-from minidl.ops.arithmetic import maximum, quiet, sqrt
+from minidl.autograd import no_grad, record
+from minidl.ops.arithmetic import maximum, minimum, quiet, where
 from minidl.ops.dtype import int64, only_tensors, to
 from minidl.ops.shape import dimension, dimensions
-from minidl.tensor import Tensor
+from minidl.tensor import Array, Tensor
 
 Dims = int | Sequence[int] | None
 
@@ -54,11 +54,21 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 
 def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
-    """y = sum of (x - mean)^2 / (n - 1), or / n where not `unbiased`."""
-    n = math.prod(input.shape[d] for d in _reduced("var", input, dim))
+    """y = sum of (x - mean)^2 / (n - 1), or / n where not `unbiased`;  gx = gy 2 (x - mean) / that number."""
+    dims, shape = _reduced("var", input, dim), input.shape
+    if input.dtype == np.float16:
+        return to(var(to(input, np.float32), dim, unbiased, keepdim), np.float16)
     _refuse_integers("var", input)
-    deviation = input - mean(input, dim, keepdim=True)
-    return sum(deviation * deviation, dim, keepdim) / (n - 1 if unbiased and n else n)
+    n, kept = math.prod(shape[d] for d in dims), _kept(shape, dims)
+    count = n - 1 if unbiased and n else n
+
+    def gradient(gy: Tensor) -> Tensor:
+        return (2 * gy / count).reshape(kept).expand(shape) * (input - mean(input, dim, keepdim=True))
+
+    with no_grad():
+        deviation = input - mean(input, dim, keepdim=True)
+        y = sum(deviation * deviation, dim, keepdim) / count
+    return record("var", y.array, (input, gradient))
 
 
 def _refuse_integers(name: str, input: Tensor) -> None:
@@ -66,31 +76,38 @@ def _refuse_integers(name: str, input: Tensor) -> None:
         raise RuntimeError(f"{name}: of a {input.dtype} tensor is no {input.dtype}; convert it with .float() first")
 
 
+@quiet
 def std(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
-    """The square root of ``var``."""
-    return sqrt(var(input, dim, unbiased, keepdim))
+    """y = the square root of ``var``;  its gradient in the variance is gy / (2 y), and 0 where y = 0, as in PyTorch."""
+    only_tensors("std", input)
+    if input.is_floating_point() and input.dtype != np.float64:  # in which no square of a float32 over- or underflows
+        return to(std(to(input, np.float64), dim, unbiased, keepdim), input.dtype)
+    variance = var(input, dim, unbiased, keepdim)
 
+    def gradient(gy: Tensor, y: Tensor) -> Tensor:
+        return where(y == 0, 0, gy / (2 * where(y == 0, 1, y)))
 
-def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-    """The least element; ``min(x, dim)`` gives (values, indices). It is ``max`` of -x, with its sign turned back."""
-    found = max(-input, dim, keepdim)
-    return -found if isinstance(found, Tensor) else MaxResult(-found.values, found.indices)
+    return record("std", np.sqrt(variance.array), (variance, gradient), keep_output=True)
 
 
 def all(input: Tensor) -> Tensor:
-    """Whether all elements are true (not 0), as a 0-d bool tensor."""
+    """Whether all elements are true (not 0), as a 0-d tensor: of bools, but of a uint8 tensor uint8, as in PyTorch."""
     only_tensors("all", input)
-    return Tensor(np.asarray(input.array.all()))
+    return Tensor(np.asarray(input.array.all(), _truth(input)))
 
 
 def any(input: Tensor) -> Tensor:
-    """Whether any element is true (not 0), as a 0-d bool tensor."""
+    """Whether any element is true (not 0), as a 0-d tensor: of bools, but of a uint8 tensor uint8, as in PyTorch."""
     only_tensors("any", input)
-    return Tensor(np.asarray(input.array.any()))
+    return Tensor(np.asarray(input.array.any(), _truth(input)))
+
+
+def _truth(input: Tensor) -> Any:
+    return np.uint8 if input.dtype == np.uint8 else np.bool_
 
 
 class MaxResult(NamedTuple):
-    """What ``max(x, dim)`` returns: the greatest elements, and where they stand in that dimension."""
+    """What ``max(x, dim)`` and ``min(x, dim)`` return: the elements chosen, and where they stand in that dimension."""
 
     values: Tensor
     indices: Tensor
@@ -111,38 +128,50 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     if other is not None or isinstance(dim, Tensor):
         return maximum(input, dim if other is None else other)
     if dim is None:
-        return _max_of_all(input)
-    indices = argmax(input, dim, keepdim=True)
-    d, shape = dimension("max", dim, input.ndim), input.shape
-    values = _take(input, indices, d)
-    if keepdim or not shape:
-        return MaxResult(values, indices)
-    return MaxResult(values.squeeze(d), indices.squeeze(d))
+        return _extreme("max", input, np.max)
+    return _chosen("max", input, _place("max", np.argmax, input, dim, keepdim=True), dim, keepdim)
 
 
-def _max_of_all(input: Tensor) -> Tensor:
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+    """The least element, as ``max`` is the greatest; here NaN counts as least. ``min(a, b)`` is the lesser of each."""
+    only_tensors("min", input)
+    if other is not None or isinstance(dim, Tensor):
+        return minimum(input, dim if other is None else other)
+    if dim is None:
+        return _extreme("min", input, np.min)
+    return _chosen("min", input, _place("min", np.argmin, input, dim, keepdim=True), dim, keepdim)
+
+
+def _extreme(name: str, input: Tensor, of: Callable[[Array], Any]) -> Tensor:
     if input.numel() == 0:
-        raise RuntimeError(f"max: a tensor of shape {input.shape} has no greatest element")
-    y = np.asarray(input.array.max())
+        which = "greatest" if name == "max" else "least"
+        raise RuntimeError(f"{name}: a tensor of shape {input.shape} has no {which} element")
+    y = np.asarray(of(input.array))
     chosen = np.isnan(input.array) if np.isnan(y) else input.array == y
     share = Tensor((chosen / chosen.sum()).astype(input.dtype))
-    return record("max", y, (input, lambda gy: gy * share))
+    return record(name, y, (input, lambda gy: gy * share))
 
 
-def _take(input: Tensor, indices: Tensor, dim: int) -> Tensor:
-    """The elements at `indices`, which have size 1 in `dim`."""
+def _chosen(name: str, input: Tensor, indices: Tensor, dim: int, keepdim: bool) -> MaxResult:
+    """The elements at `indices`, which have size 1 in `dim`, and the indices."""
     if input.ndim == 0:
-        return input.clone()
+        return MaxResult(input.clone(), indices)
+    d = dimension(name, dim, input.ndim)
     grids = np.ogrid[tuple(slice(size) for size in indices.shape)]
-    return input[tuple(indices.array if d == dim else grid for d, grid in enumerate(grids))]
+    values = input[tuple(indices.array if i == d else grid for i, grid in enumerate(grids))]
+    return MaxResult(values, indices) if keepdim else MaxResult(values.squeeze(d), indices.squeeze(d))
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The place of the greatest element in dimension `dim`, or in the flattened tensor; the first among equals."""
-    only_tensors("argmax", input)
-    d = None if dim is None else dimension("argmax", dim, input.ndim)
+    return _place("argmax", np.argmax, input, dim, keepdim)
+
+
+def _place(name: str, function: Callable[..., Any], input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    only_tensors(name, input)
+    d = None if dim is None else dimension(name, dim, input.ndim)
     if input.numel() == 0 and (d is None or input.shape[d] == 0):
-        raise IndexError(f"argmax: no element to choose from in shape {input.shape}, dim {dim}")
+        raise IndexError(f"{name}: no element to choose from in shape {input.shape}, dim {dim}")
     if input.ndim == 0:
         return Tensor(np.zeros((), np.int64))
-    return Tensor(np.asarray(np.argmax(input.array, axis=d, keepdims=keepdim), np.int64))
+    return Tensor(np.asarray(function(input.array, axis=d, keepdims=keepdim), np.int64))

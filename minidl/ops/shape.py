@@ -30,6 +30,12 @@ def sizes(args: Sequence[Any], named: Sequence[int] | None = None) -> Shape:
     return tuple(int(size) for size in given)
 
 
+def _listed_sizes(name: str, given: Any) -> Shape:
+    if not isinstance(given, tuple | list):
+        raise TypeError(f"{name}: expected a tuple or list of ints, not {type(given).__name__}")
+    return sizes((given,))
+
+
 def dimension(name: str, dim: int, ndim: int) -> int:
     """`dim`, counted from the end if negative, as 0 <= dim < ndim."""
     if isinstance(dim, bool) or not isinstance(dim, int | np.integer):
@@ -76,11 +82,13 @@ def reshape(input: Tensor, *args: Any, shape: Sequence[int] | None = None) -> Te
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
     """The elements, in their order, in another tensor's shape."""
+    only_tensors("view_as", other)
     return reshape(input, other.shape)
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Join the dimensions from `start_dim` to `end_dim` into one."""
+    only_tensors("flatten", input)
     start, end = (dimension("flatten", d, input.ndim) for d in (start_dim, end_dim))
     if start > end:
         raise RuntimeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
@@ -92,23 +100,26 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Split dimension `dim` into `sizes`, one of which may be -1."""
+    only_tensors("unflatten", input)
     d = dimension("unflatten", dim, input.ndim)
-    parts = _completed("unflatten", tuple(sizes), input.shape[d])
+    parts = _completed("unflatten", _listed_sizes("unflatten", sizes), input.shape[d])
     return reshape(input, input.shape[:d] + parts + input.shape[d + 1 :])
 
 
 def permute(input: Tensor, *args: Any, dims: Sequence[int] | None = None) -> Tensor:
     """Reorder the dimensions: dimension i of the result is dimension dims[i] of the input."""
     only_tensors("permute", input)
-    order = dimensions("permute", sizes(args, dims), input.ndim)
-    if len(order) != input.ndim:
-        raise RuntimeError(f"permute: {len(order)} dims {order} given for {input.ndim} dimensions")
+    given = sizes(args, dims)
+    if len(given) != input.ndim:
+        raise RuntimeError(f"permute: {len(given)} dims {given} given for {input.ndim} dimensions")
+    order = dimensions("permute", given, input.ndim)
     back = tuple(int(d) for d in np.argsort(order))
     return record("permute", input.array.transpose(order), (input, lambda gy: gy.permute(back)), view_of=input)
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Exchange two dimensions."""
+    only_tensors("transpose", input)
     order = list(range(input.ndim))
     d0, d1 = dimension("transpose", dim0, input.ndim), dimension("transpose", dim1, input.ndim)
     if order:
@@ -118,6 +129,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; a vector stays as it is."""
+    only_tensors("t", input)
     if input.ndim > 2:
         raise RuntimeError(f"t: expected at most 2 dimensions, and shape {input.shape} has {input.ndim}")
     return permute(input, tuple(reversed(range(input.ndim))))
@@ -125,12 +137,14 @@ def t(input: Tensor) -> Tensor:
 
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Remove the dimensions of size 1, or those among `dim`."""
+    only_tensors("squeeze", input)
     among = dimensions("squeeze", dim, input.ndim)
     return reshape(input, tuple(size for d, size in enumerate(input.shape) if size != 1 or d not in among))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Insert a dimension of size 1 at position `dim` of the result."""
+    only_tensors("unsqueeze", input)
     d = dimension("unsqueeze", dim, input.ndim + 1)
     return reshape(input, input.shape[:d] + (1,) + input.shape[d:])
 
@@ -170,6 +184,7 @@ def contiguous(input: Tensor) -> Tensor:
 
 def clone(input: Tensor) -> Tensor:
     """A copy with memory of its own, through which the gradient passes."""
+    only_tensors("clone", input)
     return record("clone", input.array.copy(order="K"), (input, lambda gy: gy))
 
 
@@ -249,7 +264,7 @@ def _put_into_zeros(values: Tensor, first: Index, second: Index, shape: Shape) -
 
 
 def _listed(name: str, tensors: Sequence[Tensor], error: type[Exception]) -> Sequence[Tensor]:
-    if isinstance(tensors, Tensor) or not all(isinstance(x, Tensor) for x in tensors):
+    if not isinstance(tensors, tuple | list) or not all(isinstance(x, Tensor) for x in tensors):
         raise TypeError(f"{name}: expected a list or tuple of tensors")
     if not tensors:
         raise error(f"{name}: expected at least one tensor")
@@ -299,7 +314,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     """
     if mode != "constant":
         raise NotImplementedError(f"pad: mode {mode!r} is not supported, only 'constant'")
-    widths = sizes(tuple(pad))
+    only_tensors("pad", input)
+    widths = _listed_sizes("pad", pad)
     if len(widths) % 2 or len(widths) > 2 * input.ndim:
         raise RuntimeError(
             f"pad: {len(widths)} widths given, and {input.ndim} dimensions take up to {input.ndim} pairs"

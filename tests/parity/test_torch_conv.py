@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from with_torch import BOTH, GRAD, array, same, torch
+from with_torch import BOTH, GRAD, array, count, same, torch
 
 import minidl
 
@@ -67,12 +67,13 @@ def test_output_and_gradients(op, dtype):
                 assert error <= LIMIT[dtype], f"{name}: {error:.1e} of the largest value"
                 seen[op, dtype][1] = max(seen[op, dtype][1], error)
         seen[op, dtype][0] += 1
+        count("convolutions", op)
 
     seen[op, dtype][0] = 0
     compare()
-    count, error = seen[op, dtype]
-    print(f"\n{op} {dtype}: {count} cases, largest relative error {error:.1e}")
-    assert count >= 250
+    cases_seen, error = seen[op, dtype]
+    print(f"\n{op} {dtype}: {cases_seen} cases, largest relative error {error:.1e}")
+    assert cases_seen >= 250
 
 
 @pytest.mark.parametrize("op", ["conv2d", "conv_transpose2d"])
@@ -94,6 +95,7 @@ def test_second_gradients(op, data, seed):
     for a, b in zip(ours, theirs, strict=True):
         assert tuple(a.shape) == tuple(b.shape)
         np.testing.assert_allclose(array(a), array(b), 1e-8, 1e-8 * (1 + np.abs(array(b)).max(initial=0)))
+    count("convolutions", op)
 
 
 def test_positional_order_of_arguments():

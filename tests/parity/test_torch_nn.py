@@ -165,6 +165,7 @@ LAYERS = ["Linear(20, 30)", "Linear(1, 400)", "Conv2d(3, 8, (3, 5))", "ConvTrans
 
 @pytest.mark.parametrize("text", LAYERS)
 def test_initial_values_have_the_same_distribution(text):
+    torch.manual_seed(0)
     for name in ("weight", "bias"):
         a, b = (np.concatenate([array(getattr(built(m, text), name)).ravel() for _ in range(150)]) for m in BOTH)
         bound = max(-b.min(), b.max())
@@ -207,7 +208,14 @@ range(x[0, 0]); [1, 2][x[0, 0]]; x.size(2); x.to("nowhere"); m.device("nowhere")
 m.from_numpy(np.array(["a"])); m.tensor("abc"); m.tensor([[1], [1, 2]]); m.tensor(None); m.zeros(-1); m.zeros(2.5)
 m.zeros("a"); m.ones(2, -3); m.full(2, 3); m.arange(0, 5, 0); m.arange(5, 0); m.linspace(0, 1, -1); m.eye(-1)
 m.rand(-1); m.randint(5); m.randint(5, 5, (2,)); m.randint(3, 1, (2,)); m.randperm(-1); m.zeros(2, dtype="float99")
-m.zeros(2, dtype=3); m.eye(2.5)
+m.zeros(2, dtype=3); m.eye(2.5); m.tensor(float("nan"), dtype=m.int64); m.tensor([1.5, 300.], dtype=m.uint8)
+m.tensor(2**63); m.tensor([-(2**70)]); m.full((2,), 300, dtype=m.uint8); m.full_like(i, float("nan"))
+m.full_like(x.to(m.uint8), 300); m.where(t, 300, x.to(m.uint8)); m.arange(float("nan")); m.arange(0, float("inf"))
+m.linspace(0, 300, 3, dtype=m.uint8); m.randperm(300, dtype=m.uint8); m.randint(300, (2,), dtype=m.uint8)
+m.randint(2.5, (2,)); m.rand(2, generator=3); m.rand(2, dtype=m.int64); m.randn_like(i); F.relu(t); x & x; x | t; ~x
+F.mse_loss(i, i); F.mse_loss(t, t); F.linear(x, x, i[0]); F.linear(x, m.ones(2, 3), i[0])
+F.cross_entropy(i, i[0]); F.binary_cross_entropy(i, i)
+F.binary_cross_entropy_with_logits(i, i)
 F.conv2d(r, m.ones(1, 3, 3, 3)); F.conv2d(r, m.ones(1, 2, 7, 7)); F.conv2d(r, m.ones(1, 2, 3))
 F.conv2d(x, m.ones(1, 2, 3, 3)); F.conv2d(r, w4, m.ones(2)); F.conv2d(r, w4, None, 0); F.conv2d(r, w4, padding=-1)
 F.conv2d(r, w4, dilation=0); F.conv2d(r, w4, None, (1, 1, 1)); F.conv2d(r, w4, None, 1.5)
