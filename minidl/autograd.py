@@ -48,6 +48,8 @@ class set_grad_enabled:
     """Record operations in this thread, or not: ``with set_grad_enabled(flag):``."""
 
     def __init__(self, mode: bool) -> None:
+        if not isinstance(mode, bool):
+            raise TypeError(f"set_grad_enabled: mode must be a bool, not {mode!r}")
         self.mode = mode
         self.previous: list[bool] = []  # a stack, so that one object can be entered again inside itself
 
@@ -311,6 +313,9 @@ def grad(
     given = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs or [None] * len(outputs))
     if len(given) != len(outputs):
         raise RuntimeError(f"grad: {len(outputs)} outputs, but {len(given)} grad_outputs")
+    for name, values in (("outputs", outputs), ("inputs", inputs)):
+        if not values or not all(isinstance(x, Tensor) for x in values):
+            raise TypeError(f"grad: {name} must be a tensor or a sequence of one or more tensors, not {values!r}")
     for i, x in enumerate(inputs):
         if not x.requires_grad:
             raise RuntimeError(f"grad: input {i} of shape {x.shape} does not require grad")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -59,15 +59,24 @@ def _as_array(data: Any, dtype: Any) -> Array:
     own = not isinstance(_first(data), np.ndarray | np.generic)  # Python's own numbers have no dtype to keep
     if dtype is None and own and (array.dtype == np.float64 or not array.size):
         array = array.astype(float32)
-    if isinstance(_first(data), int) and array.dtype.kind in "uO":
-        raise ValueError("tensor: an int does not fit in 64 bits")
+    if array.dtype.kind in "US":
+        raise TypeError(f"tensor: expected numbers, not text such as {str(array.flat[0])!r}")
     if array.dtype == object:
-        raise RuntimeError(f"tensor: {type(data).__name__} data holds something that is no number")
+        _refuse_object(array)
+    if isinstance(_first(data), int) and array.dtype.kind == "u":
+        raise ValueError("tensor: an int does not fit in 64 bits")
     wanted = as_dtype(array.dtype if dtype is None else dtype)
     if array is not data and array.dtype.kind in "if" and wanted.kind in "iu" and array.size:
         for extreme in (array.min(), array.max()):
             number("tensor", extreme.item(), wanted)
     return array.astype(wanted, copy=False)
+
+
+def _refuse_object(array: Array) -> NoReturn:
+    for value in array.flat:
+        if not isinstance(value, int):
+            raise RuntimeError(f"tensor: expected numbers, and got {value!r} of type {type(value).__name__}")
+    raise ValueError("tensor: an int does not fit in 64 bits")
 
 
 def _without_tensors(data: Any) -> Any:

@@ -25,6 +25,8 @@ class device:
     def __post_init__(self) -> None:
         if isinstance(self.type, device):
             object.__setattr__(self, "type", self.type.type)
+        if not isinstance(self.type, str):
+            raise TypeError(f"device: expected a name such as 'cpu', not {type(self.type).__name__}")
         if self.type != "cpu":
             raise RuntimeError(f"device {self.type!r}: this version of minidl computes on 'cpu' only")
 

@@ -104,10 +104,11 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        for p in self._parameters():
+            refuse_unwritable(f"{type(self).__name__}.step", p)
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    refuse_unwritable(f"{type(self).__name__}.step", p)
                     self._update(p, p.grad.array, self.state.setdefault(p, {}), group)
                     p._storage.version += 1
         return loss

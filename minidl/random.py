@@ -28,8 +28,13 @@ class Generator:
         self.rng = np.random.Generator(np.random.Philox())
 
     def manual_seed(self, seed: int) -> Generator:
-        """Start the sequence that belongs to `seed` (an int, at least 0) and return this generator."""
-        self.rng = np.random.Generator(np.random.Philox(seed))
+        """Start the sequence that belongs to `seed`, an int of up to 64 bits, and return this generator."""
+        if isinstance(seed, str):
+            raise ValueError(f"manual_seed: expected an int, not {seed!r}")
+        value = int(seed)
+        if not -(2**63) <= value < 2**64:
+            raise ValueError(f"manual_seed: seed {seed} is outside of -2**63 to 2**64 - 1")
+        self.rng = np.random.Generator(np.random.Philox(value % 2**64))
         return self
 
     def get_state(self) -> dict[str, Any]:

@@ -340,7 +340,7 @@ def _adam(p, m, v, g, step_size, root, rate1, beta2, rate2, eps, decay, tiny):
     """Moments of a gradient that stays zero become denormal numbers, which are slow: flush them."""
     zero = p.dtype.type(0)
     for i in prange(len(p)):
-        gi = g[i] + decay * p[i]
+        gi = g[i] + decay * p[i] if decay else g[i]
         mi = m[i] + rate1 * (gi - m[i])
         vi = beta2 * v[i] + rate2 * gi * gi
         mi = zero if abs(mi) < tiny else mi
@@ -370,7 +370,7 @@ def sgd_step(
 @compiled(parallel=True)
 def _sgd(p, g, lr, decay):
     for i in prange(len(p)):
-        p[i] -= lr * (g[i] + decay * p[i])
+        p[i] -= lr * (g[i] + decay * p[i] if decay else g[i])
 
 
 @compiled(parallel=True)
@@ -378,7 +378,7 @@ def _sgd_momentum(p, buf, g, lr, momentum, rate, decay, tiny):
     """Flushed like Adam's moments, and so below."""
     zero = p.dtype.type(0)
     for i in prange(len(p)):
-        bi = momentum * buf[i] + rate * (g[i] + decay * p[i])
+        bi = momentum * buf[i] + rate * (g[i] + decay * p[i] if decay else g[i])
         bi = zero if abs(bi) < tiny else bi
         buf[i] = bi
         p[i] -= lr * bi
@@ -388,7 +388,7 @@ def _sgd_momentum(p, buf, g, lr, momentum, rate, decay, tiny):
 def _sgd_nesterov(p, buf, g, lr, momentum, rate, decay, tiny):
     zero = p.dtype.type(0)
     for i in prange(len(p)):
-        gi = g[i] + decay * p[i]
+        gi = g[i] + decay * p[i] if decay else g[i]
         bi = momentum * buf[i] + rate * gi
         bi = zero if abs(bi) < tiny else bi
         buf[i] = bi

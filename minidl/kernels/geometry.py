@@ -6,6 +6,7 @@ the kernel.
 
 import functools
 import math
+import numbers
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -170,7 +171,7 @@ def _ints(op: str, name: str, value: Pairlike, least: int) -> Pair:
 
 
 def _is_int(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _step_sizes(op: str, stride: Pairlike, padding: Pairlike, dilation: Pairlike) -> tuple[Pair, Pair, Pair]:

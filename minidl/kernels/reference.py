@@ -345,7 +345,7 @@ def adam_step(
     Source: Kingma and Ba 2015, Adam: a method for stochastic optimization, arXiv:1412.6980.
     """
     tiny = np.finfo(p.dtype).tiny
-    g = g + weight_decay * p
+    g = g + weight_decay * p if weight_decay else g  # 0 times an infinite parameter would be NaN
     m += (1 - beta1) * (g - m)
     v *= beta2
     v += (1 - beta2) * g * g
@@ -385,7 +385,7 @@ def sgd_step(
 
     Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
     """
-    g = g + weight_decay * p
+    g = g + weight_decay * p if weight_decay else g  # 0 times an infinite parameter would be NaN
     if buf is not None:
         buf *= momentum
         buf += (1 - dampening) * g

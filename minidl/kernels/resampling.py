@@ -8,6 +8,7 @@ and its adjoint, which is its gradient, is the same with both matrices transpose
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -148,7 +149,10 @@ def _sizes(op: str, size: int | Sequence[int]) -> list[int]:
 def _scales(op: str, scale_factor: float | Sequence[float] | None) -> list[float | None]:
     if scale_factor is None:
         return [None, None]
-    return [float(s) for s in _two(op, "scale_factor", scale_factor, "a number or two numbers", _is_number)]
+    scales = [float(s) for s in _two(op, "scale_factor", scale_factor, "a number or two numbers", _is_number)]
+    if not all(map(math.isfinite, scales)):
+        raise RuntimeError(f"{op}: scale_factor must be finite, got {scale_factor}")
+    return [*scales]
 
 
 def _is_number(value: object) -> bool:

@@ -80,6 +80,7 @@ class Linear(Module):
         self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__()
+        _refuse_counts("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(zeros(out_features, in_features, dtype=dtype, device=device))
         self.register_parameter("bias", Parameter(zeros(out_features, dtype=dtype, device=device)) if bias else None)
@@ -106,6 +107,7 @@ class _Conv(Module):
     output_padding: tuple[int, int]
 
     def _make_parameters(self, channels: tuple[int, int], bias: bool, device: Any, dtype: Any) -> None:
+        _refuse_counts(type(self).__name__, in_channels=self.in_channels, out_channels=self.out_channels)
         kind = {"device": device, "dtype": dtype}
         self.weight = Parameter(zeros(*channels, *self.kernel_size, **kind))
         self.register_parameter("bias", Parameter(zeros(self.out_channels, **kind)) if bias else None)
@@ -335,6 +337,14 @@ class Dropout(Module):
     def extra_repr(self) -> str:
         """The settings, as PyTorch prints them."""
         return f"p={self.p}, inplace={self.inplace}"
+
+
+def _refuse_counts(layer: str, **counts: Any) -> None:
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int | np.integer):
+            raise TypeError(f"{layer}: {name} must be an int, not {count!r}")
+        if count < 0:
+            raise RuntimeError(f"{layer}: {name} must be at least 0, not {count}")
 
 
 def _refuse_variants(name: str, groups: int, padding_mode: str) -> None:

@@ -122,7 +122,7 @@ class Module:
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a module under a name that need not be an identifier."""
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{name}: {type(module).__name__} is not a Module")
+            raise TypeError(f"{type(self).__name__}: part {name!r} must be a Module, not {type(module).__name__}")
         if name not in self._modules:
             self._check_name(name)
         self._modules[name] = module
@@ -285,7 +285,7 @@ class Module:
         faults = [f"missing key {key!r}" for key in keys.missing_keys] if strict else []
         faults += [f"unexpected key {key!r}" for key in keys.unexpected_keys] if strict else []
         given = {}
-        for key in own.keys() & state_dict.keys():
+        for key in [key for key in own if key in state_dict]:
             try:
                 given[key] = as_tensor(_array_of(state_dict[key]))
             except (TypeError, ValueError, RuntimeError) as error:

@@ -117,8 +117,9 @@ def _check_writable(name: str, x: Tensor, recorded: bool) -> None:
 
 def refuse_unwritable(name: str, x: Tensor) -> None:
     """Refuse memory that must not be written to, or in which elements share a place."""
-    shared = x.numel() > 1 and any(n > 1 and stride == 0 for n, stride in zip(x.shape, x.array.strides, strict=True))
-    if shared or not x.array.flags.writeable:
+    flags = x.array.flags
+    shared = not flags.forc and any(n > 1 and stride == 0 for n, stride in zip(x.shape, x.array.strides, strict=True))
+    if shared or not flags.writeable:
         raise RuntimeError(
             f"{name}: this tensor of shape {x.shape} cannot be written to (an expanded view, whose elements share "
             "memory, or a read-only array); clone() it first"

@@ -42,7 +42,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if weight.ndim == 1 or input.dtype != weight.dtype or not _fits(bias, weight):
         y = matmul(input, weight.T)
-        return y if bias is None else y + bias
+        return y if bias is None else _with_bias(y, weight, bias)
     rows = input.reshape(-1, input.shape[-1]) if input.ndim != 2 else input  # (rows, in): one product, not many
     y = _product(rows, weight, bias)
     return y.reshape(*input.shape[:-1], y.shape[1]) if input.ndim != 2 else y
@@ -50,6 +50,17 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _fits(bias: Tensor | None, weight: Tensor) -> bool:
     return bias is None or (bias.shape == weight.shape[:1] and bias.dtype == weight.dtype)
+
+
+def _with_bias(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """y plus a bias of any shape that broadcasts."""
+    try:
+        return y + bias
+    except RuntimeError:
+        raise RuntimeError(
+            f"linear: weight of shape {weight.shape} gives outputs of shape {y.shape}, and the bias has shape "
+            f"{bias.shape}; one of shape {weight.shape[:-1]} would fit"
+        ) from None
 
 
 def _product(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:

@@ -37,7 +37,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     gx = gl 2 (x - t), gt = -gx.
     """
     _check_shapes("mse_loss", input, target)
-    _check_reduction(reduction)
+    _check_reduction("mse_loss", reduction)
     x, t = operands("mse_loss", input, target)
     if not x.is_floating_point():
         raise NotImplementedError(f"mse_loss: the mean of integers is none; convert {x.dtype} with .float() first")
@@ -105,7 +105,7 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
         loss = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), reduction=reduction)
         return loss.squeeze(0) if reduction == "none" else loss
     _check_classes(input, target)
-    _check_reduction(reduction)
+    _check_reduction("cross_entropy", reduction)
     x, classes = input, target.array.astype(np.int64)
     y = kernels.cross_entropy(x.array, classes) if x.numel() else np.zeros(classes.shape, x.dtype)
     each = 1.0
@@ -185,7 +185,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mea
                 f"binary_cross_entropy: all elements of {name} must lie between 0 and 1, and they reach from "
                 f"{value.array.min():g} to {value.array.max():g}; for logits use binary_cross_entropy_with_logits"
             )
-    return reduce(_bce(input, target), reduction)
+    return reduce("binary_cross_entropy", _bce(input, target), reduction)
 
 
 @quiet
@@ -241,7 +241,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
             f"binary_cross_entropy_with_logits: input and target must be of floating dtype, not {input.dtype} "
             f"and {target.dtype}; convert the target with .float()"
         )
-    _check_reduction(reduction)
+    _check_reduction("binary_cross_entropy_with_logits", reduction)
     x, t = input, target
     losses = np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array)))
     y, each = (losses, 1.0) if reduction == "none" else _reduced(losses, reduction)
@@ -283,7 +283,7 @@ def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Ten
     0.0
     """
     _check_shapes("gaussian_kl", mean, log_var)
-    return reduce((mean * mean + _expm1_less(log_var)) * 0.5, reduction)
+    return reduce("gaussian_kl", (mean * mean + _expm1_less(log_var)) * 0.5, reduction)
 
 
 @quiet
@@ -304,15 +304,15 @@ def _reduced(losses: Array, reduction: str) -> tuple[Array, float]:
     return (kernels.total(wide) * wide.dtype.type(each)).astype(losses.dtype), each
 
 
-def reduce(losses: Tensor, reduction: str) -> Tensor:
+def reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
     """The mean or sum of a loss's elements, or the elements themselves."""
-    _check_reduction(reduction)
+    _check_reduction(name, reduction)
     return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
 
 
-def _check_reduction(reduction: str) -> None:
+def _check_reduction(name: str, reduction: str) -> None:
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
 
 
 def _check_shapes(name: str, input: Tensor, target: Tensor) -> None:

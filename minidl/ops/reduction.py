@@ -73,7 +73,9 @@ def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = 
 
 def _refuse_integers(name: str, input: Tensor) -> None:
     if not input.is_floating_point():
-        raise RuntimeError(f"{name}: of a {input.dtype} tensor is no {input.dtype}; convert it with .float() first")
+        raise RuntimeError(
+            f"{name}: that of integers is a fraction, which {input.dtype} cannot hold: use .float() first"
+        )
 
 
 @quiet

@@ -41,7 +41,8 @@ def dimension(name: str, dim: int, ndim: int) -> int:
     if isinstance(dim, bool) or not isinstance(dim, int | np.integer):
         raise TypeError(f"{name}: dim must be an int, not {type(dim).__name__}")
     if not -max(ndim, 1) <= dim < max(ndim, 1):
-        raise IndexError(f"{name}: dim {dim} is out of range for {ndim} dimensions (-{ndim} to {ndim - 1})")
+        least, most = -max(ndim, 1), max(ndim, 1) - 1
+        raise IndexError(f"{name}: dim {dim} is out of range for {ndim} dimensions ({least} to {most})")
     return int(dim) % max(ndim, 1)
 
 
@@ -58,11 +59,13 @@ def dimensions(name: str, dim: int | Sequence[int] | None, ndim: int) -> Shape:
 
 def _completed(name: str, shape: Shape, numel: int) -> Shape:
     """The shape with its -1, if any, replaced by what makes the number of elements right."""
-    known = math.prod(size for size in shape if size != -1)
-    unknown = shape.count(-1)
-    fits = numel == known if not unknown else known > 0 and numel % known == 0
-    if unknown > 1 or min(shape, default=0) < -1 or not fits:
-        raise RuntimeError(f"{name}: shape {shape} does not fit the {numel} elements ({known} without a -1)")
+    known, unknown = math.prod(size for size in shape if size != -1), shape.count(-1)
+    if unknown > 1 or min(shape, default=0) < -1:
+        raise RuntimeError(f"{name}: in shape {shape} no size may be negative, but one may be -1, for what is left")
+    if not unknown and numel != known:
+        raise RuntimeError(f"{name}: shape {shape} holds {known} elements, and there are {numel}")
+    if unknown and (known == 0 or numel % known):
+        raise RuntimeError(f"{name}: shape {shape} has no whole size for -1: there are {numel} elements for {known}")
     return tuple(numel // known if size == -1 else size for size in shape)
 
 

@@ -62,7 +62,6 @@ KEPT = {  # why the type of minidl's error is another, or why there is none
     **dict.fromkeys(["F.mse_loss(i, x)", "F.mse_loss(x, i)"], "README: shapes that differ are refused"),
     **dict.fromkeys(["F.conv2d(r, w4, None, 1, 'a')"], STRING),
     "F.dropout(x, float('nan'))": "a ValueError, as for the layer",
-    "F.interpolate(r, None, float('nan'))": NAMED,
     "x.unflatten(0, None)": NAMED,
     "x.unflatten(0, {})": NAMED,
     "x.type('a')": "a TypeError, as x.to has it",

@@ -1,0 +1,23 @@
+"""What ``python -m minidl`` runs: ``python -m minidl doctor`` says whether this machine has all that minidl needs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` name, those of the command line if not given; return the exit status."""
+    options = argparse.ArgumentParser(prog="python -m minidl", description="minidl's command.")
+    commands = options.add_subparsers(dest="command", metavar="command", required=True)
+    what = "check what minidl needs on this machine, and say what to do where something is wrong"
+    commands.add_parser("doctor", help=what, description=what)
+    options.parse_args(arguments)
+    from minidl.doctor import report  # after the options are known to be right, since it takes a while
+
+    return report()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

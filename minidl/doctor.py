@@ -1,0 +1,349 @@
+"""What ``python -m minidl doctor`` reports: what minidl needs of this machine, and what to do where it is missing.
+
+Each check is a function without arguments that returns a finding. None uses the network, changes a setting or leaves
+a file, but for the kernels that are compiled to be checked: these are kept, as after any run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import platform
+import shlex
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import llvmlite  # type: ignore[import-untyped]
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
+import numba
+import numpy as np
+
+import minidl
+from minidl import kernels
+from minidl.data import CIFAR10, MNIST, cifar10, mnist
+from minidl.kernels import ConvGeometry, compiling, reference, threads
+
+OK, NOTE, WRONG = "ok", "note", "WRONG"
+WIDTH = 92  # of a line of text; commands are not broken, so that they can be copied
+NEEDED = {"numpy": "2.0", "numba": "0.61"}
+EXTRAS = {  # the least version, and what it is for
+    "matplotlib": ("3.8", "pictures"),
+    "tqdm": ("4.66", "examples, downloads"),
+    "scipy": ("1.12", "smoothed curves, PCA"),
+    "pooch": ("1.8", "downloads"),
+    "requests": ("2.31", "downloads"),
+    "safetensors": ("0.4", "weights for PyTorch"),
+    "hypothesis": ("6.100", "minidl.testing"),
+}
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "neon": "NEON"}
+THREAD_SETTINGS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+BLAS_SETTINGS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+FETCH_MNIST = 'python -c "from minidl.data import MNIST; [MNIST(train=t, download=True) for t in (1, 0)]"'
+FETCH_CIFAR10 = 'python -c "from minidl.data import CIFAR10; CIFAR10(download=True)"'
+LITTLE = 500e6  # bytes; CIFAR-10 takes 354 MB, compiled kernels some 40 MB
+TOLERANCE = 1e-4  # of the largest value; float32 rounds off a hundredth of it here
+_numbas: Any = numba.config
+
+
+class Finding(NamedTuple):
+    """What a check found; `advice` has a command, or a hint, on each of its lines."""
+
+    topic: str
+    state: str
+    text: str
+    advice: str = ""
+
+
+# -- packages ---------------------------------------------------------------------------------------------------
+
+
+def python() -> Finding:
+    """The Python that runs."""
+    text = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}"
+    return Finding("Python", OK, text)
+
+
+def packages() -> Finding:
+    """minidl, what it cannot do without, and which minidl it is, of several that there may be."""
+    found = {"numpy": np.__version__, "numba": numba.__version__}
+    text = f"minidl {minidl.__version__}, NumPy {np.__version__}, Numba {numba.__version__}"
+    text += f", llvmlite {llvmlite.__version__}; minidl is in {Path(minidl.__file__).parent}"
+    old = [f'"{name}>={least}"' for name, least in NEEDED.items() if _older(found[name], least)]
+    advice = f"python -m pip install {' '.join(old)}" if old else ""
+    return Finding("packages", WRONG, f"too old: {text}", advice) if old else Finding("packages", OK, text)
+
+
+def extras() -> Finding:
+    """What minidl needs for a part of what it offers only."""
+    found = {name: _version(name) for name in EXTRAS}
+    has = ", ".join(f"{name} {version}" for name, version in found.items() if version) or "none"
+    lacks = {name: EXTRAS[name] for name, version in found.items() if _older(version, EXTRAS[name][0])}
+    if not lacks:
+        return Finding("extras", OK, has)
+    told = ", ".join(f"{name} ({purpose})" for name, (_, purpose) in lacks.items())
+    wanted = " ".join(f'"{name}>={least}"' if found[name] else name for name, (least, _) in lacks.items())
+    return Finding("extras", NOTE, f"missing or too old: {told}; found: {has}", f"python -m pip install {wanted}")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _older(version: str, least: str) -> bool:
+    """Whether a version, or "" for none, is older than `least`, whose first two numbers count."""
+    numbers = [int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:2]]
+    return numbers < [int(part) for part in least.split(".")]
+
+
+# -- the processor and its threads ------------------------------------------------------------------------------
+
+
+def processor() -> Finding:
+    """Cores and vector instructions, as Numba sees them."""
+    features = llvm.get_host_cpu_features()
+    vectors = next((name for flag, name in VECTORS.items() if features.get(flag)), "no wide vectors")
+    text = f"{llvm.get_host_cpu_name()} with {vectors}, cores for this process: {_numbas.NUMBA_DEFAULT_NUM_THREADS}"
+    if _numbas.CPU_NAME or _numbas.CPU_FEATURES:
+        text += "; NUMBA_CPU_NAME or NUMBA_CPU_FEATURES have kernels compiled for another processor"
+        return Finding("processor", NOTE, text, "unset NUMBA_CPU_NAME NUMBA_CPU_FEATURES")
+    return Finding("processor", OK, text)
+
+
+def thread_count() -> Finding:
+    """How many threads the kernels run on, and the settings that have a say in it."""
+    count, cores = minidl.get_num_threads(), int(_numbas.NUMBA_DEFAULT_NUM_THREADS)
+    text = f"{count} for {cores} cores ({_settings(THREAD_SETTINGS)})"
+    if count > cores:
+        return Finding("threads", NOTE, f"{text}: they get in each other's way", "unset NUMBA_NUM_THREADS")
+    return Finding("threads", OK, f"{text}: NUMBA_NUM_THREADS leaves cores idle" if count < cores else text)
+
+
+def _settings(names: Sequence[str]) -> str:
+    return ", ".join(f"{name}={os.environ[name]}" if name in os.environ else f"{name} not set" for name in names)
+
+
+def thread_layer() -> Finding:
+    """What starts Numba's threads. Known once a parallel kernel ran."""
+    layer = threads._threading_layer()
+    if layer is None:
+        return Finding("thread layer", NOTE, "not known, since no parallel kernel ran")
+    if layer == "omp":
+        text = "omp; where other programs keep the cores busy, start with OMP_WAIT_POLICY=passive"
+        return Finding("thread layer", OK, text)
+    if layer != "workqueue":
+        return Finding("thread layer", OK, layer)
+    text = "workqueue: slower for small kernels, and Python threads that train at once take turns; "
+    if _numbas.THREADING_LAYER == "workqueue":
+        return Finding("thread layer", NOTE, f"{text}NUMBA_THREADING_LAYER asks for it", "unset NUMBA_THREADING_LAYER")
+    advice = "sudo apt-get install libgomp1" if platform.system() == "Linux" else "numba -s  # why not omp or tbb"
+    return Finding("thread layer", NOTE, f"{text}Numba found no OpenMP", advice)
+
+
+def blas() -> Finding:
+    """NumPy's library for matrix products."""
+    config: Any = np.show_config(mode="dicts")
+    built = config["Build Dependencies"]["blas"]
+    text = f"{built['name']} {built.get('version', '')}, which minidl's kernels do not need; "
+    if importlib.util.find_spec("threadpoolctl") is None:
+        text += f"{_settings(BLAS_SETTINGS)} (with threadpoolctl installed, its threads are counted here)"
+        return Finding("BLAS", OK, text)
+    before = set(os.environ)
+    pools = importlib.import_module("threadpoolctl").threadpool_info()
+    for name in set(os.environ) - before:  # importing it sets one
+        del os.environ[name]
+    counts = {str(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"}
+    return Finding("BLAS", OK, f"{text}threads: {', '.join(sorted(counts)) or 'not known'}")
+
+
+# -- kernels ----------------------------------------------------------------------------------------------------
+
+
+def kernel_check() -> Finding:
+    """A small training step with the compiled kernels, beside the same with their definitions."""
+    if _numbas.DISABLE_JIT:
+        text = "not checked: with NUMBA_DISABLE_JIT they run as Python, thousands of times slower"
+        return Finding("kernels", WRONG, text, "unset NUMBA_DISABLE_JIT")
+    start = time.perf_counter()
+    step = training_step(kernels)
+    seconds = time.perf_counter() - start
+    expected = training_step(reference)
+    wrong = [name for name in step if not _error(step[name], expected[name]) <= TOLERANCE]
+    if wrong:
+        text = f"{', '.join(wrong)}: not what the definition gives; results on this machine cannot be trusted"
+        advice = "delete the *.nbi and *.nbc files in the kernel cache; if that does not help, report these lines"
+        return Finding("kernels", WRONG, text, advice)
+    return Finding("kernels", OK, f"a training step agrees with the definitions; {seconds:.1f} s with compilation")
+
+
+def training_step(k: Any) -> dict[str, np.ndarray]:
+    """What the kernels of the module `k` give in a step of one layer, by the kernel that came last."""
+    geometry = ConvGeometry.of_conv2d((8, 3, 32, 32), (16, 3, 3, 3), stride=2, padding=1)
+    shapes, rng = (geometry.image_shape, geometry.weight_shape, geometry.map_shape), np.random.default_rng(0)
+    x, w, gy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    y = k.sigmoid(k.conv2d(x, w, geometry))
+    gy = k.sigmoid_backward(gy, y)
+    gx, gw = k.conv2d_input(gy, w, geometry), k.conv2d_weight(x, gy, geometry)
+    p, m, v = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    k.adam_step(p, gw, m, v, 1e-3, 0.9, 0.999, 1e-8, 0.0, 1)
+    return {"conv2d and sigmoid": y, "conv2d_input": gx, "conv2d_weight": gw, "adam_step": p}
+
+
+def _error(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.max(np.abs(actual - expected)) / np.max(np.abs(expected)))
+
+
+def kernel_cache() -> Finding:
+    """Where compiled kernels are kept, and whether the check found there what it needed."""
+    functions, wanted = _compiled_functions(), _numbas.CACHE_DIR
+    if not functions:
+        return Finding("kernel cache", NOTE, "none, since nothing is compiled")
+    folder = functions[0].stats.cache_path
+    if folder is None:
+        text = "there is no folder to keep compiled kernels in: each start compiles them anew"
+        return Finding("kernel cache", WRONG, text, "export NUMBA_CACHE_DIR=FOLDER  # one that can be written to")
+    sizes = [path.stat().st_size for path in Path(folder).glob("*.nbc")]
+    text = f"{folder}: {len(sizes)} kernels, {sum(sizes) / 1e6:.1f} MB; "
+    if "saving" in compiling._told:
+        return Finding("kernel cache", WRONG, f"{text}no more can be kept: each start compiles", f"df {folder}")
+    fresh = sum(sum(function.stats.cache_misses.values()) for function in functions)
+    text += f"{fresh} of them new, which the next start finds here" if fresh else "up to date"
+    if wanted and Path(wanted) not in Path(folder).parents:
+        text += f"; NUMBA_CACHE_DIR={wanted} cannot be written to and is not used"
+        return Finding("kernel cache", NOTE, text, "unset NUMBA_CACHE_DIR")
+    return _unless_full(Finding("kernel cache", OK, text), Path(folder))
+
+
+def _compiled_functions() -> list[Any]:
+    found = [function for module in kernels.CPU for function in vars(module).values() if hasattr(function, "stats")]
+    return list(dict.fromkeys(found))  # one may be imported into several modules
+
+
+# -- data -------------------------------------------------------------------------------------------------------
+
+
+def data_folder() -> Finding:
+    """Where data sets are looked for, unless a folder is given."""
+    folder = _data_folder()
+    if folder is None:
+        text = "not known: MINIDL_DATA names none, and pooch, which knows the user's cache folder, is missing"
+        return Finding("data folder", NOTE, text, "python -m pip install pooch requests tqdm")
+    named, exists = bool(os.environ.get("MINIDL_DATA")), _existing(folder)
+    text = f"{folder} ({'from MINIDL_DATA' if named else 'the default, as MINIDL_DATA is not set'})"
+    if not exists.is_dir():
+        return Finding("data folder", WRONG, f"{text}: {exists} is a file", "export MINIDL_DATA=FOLDER")
+    if not os.access(exists, os.W_OK):
+        text += ": it cannot be written to, so nothing can be downloaded"
+        return Finding("data folder", NOTE, text, "export MINIDL_DATA=FOLDER  # one that can be written to")
+    return _unless_full(Finding("data folder", OK, text if exists == folder else f"{text}: not made yet"), exists)
+
+
+def mnist_files() -> Finding:
+    """Whether MNIST is there, and whole: it is loaded."""
+    folder = _data_folder()
+    places = [(place, end) for place in mnist.SUBFOLDERS for end in ("", ".gz")]
+    lacks = [n for n in mnist.UNPACKED if not (folder and any((folder / p / (n + e)).is_file() for p, e in places))]
+    return _data_set("MNIST", MNIST, lacks, len(mnist.UNPACKED), FETCH_MNIST)
+
+
+def cifar10_files() -> Finding:
+    """Whether CIFAR-10 is there, and whole. An archive that is not unpacked yet stays so."""
+    folder = _data_folder()
+    places = (cifar10.FOLDER, ".")
+    lacks = [n for n in cifar10.SHA256 if not (folder and any((folder / p / n).is_file() for p in places))]
+    if lacks and folder and (folder / cifar10.ARCHIVE).is_file():
+        return Finding("CIFAR-10", OK, f"{folder / cifar10.ARCHIVE}, checked and unpacked when first used")
+    return _data_set("CIFAR-10", CIFAR10, lacks, len(cifar10.SHA256), FETCH_CIFAR10)
+
+
+def _data_set(name: str, kind: Callable[..., Any], lacks: Sequence[str], files: int, fetch: str) -> Finding:
+    if lacks:
+        text = f"missing: {', '.join(lacks)}" if len(lacks) < files else "not there"
+        return Finding(name, NOTE, f"{text}; examples fetch it, or else draw their own images", fetch)
+    said = io.StringIO()  # gets a line if the files are not the official ones
+    try:
+        with contextlib.redirect_stdout(said):
+            train, test = (len(kind(train=part)) for part in (True, False))
+    except (OSError, ValueError) as error:
+        path = shlex.quote(str(getattr(error, "filename", None) or str(error).split(": ")[0]))
+        mend = f"chmod u+r {path}" if isinstance(error, PermissionError) else f"rm {path}\n{fetch}"
+        return Finding(name, WRONG, str(error), mend)
+    return Finding(name, NOTE if said.getvalue() else OK, said.getvalue() or f"{train:,} + {test:,} images")
+
+
+def _data_folder() -> Path | None:
+    with contextlib.suppress(ImportError):  # without pooch
+        return mnist.default_folder()
+    return None
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or what there is of the way to it."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _unless_full(finding: Finding, folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    if free >= LITTLE:
+        return finding
+    text = f"{finding.text}; only {free / 1e6:.0f} MB are free on this disk"
+    return Finding(finding.topic, NOTE, text, f"df -h {shlex.quote(str(folder))}")
+
+
+# -- the report -------------------------------------------------------------------------------------------------
+
+
+def gpu() -> Finding:
+    """What CuPy sees. A CPU is all that minidl needs."""
+    if importlib.util.find_spec("cupy") is None:
+        return Finding("GPU", OK, "CuPy is not installed; this minidl computes on the CPU and needs none")
+    try:
+        cupy = importlib.import_module("cupy")
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # no driver, no device, a CuPy for another driver: each has errors of its own
+        return Finding("GPU", NOTE, f"CuPy finds none, which a CPU run does not need ({type(error).__name__}: {error})")
+    used = "minidl can use them" if minidl.cuda.is_available() else "this minidl computes on the CPU"
+    return Finding("GPU", OK, f"found: {count}, by CuPy {cupy.__version__}; {used}")
+
+
+_PACKAGES = python, packages, extras
+_MACHINE = processor, kernel_check, kernel_cache, thread_count, thread_layer, blas, gpu
+CHECKS = (*_PACKAGES, *_MACHINE, data_folder, mnist_files, cifar10_files)
+
+
+def report() -> int:
+    """Print all findings and a summary; return 0 if minidl can train on this machine as it should, else 1."""
+    states = []
+    for check in CHECKS:
+        finding = _found_by(check)
+        states.append(finding.state)
+        print("\n".join(_lines(finding)), flush=True)
+    wrong, notes = states.count(WRONG), states.count(NOTE)
+    print(f"\n{'Not all is well' if wrong else 'minidl can train on this machine'}: {wrong} wrong, {notes} to note.")
+    return 1 if wrong else 0
+
+
+def _found_by(check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:  # whatever is broken here, the other findings are wanted all the more
+        settings = " ".join(name for name in os.environ if name.startswith("NUMBA_"))
+        advice = f"unset {settings}  # and try again" if settings else "report these lines"
+        return Finding(check.__name__, WRONG, f"the check failed: {type(error).__name__}: {error}", advice)
+
+
+def _lines(finding: Finding) -> list[str]:
+    start = f"{finding.state:<6}{finding.topic:<14}"
+    wrap = textwrap.TextWrapper(WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
+    wrap.break_long_words = wrap.break_on_hyphens = False
+    return [*wrap.wrap(finding.text), *(f"    > {line}" for line in finding.advice.splitlines())]
