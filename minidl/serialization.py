@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import uuid
 import zipfile
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from minidl.tensor import Array, Tensor
 
 STRUCTURE = "structure.json"
 FORMAT = 1
+KINDS = "biufc"  # of NumPy's dtypes, those that need no pickle and are numbers
 
 
 def save(obj: Any, f: str | os.PathLike[str]) -> None:
@@ -75,31 +78,63 @@ def load(f: str | os.PathLike[str], map_location: Any = None) -> Any:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    OSError
+        If there is no such file, or it cannot be opened.
     ValueError
-        If the file is damaged, or was not written by ``save``.
+        If the file is damaged, or was not written by ``save``. What is read is compared with the file's checksums,
+        and never takes more memory than a few times the file's size.
     """
     if map_location is not None:
         device(map_location)
-    try:
-        with open(f, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            structure = json.loads(archive[STRUCTURE].tobytes())
-            if structure["format"] != FORMAT:
-                raise ValueError(f"format {structure['format']} is not known to this version")
-            return _decode(structure["root"], archive)
-    except FileNotFoundError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-    ) as error:
-        raise ValueError(f"{os.fspath(f)} is damaged, or was not written by minidl.save: {error}") from error
+    with open(f, "rb") as file:
+        try:
+            return _read(file)
+        except MemoryError:  # the file's size warrants what was asked for
+            raise
+        except Exception as error:  # what zipfile and json raise for damaged files is written down nowhere
+            raise ValueError(f"{os.fspath(f)} is damaged, or was not written by minidl.save: {error}") from error
+
+
+def _read(file: IO[bytes]) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        _check(members, os.fstat(file.fileno()).st_size)
+        arrays = {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
+    if STRUCTURE not in arrays:
+        raise ValueError(f"{STRUCTURE} is not in it")
+    structure = json.loads(arrays.pop(STRUCTURE).tobytes())
+    if structure["format"] != FORMAT:
+        raise ValueError(f"format {structure['format']} is not known to this version")
+    obj = _decode(structure["root"], arrays)
+    if arrays:
+        raise ValueError(f"nothing in {STRUCTURE} asks for {', '.join(arrays)}")
+    return obj
+
+
+def _check(members: list[zipfile.ZipInfo], available: int) -> None:
+    """Refuse what ``save`` does not write, and what would take more memory than there are bytes in the file."""
+    names = [member.filename.removesuffix(".npy") for member in members]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{twice[0]} is there twice")
+    if packed := [name for name, member in zip(names, members, strict=True) if member.compress_type]:
+        raise ValueError(f"{packed[0]} is compressed, as save never does")
+    size = sum(max(member.file_size, member.compress_size) for member in members)
+    if size > available:
+        raise ValueError(f"its arrays are said to have {size:,} bytes, and the file has {available:,}")
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """Read one array; unlike np.load to the member's end, where its checksum is, whatever shape its header says."""
+    content = archive.read(member)
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"{member.filename} is of version {version} of the npy format, expected (1, 0)")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=1000)
+    if dtype.kind not in KINDS:
+        raise ValueError(f"{member.filename} is an array of {dtype}, which save never writes")
+    values = np.frombuffer(content, dtype, offset=file.tell())
+    return values.reshape(shape, order="F" if fortran_order else "C").copy(order="K")
 
 
 def _encode(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
@@ -125,20 +160,23 @@ def _encode_key(key: Any, where: str) -> Any:
 
 def _encode_array(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
     array = obj.array if isinstance(obj, Tensor) else np.asarray(obj)
-    if array.dtype.kind not in "biufc":
+    if array.dtype.kind not in KINDS:
         raise TypeError(f"save: {where} is an array of {array.dtype}, which cannot be saved without pickle")
     name = f"{len(arrays)}.array"
     arrays[name] = array
     return ["tensor" if isinstance(obj, Tensor) else "array", name]
 
 
-def _decode(encoded: Any, archive: Any) -> Any:
+def _decode(encoded: Any, arrays: dict[str, Array]) -> Any:
+    """The opposite of `_encode`; an array that has found its place is taken out of `arrays`."""
     if not isinstance(encoded, list):
         return encoded
     kind, content = encoded
     if kind in ("tensor", "array"):
-        return Tensor(archive[content]) if kind == "tensor" else archive[content]
+        if content not in arrays:
+            raise ValueError(f"{content} is not in it, or is asked for twice")
+        return Tensor(arrays.pop(content)) if kind == "tensor" else arrays.pop(content)
     if kind == "dict":
-        return {key: _decode(value, archive) for key, value in content}
-    values = [_decode(value, archive) for value in content]
+        return {key: _decode(value, arrays) for key, value in content}
+    values = [_decode(value, arrays) for value in content]
     return {"list": list, "tuple": tuple}[kind](values)

@@ -1,7 +1,15 @@
 """minidl.save and minidl.load: what goes in comes out, or is refused; a file is old or new, never half."""
 
+import contextlib
+import copy
+import io
 import json
 import os
+import signal
+import subprocess
+import sys
+import tracemalloc
+import warnings
 import zipfile
 
 import numpy as np
@@ -87,6 +95,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["x"]
 
 
+KILLED = """
+import os, signal, sys, numpy, minidl
+os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+minidl.save(numpy.zeros(100_000), sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal on this system")
+def test_a_killed_process_leaves_the_old_file(tmp_path):
+    minidl.save("old", tmp_path / "x")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "x")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert minidl.load(tmp_path / "x") == "old"
+    others = [name for name in os.listdir(tmp_path) if name != "x"]
+    assert all(name.startswith(".x.") and name.endswith(".tmp") for name in others)  # what nobody takes for a file
+
+
 def test_the_name_is_kept_and_the_rights_are_those_of_any_new_file(tmp_path):
     minidl.save(1, tmp_path / "model.ckpt")
     (tmp_path / "other").touch()
@@ -94,16 +119,176 @@ def test_the_name_is_kept_and_the_rights_are_those_of_any_new_file(tmp_path):
 
 
 def test_damage_is_noticed(tmp_path):
+    """test_damage.py has more; here is what hides behind the first 4,096 bytes, which np.load checks or not."""
     path = tmp_path / "x"
-    minidl.save({"w": minidl.ones(100)}, path)
+    minidl.save({"w": minidl.ones(5000)}, path)
     whole = path.read_bytes()
-    for size in range(0, len(whole), 50):
-        path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="x is damaged, or was not written by minidl.save"):
+    header = b"'<f4', 'fortran_order': False, 'shape': (5000,), }"
+    for damaged in (
+        header.replace(b"5000", b"10  "),  # fewer values, and the others never looked at
+        header.replace(b"5000", b"0000"),
+        header.replace(b"<f4", b"<f2"),
+        header.replace(b"<f4", b"|i1"),
+        header[:-4] + b"00000000, )",  # more than any memory
+        header[:-4],
+    ):
+        path.write_bytes(whole.replace(header.ljust(len(damaged)), damaged.ljust(len(header))))
+        assert path.read_bytes() != whole
+        with pytest.raises(ValueError, match=r"x is damaged, or was not written by minidl\.save: Bad CRC"):
             minidl.load(path)
-    path.write_bytes(whole.replace(np.ones(100, np.float32).tobytes(), np.zeros(100, np.float32).tobytes()))
-    with pytest.raises(ValueError, match="CRC"):
+    path.write_bytes(whole.replace(np.ones(2, np.float32).tobytes(), np.zeros(2, np.float32).tobytes()))
+    with pytest.raises(ValueError, match="Bad CRC"):
         minidl.load(path)
+
+
+# -- files with right checksums and wrong content ---------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def memory_at_most(size):
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < size
+    finally:
+        tracemalloc.stop()
+
+
+def npy(values, version=(1, 0), **header):
+    """The bytes of an npy file; `header` changes what its header says."""
+    values = np.asarray(values)
+    said = {"descr": values.dtype.str, "fortran_order": False, "shape": values.shape} | header
+    text = f"{said}".encode()
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return (
+        b"\x93NUMPY"
+        + bytes(version)
+        + len(text).to_bytes(2 if version == (1, 0) else 4, "little")
+        + text
+        + bytes(values.data)
+    )
+
+
+def text(root):
+    content = root if isinstance(root, bytes) else json.dumps({"format": 1, "root": root}).encode()
+    return npy(np.frombuffer(content, np.uint8))
+
+
+FIRST = ["list", [["array", "0.array"]]]
+VALUES = np.arange(6.0)
+
+
+def made(*members, root=FIRST, compression=zipfile.ZIP_STORED):
+    """A zip archive of `members`, pairs of a name and content, and the structure."""
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are there twice
+        for name, content in [*members, ("structure.json.npy", text(root))]:
+            archive.writestr(name, content)
+    return raw.getvalue()
+
+
+def of_array(content, **kwargs):
+    return made(("0.array.npy", content), **kwargs)
+
+
+def patched(at, value, size=2):
+    """A sound file with one field of its first entry in the directory overwritten."""
+    data = bytearray(of_array(npy(VALUES)))
+    at += data.index(b"PK\1\2")
+    data[at : at + size] = value.to_bytes(size, "little")
+    return bytes(data)
+
+
+def test_the_archives_made_here_are_sound_but_for_what_is_done_to_them(tmp_path):
+    for data in (of_array(npy(VALUES)), patched(10, 0), made(root={"a": 1})):
+        (tmp_path / "x").write_bytes(data)
+        loaded = minidl.load(tmp_path / "x")
+        assert loaded == {"a": 1} or loaded[0].tolist() == VALUES.tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (of_array(npy(VALUES, shape=(2**40,))), "cannot reshape array of size 6 into shape"),
+        (of_array(npy(VALUES, shape=(2**62, 2**62, 6))), "cannot reshape|too many|too large|too big|Maximum"),
+        (of_array(npy(VALUES, shape=(5,))), "cannot reshape array of size 6"),
+        (of_array(npy(VALUES, shape=())), "cannot reshape array of size 6"),
+        (of_array(npy(VALUES, shape=(-2, -3))), "can only specify one unknown dimension"),
+        (of_array(npy(VALUES, shape="6")), "shape is not valid"),
+        (of_array(npy(VALUES, descr="|O")), "0.array.npy is an array of object, which save never writes"),
+        (of_array(npy(VALUES, descr="<U12")), "0.array.npy is an array of <U12"),
+        (of_array(npy(VALUES, descr=[("a", "<f8")])), "0.array.npy is an array of "),
+        (of_array(npy(VALUES, descr="<M8[s]")), "0.array.npy is an array of datetime64"),
+        (of_array(npy(VALUES, descr="<f7")), "descr is not a valid dtype"),
+        (of_array(npy(VALUES, descr=["(" * 2000])), "large and may not be safe"),
+        (of_array(npy(VALUES, version=(3, 0))), r"of version \(3, 0\) of the npy format, expected \(1, 0\)"),
+        (of_array(npy(VALUES).replace(b"(6,)", b"((((")), "EOF in multi-line statement|never closed|Cannot parse"),
+        (of_array(npy(VALUES)[:-1]), "buffer size must be a multiple"),
+        (of_array(npy(VALUES)[:50]), "EOF: reading array header"),
+        (of_array(b""), "EOF: reading magic string"),
+        (of_array(b"no array at all"), "the magic string is not correct"),
+        (made(), "0.array is not in it, or is asked for twice"),
+        (of_array(npy(VALUES), root=["list", 2 * FIRST[1]]), "0.array is not in it, or is asked for twice"),
+        (made(("0.array.npy", npy(VALUES)), ("1.array.npy", npy(VALUES))), "nothing in .* asks for 1.array"),
+        (made(("0.array.npy", npy(VALUES)), ("0.array.npy", npy(VALUES))), "0.array is there twice"),
+        (made(("0.array.npy", npy(VALUES)), ("0.array", npy(VALUES))), "0.array is there twice"),
+        (made(("../0.array.npy", npy(VALUES))), "0.array is not in it"),
+        (of_array(npy(np.zeros(10_000_000)), compression=zipfile.ZIP_DEFLATED), "0.array is compressed"),
+        (of_array(npy(VALUES), compression=zipfile.ZIP_LZMA), "0.array is compressed"),
+        (patched(8, 1), "encrypted"),
+        (patched(10, 14), "0.array is compressed"),
+        (patched(10, 77), "0.array is compressed"),
+        (patched(20, 2**31, size=4), "its arrays are said to have 2,147,48.* bytes, and the file has"),
+        (patched(24, 2**31, size=4), "its arrays are said to have 2,147,48.* bytes, and the file has"),
+        (patched(24, 100, size=4), "Bad CRC"),
+        (patched(46, ord("1"), size=1), "File name in directory .* and header .* differ"),
+        (of_array(npy(VALUES), root=b"{"), "Expecting property name"),
+        (of_array(npy(VALUES), root=b"\xff"), "codec can't decode"),
+        (of_array(npy(VALUES), root=b"[]"), "list indices must be"),
+        (of_array(npy(VALUES), root=b'{"format": 2}'), "format 2 is not known"),
+        (of_array(npy(VALUES), root=["set", []]), "set"),
+        (of_array(npy(VALUES), root=["list", 5]), "not iterable"),
+        (of_array(npy(VALUES), root=["array", ["0.array"]]), "unhashable"),
+        (of_array(npy(VALUES), root=b'{"format": 1, "root": ' + 100_000 * b'["list", ['), "recursion"),
+    ],
+)
+def test_wrong_content_is_refused_and_takes_no_memory(tmp_path, data, message):
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    refusal = f"x is damaged, or was not written by minidl\\.save: .*(?s:{message})"
+    with memory_at_most(500_000 + 10 * len(data)), pytest.raises(ValueError, match=refusal):
+        minidl.load(path)
+
+
+def test_members_that_share_their_bytes(tmp_path):
+    """Ten thousand entries of the directory that lead to one array would be a bomb."""
+    content = npy(np.zeros(100_000))
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        archive.writestr("0.array.npy", content)
+        for i in range(1, 2000):
+            member = copy.copy(archive.infolist()[0])
+            member.filename = f"{i}.array.npy"
+            archive.filelist.append(member)
+        archive.writestr("structure.json.npy", text(["list", [["array", f"{i}.array"] for i in range(2000)]]))
+    (tmp_path / "x").write_bytes(raw.getvalue())
+    with pytest.raises(ValueError, match=r"its arrays are said to have 1,600,\d+,\d+ bytes, and the file has"):
+        minidl.load(tmp_path / "x")
+
+
+def test_a_large_file_takes_twice_its_size_at_most(tmp_path):
+    minidl.save({"w": np.zeros(4_000_000), "f": np.asfortranarray(np.ones((1000, 1000)))}, tmp_path / "x")
+    size = (tmp_path / "x").stat().st_size
+    with memory_at_most(2 * size):
+        loaded = minidl.load(tmp_path / "x")
+    assert loaded["f"].flags.f_contiguous
+    assert loaded["w"].flags.writeable
+
+
+def test_what_cannot_be_opened_is_not_called_damaged(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        minidl.load(tmp_path)
 
 
 def test_foreign_files_are_refused(tmp_path):

@@ -45,7 +45,7 @@ SHA256 = {
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORDS, RECORD = 10_000, 1 + 3 * 32 * 32  # in a file; bytes in one
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)  # not tarfile's isreg(), which lets sparse files pass
-SPARE = 2**20  # bytes that an archive may unpack to, beyond the six files: headers and a readme
+SPARE = 2**20  # bytes that an archive may unpack to, beside the six files: headers and a readme
 
 
 class CIFAR10(PixelDataset):
@@ -187,14 +187,20 @@ def _files(archive: Path) -> Iterator[tuple[str, bytes]]:
             with gzip.open(file) as unzipped:
                 stream = _Limited(unzipped, archive)
                 with tarfile.open(fileobj=stream, mode="r|") as members:  # type: ignore[call-overload]
-                    yield from _expected(members, archive)
+                    yield from _expected(members, stream, archive)
                 while stream.read(2**16):  # to the end, where gzip has its checksum
                     pass
-        except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+        except _Refused:
+            raise
+        except (EOFError, OSError, RecursionError, ValueError, tarfile.TarError, zlib.error) as error:
             raise ValueError(f"{archive}: the archive is damaged or cut off: {error}") from error
 
 
-def _expected(members: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, bytes]]:
+class _Refused(ValueError):
+    """The archive can be read, and holds what does not belong there."""
+
+
+def _expected(members: tarfile.TarFile, stream: _Limited, archive: Path) -> Iterator[tuple[str, bytes]]:
     seen = set()
     for member in members:
         _check(member, archive)
@@ -202,10 +208,11 @@ def _expected(members: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, by
         if folder != FOLDER or name not in SHA256:  # such as the readme
             continue
         if name in seen:
-            raise ValueError(f"{archive}: {member.name} is there twice")
+            raise _Refused(f"{archive}: {member.name} is there twice")
         if member.size != RECORDS * RECORD:
-            raise ValueError(f"{archive}: {member.name} has {member.size:,} bytes, expected {RECORDS * RECORD:,}")
+            raise _Refused(f"{archive}: {member.name} has {member.size:,} bytes, expected {RECORDS * RECORD:,}")
         seen.add(name)
+        stream.left += member.size
         content = members.extractfile(member)
         yield name, content.read() if content else b""
 
@@ -214,26 +221,30 @@ def _check(member: tarfile.TarInfo, archive: Path) -> None:
     """Refuse what has no place in this archive, though nothing of it would be extracted: it is another archive."""
     parts = member.name.replace("\\", "/").split("/")
     if member.name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-        raise ValueError(f"{archive}: refused, as it holds the path {member.name!r}, which leads out of the folder")
-    if not member.isdir() and member.type not in REGULAR:
+        raise _Refused(f"{archive}: refused, as it holds the path {member.name!r}, which leads out of the folder")
+    if (not member.isdir() and member.type not in REGULAR) or member.issparse():
         kind = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link"}.get(member.type, "a special file")
-        raise ValueError(f"{archive}: refused, as {member.name!r} is {kind}; expected regular files only")
+        raise _Refused(f"{archive}: refused, as {member.name!r} is {kind}; expected regular files only")
+    if member.name == FOLDER and not member.isdir():
+        raise _Refused(f"{archive}: refused, as {FOLDER!r} is a file; expected a folder")
 
 
 class _Limited:
-    """A stream that ends in an error where the archive of CIFAR-10 would have ended long ago.
+    """A stream that ends in an error after `SPARE` bytes; each file that is expected adds its size to `left`.
 
     So that neither an archive that unpacks to a terabyte nor a header that claims one costs time or memory.
     """
 
     def __init__(self, stream: gzip.GzipFile, archive: Path) -> None:
         self.stream, self.archive = stream, archive
-        self.limit = self.left = len(SHA256) * RECORDS * RECORD + SPARE
+        self.left = SPARE
 
     def read(self, size: int) -> bytes:
         """Read up to `size` bytes."""
         content = self.stream.read(min(size, self.left + 1))
         self.left -= len(content)
         if self.left < 0:
-            raise ValueError(f"{self.archive}: unpacks to more than {self.limit:,} bytes, too large for CIFAR-10")
+            raise _Refused(
+                f"{self.archive}: unpacks to more than {SPARE:,} bytes beside the files of CIFAR-10, which is too large"
+            )
         return content

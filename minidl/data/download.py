@@ -11,11 +11,14 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
 from typing import IO, Any
 
 PATIENCE = 8.0  # seconds; who waits longer for a first sign of life believes that the program hangs
+SLOWEST = 1000  # bytes per second; what comes in more slowly never ends
+LARGEST = 2**28  # bytes; the largest file here, CIFAR-10's archive, has 170 MB
 NOTHING_LEFT = 416  # HTTP's answer to who asks for the rest of a file and has it all
 
 
@@ -34,9 +37,10 @@ def fetch(
 ) -> Path:
     """Download ``mirror + name`` into `folder`, unless it lies there already, and return its path.
 
-    All mirrors are asked at once, and the first that answers is used. One that sends something else than
-    the file is passed over for the next that answered. The file gets its name once its digest is right; what
-    there is of it when the connection breaks is kept, and the next mirror or the next call goes on from there.
+    All mirrors are asked at once, and the first that answers is used. One that sends something else than the
+    file, or hardly anything, is passed over for the next that answered. The file gets its name once its digest is
+    right; what there is of it when the connection breaks is kept, and the next mirror or the next call goes on from
+    there.
 
     Parameters
     ----------
@@ -68,17 +72,20 @@ def fetch(
     if path.is_file() and pooch.file_hash(str(path)) == sha256:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    failures = []
+    failures: list[str] = []
+    said = 0
     urls = [mirror + name for mirror in mirrors]
     answers: Iterable[tuple[str, str | None]] = _answers(urls, patience)
     if in_order:
         answers = sorted(answers, key=lambda answer: urls.index(answer[0]))
     for url, problem in answers:
         if problem is None:
+            for failure in failures[said:]:
+                print(f"passed over {failure}", flush=True)
+            said = len(failures)
             problem = _download(url, path, sha256, patience)
             if problem is None:
                 return path
-            print(f"passed over {url}: {problem}", flush=True)
         failures.append(f"{url}: {problem}")
     if kept := _size(_part(path)):
         failures.append(f"the next attempt will go on from the {kept:,} bytes in {_part(path)}")
@@ -124,7 +131,8 @@ def _ask(url: str, patience: float, answers: Queue[tuple[str, str | None]]) -> N
         with requests.get(url, stream=True, timeout=patience) as response:
             problem = None if response.ok else f"HTTP status {response.status_code} {response.reason}"
             answers.put((url, problem))
-    except OSError as error:  # what requests raises, and what it lets through, such as missing certificates
+    # What requests raises, and what it lets through, such as missing certificates and redirections to no address.
+    except (OSError, ValueError) as error:
         answers.put((url, _reason(error)))
 
 
@@ -147,6 +155,7 @@ def _retrieve(url: str, path: Path, sha256: str, patience: float) -> tuple[str |
     Pooch announces the download, hands out a temporary name, and moves that file once its digest is right.
     """
     pooch, requests, _ = _packages()
+    from urllib3.exceptions import HTTPError  # requests comes with it
 
     def transfer(url: str, target: str, _: Any) -> None:
         with open(target, "wb") as file, _part(path).open("a+b") as part:
@@ -154,9 +163,9 @@ def _retrieve(url: str, path: Path, sha256: str, patience: float) -> tuple[str |
 
     try:
         pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=transfer)
-    except requests.RequestException as error:
+    except (requests.RequestException, HTTPError, TimeoutError) as error:
         return _reason(error), True
-    except ValueError as error:  # the digest is another
+    except ValueError as error:  # the digest is another, or no file is as large
         return str(error), False
     return None, False
 
@@ -179,20 +188,40 @@ def _transfer(url: str, file: IO[bytes], part: IO[bytes], name: str, patience: f
         goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         to_part = mine and (start == 0 or goes_on or whole)
         if not whole:
-            _write(response, part if to_part else file, start if to_part else 0, name, tqdm)
+            bar = partial(tqdm, unit="B", unit_scale=True, desc=name)
+            _write(response, part if to_part else file, start if to_part else 0, bar, patience)
     if to_part:
         part.seek(0)
         shutil.copyfileobj(part, file)
         part.truncate(0)
 
 
-def _write(response: Any, file: IO[bytes], start: int, name: str, tqdm: Any) -> None:
-    """Write the body of a response as it was sent, even where a mirror calls an archive an encoding."""
-    response.raw.headers.pop("Content-Encoding", None)
+def _write(response: Any, file: IO[bytes], start: int, progress: Any, patience: float) -> None:
+    """Write the body of a response after the `start` bytes that are there, unless there is too much of it."""
     size = int(response.headers.get("Content-Length", 0))
-    with tqdm(total=start + size if size else None, initial=start, unit="B", unit_scale=True, desc=name) as bar:
-        for chunk in response.iter_content(2**16):
+    if start + size > LARGEST:
+        raise ValueError(f"announces {start + size:,} bytes, and no file here has more than {LARGEST:,}")
+    with progress(total=start + size if size else None, initial=start) as bar:
+        for chunk in _chunks(response, patience):
             bar.update(file.write(chunk))
+            start += len(chunk)
+            if start > LARGEST:
+                file.truncate(0)
+                raise ValueError(f"sends more than {LARGEST:,} bytes, which no file here has")
+
+
+def _chunks(response: Any, patience: float) -> Iterator[bytes]:
+    """The body as it was sent, even where a mirror calls an archive an encoding, while it comes at some speed."""
+    read = getattr(response.raw, "read1", response.raw.read)  # urllib3's read1, if it has it, waits for no full chunk
+    began, count = time.monotonic(), 0
+    while chunk := read(2**16, decode_content=False):
+        yield chunk
+        count += len(chunk)
+        seconds = time.monotonic() - began
+        if seconds >= patience:
+            if count < SLOWEST * seconds:
+                raise TimeoutError(f"only {count:,} bytes in {seconds:.1f} s")
+            began, count = time.monotonic(), 0
 
 
 def _part(path: Path) -> Path:
