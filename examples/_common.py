@@ -11,7 +11,9 @@ import json
 import math
 import os
 import platform
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +26,11 @@ from tqdm import tqdm
 import minidl
 from minidl import Tensor, nn, optim
 from minidl.data import CIFAR10, MNIST, DataLoader, Dataset, Subset, SyntheticDigits, SyntheticShapes
+
+try:
+    import fcntl
+except ImportError:  # not on Unix: nothing then keeps two runs out of one folder
+    fcntl = None  # type: ignore[assignment]
 
 CHECKPOINT, METRICS = "checkpoint.npz", "metrics.json"
 
@@ -98,7 +105,7 @@ def folder(text: str) -> Path:
 
 
 def start(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
-    """Run an example; Ctrl-C ends it without a traceback, and what the last finished epoch left stays."""
+    """Run an example alone in its folder. A signal or a full disk ends it with one line, and with its checkpoint."""
     args = options.parse_args()
     if getattr(args, "full", None):
         options.set_defaults(**args.full)  # what is given on the command line still counts
@@ -108,12 +115,67 @@ def start(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace],
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         options.error(f"argument --out: {args.out}: {error.strerror}")
+    if not os.access(args.out, os.W_OK):
+        options.error(f"argument --out: no permission to write to {args.out}")
+    go_on = "--resume goes on after the last finished epoch, if there is one." if "resume" in args else ""
     minidl.manual_seed(args.seed)
+    with _alone_in(args.out), _signals_stop():
+        try:
+            main(args)
+        except KeyboardInterrupt:
+            print(f"\nStopped. {go_on}".rstrip(), file=sys.stderr)
+            sys.exit(128 + (_signals[0] if _signals else signal.SIGINT))  # what a shell says of such an end
+        except BrokenPipeError:  # of what is printed
+            raise
+        except OSError as error:  # of a file, and files are written to --out only
+            sys.exit(f"Could not write to {args.out}: {error}. Make room there, or permit it. {go_on}".rstrip())
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Keep other runs out of a folder. The system lets go of it however this process ends, so no lock stays behind."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(out, os.O_RDONLY)
     try:
-        main(args)
-    except KeyboardInterrupt:
-        print("\nStopped. --resume goes on after the last finished epoch, if there is one.", file=sys.stderr)
-        sys.exit(130)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise SystemExit(f"Another run is writing to {out}: wait for its end, or choose another --out.") from None
+    except OSError:
+        pass  # some network folders have no locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+_signals: list[int] = []  # those that asked the run to stop
+
+
+@contextlib.contextmanager
+def _signals_stop() -> Iterator[None]:
+    """SIGTERM stops a run as Ctrl-C does; the second signal ends the process at once."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # others may not set handlers
+        known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in known.items() if handler != signal.SIG_IGN}
+
+    def stop(number: int, frame: object) -> None:
+        _signals.append(number)
+        for handled in before:
+            signal.signal(handled, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        _signals.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # -- data --------------------------------------------------------------------------------------------------------
@@ -197,6 +259,9 @@ class Run:
         self.kept: dict[str, Any] = {}
         self.pictures: list[str] = []
         self.results: dict[str, Any] = {}
+        self.fresh = True  # nothing in the folder is this run's
+        for stale in self.out.glob(f".{CHECKPOINT}.*.tmp"):  # what minidl.save had begun when a run was killed
+            stale.unlink()
         if args.resume and (self.out / CHECKPOINT).exists():
             self._restore()
         elif args.resume:
@@ -210,16 +275,18 @@ class Run:
             self.started = time.perf_counter()
             yield epoch
 
-    def progress(self, batches: Iterable[Any], epoch: int) -> Iterable[Any]:
+    def progress(self, batches: Iterable[Any], epoch: int) -> Iterator[Any]:
         """The batches, with a bar where there is a terminal to show it on."""
-        return tqdm(batches, desc=f"epoch {epoch}/{self.last}", unit="batch", leave=False, disable=None)
+        for batch in tqdm(batches, desc=f"epoch {epoch}/{self.last}", unit="batch", leave=False, disable=None):
+            if _signals:  # but the interrupt is lost: it came in a __del__, where Python ignores exceptions
+                raise KeyboardInterrupt
+            yield batch
 
     def finish_epoch(self, unit: str, **metrics: float) -> None:
         """Print an epoch's metrics, and write the checkpoint and metrics.json."""
         if not all(math.isfinite(value) for value in metrics.values()):
             raise SystemExit(f"Epoch {len(self.epochs) + 1} ended with {metrics}: a lower --lr may help.")
-        if not self.epochs:
-            self._set_earlier_run_aside()
+        self._set_earlier_run_aside()
         seconds = round(time.perf_counter() - self.started, 3)
         self.epochs.append({"epoch": len(self.epochs) + 1, **metrics, "seconds": seconds})
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in metrics.items())
@@ -252,7 +319,7 @@ class Run:
     def _restore(self) -> None:
         try:
             state = minidl.load(self.out / CHECKPOINT)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise SystemExit(f"--resume: {error}") from None
         changed = [k for k in self.settings if self.settings[k] != state["settings"].get(k)]
         if changed:
@@ -262,24 +329,35 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         minidl.random.default_generator.set_state(state["generator"])
         self.epochs, self.kept = state["epochs"], state["kept"]
+        self.pictures, self.fresh = self._known_pictures(), False
         print(f"Resuming after epoch {len(self.epochs)} of {self.out / CHECKPOINT}.")
 
     def _set_earlier_run_aside(self) -> None:
-        """Move what an earlier run left here into a folder of its own: nothing is lost, nothing gets mixed."""
-        names = [CHECKPOINT, METRICS]
-        with contextlib.suppress(OSError, ValueError, KeyError):  # no earlier run, or its metrics cannot be read
-            names += json.loads((self.out / METRICS).read_text())["pictures"]
+        """Move what an earlier run left here into a folder of its own: nothing is lost, nothing gets mixed.
+
+        metrics.json goes last, since it says which pictures there are: so a move that was cut short is continued.
+        """
+        names = [*self._known_pictures(), CHECKPOINT, METRICS] if self.fresh else []
         found = [self.out / name for name in names if (self.out / name).exists()]
         if found:
             number = 1
-            while (aside := self.out / f"earlier-{number}").exists():
+            while any((self.out / f"earlier-{number}" / path.name).exists() for path in found):
                 number += 1
-            aside.mkdir()
+            aside = self.out / f"earlier-{number}"
+            aside.mkdir(exist_ok=True)
             for path in found:
                 path.rename(aside / path.name)
             print(f"An earlier run was moved to {aside}.")
+        self.fresh = False
+
+    def _known_pictures(self) -> list[str]:
+        """The pictures here, as far as metrics.json names them."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none, or it cannot be read
+            return json.loads((self.out / METRICS).read_text())["pictures"]
+        return []
 
     def _write_metrics(self) -> None:
+        self._set_earlier_run_aside()
         versions = {"minidl": minidl.__version__, "numpy": np.__version__, "numba": numba.__version__}
         metrics = {
             "settings": self.settings,
@@ -291,5 +369,8 @@ class Run:
             "pictures": self.pictures,
         }
         temporary = self.out / f".{METRICS}.tmp"
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-        os.replace(temporary, self.out / METRICS)
+        try:
+            temporary.write_text(json.dumps(metrics, indent=2) + "\n")
+            os.replace(temporary, self.out / METRICS)
+        finally:
+            temporary.unlink(missing_ok=True)
