@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from minidl.kernels.memory import owns
+from minidl.kernels import devices
 from minidl.tensor import OUTSIDE, Array, Tensor
 
 Gradient = Callable[..., Tensor]
@@ -119,7 +119,7 @@ class Node:
         read = [value for _, gradient in self.edges for value in _held_by(gradient)]
         tensors = [x for x in read if isinstance(x, Tensor)] + [y] * keep_output
         self.saved = [(x._storage, x._storage.version, x.shape) for x in tensors]
-        self.frees = bool(tensors) or any(isinstance(x, np.ndarray) for x in read)
+        self.frees = bool(tensors) or any(devices.is_array(x) for x in read)
 
     def gradients(self, gy: Tensor, useful: set[Source] | None) -> list[tuple[Source, Tensor]]:
         """Pass the gradient of the result on to the sources, or to the useful ones among them."""
@@ -405,11 +405,11 @@ def _leading_to(targets: Sequence[Source], seeds: Iterable[Source]) -> set[Sourc
 
 def _accumulate(leaf: Tensor, g: Tensor, create_graph: bool, handed_out: set[int]) -> None:
     """Add g to leaf.grad, which owns its memory: no other gradient, no view and no tensor of the user's."""
-    if leaf._grad is not None and not create_graph and leaf._grad.array.flags.writeable:
+    if leaf._grad is not None and not create_graph and devices.writable(leaf._grad.array):
         leaf._grad.array += g.array
         leaf._grad._storage.version += 1
         return
-    if not owns(g.array) or id(g.array) in handed_out:
+    if not devices.owns(g.array) or id(g.array) in handed_out:
         g = g.clone()
     handed_out.add(id(g.array))
     if leaf._grad is not None:

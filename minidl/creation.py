@@ -7,10 +7,13 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minidl import random
-from minidl.device import device as device_type
+from minidl.device import place
+from minidl.kernels import devices
 from minidl.ops.dtype import Number, as_dtype, float32, number, only_tensors, result_type, to
 from minidl.ops.shape import sizes
 from minidl.tensor import Array, Tensor
+
+DLPACK_CPU = 1  # the number of the CPU's memory in DLPack
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -31,13 +34,16 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     tensor([[1, 2],
             [3, 4]], shape=(2, 2), dtype=int64)
     """
+    if isinstance(data, Tensor):
+        moved = to(data.detach(), data.dtype if dtype is None else dtype, device=device)
+        return Tensor(moved.array.copy(order="K"), requires_grad)
     return _finish(np.array(_as_array(data, dtype)), device, requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """Like ``tensor``, but tensors and arrays that need no conversion are not copied."""
     if isinstance(data, Tensor):
-        return to(data, data.dtype if dtype is None else dtype)
+        return to(data, data.dtype if dtype is None else dtype, device=device)
     return _finish(_as_array(data, dtype), device, False)
 
 
@@ -48,6 +54,26 @@ def from_numpy(ndarray: Array) -> Tensor:
     if as_dtype(ndarray.dtype) != ndarray.dtype:
         raise TypeError(f"from_numpy: {ndarray.dtype} has the other byte order; minidl.tensor(array) converts it")
     return Tensor(ndarray)
+
+
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A tensor that shares the memory of another library's, on the CPU or on a GPU: of PyTorch, JAX, CuPy, NumPy.
+
+    Parameters
+    ----------
+    ext_tensor : object with ``__dlpack__``
+
+    Examples
+    --------
+    >>> from_dlpack(np.arange(3)).tolist()
+    [0, 1, 2]
+    """
+    if not hasattr(ext_tensor, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack: expected an object with __dlpack__, not {type(ext_tensor).__name__}")
+    kind, _ = ext_tensor.__dlpack_device__()
+    array = np.from_dlpack(ext_tensor) if kind == DLPACK_CPU else devices.cupy().from_dlpack(ext_tensor)
+    as_dtype(array.dtype)
+    return Tensor(array)
 
 
 def _as_array(data: Any, dtype: Any) -> Array:
@@ -82,7 +108,7 @@ def _refuse_object(array: Array) -> NoReturn:
 def _without_tensors(data: Any) -> Any:
     if isinstance(data, list | tuple | range):
         return [_without_tensors(x) for x in data]
-    return data.array if isinstance(data, Tensor) else data
+    return devices.moved(data.array, devices.CPU) if isinstance(data, Tensor) else data
 
 
 def _first(data: Any) -> Any:
@@ -93,9 +119,7 @@ def _first(data: Any) -> Any:
 
 
 def _finish(array: Array, device: Any, requires_grad: bool) -> Tensor:
-    if device is not None:
-        device_type(device)
-    return Tensor(array, requires_grad)
+    return Tensor(array if device is None else devices.moved(array, place(device)), requires_grad)
 
 
 def zeros(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:

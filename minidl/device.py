@@ -1,34 +1,61 @@
-"""Where arrays live, under PyTorch's names. This version computes on the CPU."""
+"""Names of the places where tensors live, as PyTorch has them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from minidl.kernels import devices
+from minidl.kernels.devices import Place
 
 
 @dataclass(frozen=True)
 class device:
-    """A place for tensors: ``device("cpu")``.
+    """A place for tensors: ``device("cpu")``, ``device("cuda")``, ``device("cuda:1")``, ``device("cuda", 1)``.
 
     Raises
     ------
     RuntimeError
-        If `type` names no device that minidl can compute on.
+        If `type` names no device. Whether there is such a GPU is asked when a tensor goes there.
 
     Examples
     --------
+    >>> device("cuda:1")
+    device(type='cuda', index=1)
     >>> print(device("cpu"))
     cpu
     """
 
     type: str
+    index: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.type, device):
+            object.__setattr__(self, "index", self.type.index)
             object.__setattr__(self, "type", self.type.type)
         if not isinstance(self.type, str):
-            raise TypeError(f"device: expected a name such as 'cpu', not {type(self.type).__name__}")
-        if self.type != "cpu":
-            raise RuntimeError(f"device {self.type!r}: this version of minidl computes on 'cpu' only")
+            raise TypeError(f"device: expected a name such as 'cpu' or 'cuda:0', not {type(self.type).__name__}")
+        name, colon, number = self.type.partition(":")
+        if name not in ("cpu", "cuda") or (colon and not number.isdecimal()) or (colon and self.index is not None):
+            raise RuntimeError(f"device {self.type!r}: expected 'cpu', 'cuda', or 'cuda:' and the number of a GPU")
+        object.__setattr__(self, "type", name)
+        if colon:
+            object.__setattr__(self, "index", int(number))
 
     def __str__(self) -> str:
-        return self.type
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        return f"device(type={self.type!r}" + (")" if self.index is None else f", index={self.index})")
+
+
+def place(wanted: Any) -> Place:
+    """The memory that a device, or its name, stands for; None stands for the CPU's.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none; the message says what is missing.
+    """
+    found = device("cpu" if wanted is None else wanted)
+    return devices.CPU if found.type == "cpu" else devices.gpu(found.index)

@@ -306,14 +306,15 @@ def _unless_full(finding: Finding, folder: Path) -> Finding:
 def gpu() -> Finding:
     """What CuPy sees. A CPU is all that minidl needs."""
     if importlib.util.find_spec("cupy") is None:
-        return Finding("GPU", OK, "CuPy is not installed; this minidl computes on the CPU and needs none")
+        return Finding(
+            "GPU", OK, 'CuPy is not installed, which a GPU needs and a CPU run does not: pip install "minidl[gpu]"'
+        )
     try:
         cupy = importlib.import_module("cupy")
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # no driver, no device, a CuPy for another driver: each has errors of its own
         return Finding("GPU", NOTE, f"CuPy finds none, which a CPU run does not need ({type(error).__name__}: {error})")
-    used = "minidl can use them" if minidl.cuda.is_available() else "this minidl computes on the CPU"
-    return Finding("GPU", OK, f"found: {count}, by CuPy {cupy.__version__}; {used}")
+    return Finding("GPU", OK, f"found: {count}, by CuPy {cupy.__version__}")
 
 
 _PACKAGES = python, packages, extras

@@ -13,6 +13,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import enable_grad
+from minidl.kernels import devices
 from minidl.nn.module import zero_grad
 from minidl.ops.inplace import refuse_unwritable
 from minidl.tensor import Tensor
@@ -171,10 +172,11 @@ def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
     """A copy of a parameter's loaded state, its buffers as arrays of the parameter's shape and dtype."""
     copied: dict[str, Any] = {"step": int(state["step"])} if "step" in state else {}
     for name in state.keys() - {"step"}:
-        buffer = None if state[name] is None else np.array(np.asarray(state[name]), p.dtype)
+        value = state[name].cpu() if isinstance(state[name], Tensor) else state[name]
+        buffer = None if value is None else np.array(np.asarray(value), p.dtype)
         if buffer is not None and buffer.shape != p.shape:
             raise ValueError(f"{name} of shape {buffer.shape} in the state is for a parameter of shape {p.shape}")
-        copied[name] = None if buffer is None else Tensor(buffer)
+        copied[name] = None if buffer is None else Tensor(devices.beside(buffer, p.array))
     return copied
 
 

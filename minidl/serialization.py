@@ -13,7 +13,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from minidl.device import device
+from minidl.device import place
+from minidl.kernels import devices
+from minidl.kernels.devices import Place
 from minidl.tensor import Array, Tensor
 
 STRUCTURE = "structure.json"
@@ -74,7 +76,7 @@ def load(f: str | os.PathLike[str], map_location: Any = None) -> Any:
     ----------
     f : path
     map_location : device, optional
-        Where the tensors go: "cpu".
+        Where the tensors go: to the CPU's memory by default, wherever they were.
 
     Raises
     ------
@@ -84,18 +86,17 @@ def load(f: str | os.PathLike[str], map_location: Any = None) -> Any:
         If the file is damaged, or was not written by ``save``. What is read is compared with the file's checksums,
         and never takes more memory than a few times the file's size.
     """
-    if map_location is not None:
-        device(map_location)
+    target = place(map_location)
     with open(f, "rb") as file:
         try:
-            return _read(file)
+            return _read(file, target)
         except MemoryError:  # the file's size warrants what was asked for
             raise
         except Exception as error:  # what zipfile and json raise for damaged files is written down nowhere
             raise ValueError(f"{os.fspath(f)} is damaged, or was not written by minidl.save: {error}") from error
 
 
-def _read(file: IO[bytes]) -> Any:
+def _read(file: IO[bytes], target: Place) -> Any:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         _check(members, os.fstat(file.fileno()).st_size)
@@ -105,7 +106,7 @@ def _read(file: IO[bytes]) -> Any:
     structure = json.loads(arrays.pop(STRUCTURE).tobytes())
     if structure["format"] != FORMAT:
         raise ValueError(f"format {structure['format']} is not known to this version")
-    obj = _decode(structure["root"], arrays)
+    obj = _decode(structure["root"], arrays, target)
     if arrays:
         raise ValueError(f"nothing in {STRUCTURE} asks for {', '.join(arrays)}")
     return obj
@@ -159,7 +160,7 @@ def _encode_key(key: Any, where: str) -> Any:
 
 
 def _encode_array(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
-    array = obj.array if isinstance(obj, Tensor) else np.asarray(obj)
+    array = devices.moved(obj.array, devices.CPU) if isinstance(obj, Tensor) else np.asarray(obj)
     if array.dtype.kind not in KINDS:
         raise TypeError(f"save: {where} is an array of {array.dtype}, which cannot be saved without pickle")
     name = f"{len(arrays)}.array"
@@ -167,7 +168,7 @@ def _encode_array(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
     return ["tensor" if isinstance(obj, Tensor) else "array", name]
 
 
-def _decode(encoded: Any, arrays: dict[str, Array]) -> Any:
+def _decode(encoded: Any, arrays: dict[str, Array], target: Place) -> Any:
     """The opposite of `_encode`; an array that has found its place is taken out of `arrays`."""
     if not isinstance(encoded, list):
         return encoded
@@ -175,8 +176,8 @@ def _decode(encoded: Any, arrays: dict[str, Array]) -> Any:
     if kind in ("tensor", "array"):
         if content not in arrays:
             raise ValueError(f"{content} is not in it, or is asked for twice")
-        return Tensor(arrays.pop(content)) if kind == "tensor" else arrays.pop(content)
+        return Tensor(devices.moved(arrays.pop(content), target)) if kind == "tensor" else arrays.pop(content)
     if kind == "dict":
-        return {key: _decode(value, arrays) for key, value in content}
-    values = [_decode(value, arrays) for value in content]
+        return {key: _decode(value, arrays, target) for key, value in content}
+    values = [_decode(value, arrays, target) for value in content]
     return {"list": list, "tuple": tuple}[kind](values)

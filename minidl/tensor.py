@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minidl.device import device
+from minidl.kernels import devices
 
 if TYPE_CHECKING:
     from minidl.autograd import Node
@@ -96,6 +97,7 @@ class _Bound:
     contiguous: ClassVar[Callable[..., Tensor]]
     copy_: ClassVar[Callable[..., Tensor]]
     cpu: ClassVar[Callable[..., Tensor]]
+    cuda: ClassVar[Callable[..., Tensor]]
     div: ClassVar[Callable[..., Tensor]]
     div_: ClassVar[Callable[..., Tensor]]
     double: ClassVar[Callable[..., Tensor]]
@@ -183,7 +185,7 @@ class Tensor(_Bound):
     def __init__(self, array: Array, requires_grad: bool = False, *, storage: Storage | None = None) -> None:
         if type(array) is not np.ndarray and isinstance(array, np.ndarray | np.generic):
             array = np.asarray(array)  # scalars, which NumPy returns for 0-d results; np.matrix, whose * is another
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not array.dtype.isnative:
+        if not devices.is_array(array) or array.dtype.kind not in "biuf" or not array.dtype.isnative:
             raise TypeError(
                 f"Tensor wraps an array of numbers, and got {getattr(array, 'dtype', type(array).__name__)}: use "
                 "minidl.tensor(data) for other data"
@@ -218,7 +220,12 @@ class Tensor(_Bound):
     @property
     def device(self) -> device:
         """Where the array lies."""
-        return device("cpu")
+        return device(*devices.place_of(self.array))
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the array lies in a GPU's memory."""
+        return devices.on_gpu(self.array)
 
     @property
     def T(self) -> Tensor:
@@ -294,6 +301,8 @@ class Tensor(_Bound):
                 f"grad of shape {value.shape} and dtype {value.dtype} given to a tensor of shape {self.shape} "
                 f"and dtype {self.dtype}: both must be the same"
             )
+        if value is not None and value.device != self.device:
+            raise RuntimeError(f"grad on {value.device} given to a tensor on {self.device}: both must be the same")
         self._grad = value
 
     def detach(self) -> Tensor:
@@ -323,6 +332,8 @@ class Tensor(_Bound):
         """
         if self.requires_grad:
             raise RuntimeError("numpy() would lose the graph of a tensor that requires grad: use x.detach().numpy()")
+        if self.is_cuda:
+            raise TypeError(f"numpy() of a tensor on {self.device}: copy it to the CPU's memory first, x.cpu().numpy()")
         return self.array
 
     def item(self) -> Any:
@@ -372,6 +383,14 @@ class Tensor(_Bound):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.requires_grad:
+            raise RuntimeError("__dlpack__: a tensor that requires grad would lose its graph: use x.detach()")
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
     def __hash__(self) -> int:
         return id(self)
 
@@ -387,8 +406,11 @@ class Tensor(_Bound):
         return format(self.item(), spec) if self.ndim == 0 else super().__format__(spec)
 
     def __repr__(self) -> str:
-        values = np.array2string(self.array, separator=", ", prefix="tensor(", precision=4, threshold=1000)
+        array = devices.moved(self.array, devices.CPU)
+        values = np.array2string(array, separator=", ", prefix="tensor(", precision=4, threshold=1000)
         facts = [f"shape={self.shape}", f"dtype={self.dtype}"]
+        if self.is_cuda:
+            facts.append(f"device='{self.device}'")
         if self.grad_fn is not None:
             facts.append(f"grad_fn={self.grad_fn!r}")
         elif self.requires_grad:

@@ -605,7 +605,7 @@ def test_dispatch_keeps_names_and_refuses_other_arrays():
     for name in (*CONVOLUTIONS, *ELEMENTWISE, "matmul", "adam_step", "sgd_step"):
         assert getattr(kernels, name).__doc__ == getattr(reference, name).__doc__
     np.testing.assert_array_equal(kernels.relu(np.array([-1.0, 2.0])), [0.0, 2.0])
-    with pytest.raises(TypeError, match="NumPy arrays, not on list"):
+    with pytest.raises(TypeError, match="arrays of NumPy or CuPy, not on list"):
         kernels.relu([1.0])  # type: ignore[arg-type]
 
 

@@ -177,7 +177,7 @@ def test_the_first_of_equal_maxima():
         (lambda x: minidl.nn.functional.pad(x, (1,)), RuntimeError, "pad: 1 widths given"),
         (lambda x: minidl.nn.functional.pad(x, (-2, -2)), RuntimeError, "less than nothing"),
         (lambda x: minidl.nn.functional.pad(x, (1, 1), "reflect"), NotImplementedError, "'reflect' is not supported"),
-        (lambda x: x.to("cuda"), RuntimeError, "device 'cuda': this version of minidl computes on 'cpu' only"),
+        (lambda x: x.to("gpu"), RuntimeError, "device 'gpu': expected 'cpu', 'cuda', or 'cuda:'"),
         (lambda x: len(minidl.tensor(1)), TypeError, "0-d tensor"),
         (lambda x: list(minidl.tensor(1)), TypeError, "0-d tensor"),
         (lambda x: minidl.nn.functional.dropout(x, 1.5), ValueError, "between 0 and 1, not 1.5"),

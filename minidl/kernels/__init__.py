@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from minidl.kernels import cpu, cpu_elementwise, cpu_pooling, reference
+from minidl.kernels import cpu, cpu_elementwise, cpu_pooling, devices, reference
 from minidl.kernels.geometry import ConvGeometry
 from minidl.kernels.pool_geometry import PoolGeometry
 
@@ -18,6 +18,7 @@ __all__ = [
     "ConvGeometry",
     "PoolGeometry",
     "adam_step",
+    "add_at",
     "channel_sums",
     "conv2d",
     "conv2d_input",
@@ -48,20 +49,29 @@ R = TypeVar("R")
 def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
     """The kernel of this definition's name, from the backend that its first array belongs to."""
     name = definition.__name__
-    module = next(module for module in CPU if name in vars(module))
-    fast: Callable[P, R] = getattr(module, name)
+    fast: Callable[P, R] = next((vars(module)[name] for module in CPU if name in vars(module)), definition)
 
     @functools.wraps(definition)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
         array: Any = args[0]
+        if type(array) is not np.ndarray and devices.on_gpu(array):
+            return getattr(_gpu(), name)(*args, **kwargs)
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"minidl's kernels work on NumPy arrays, not on {type(array).__name__}")
+            raise TypeError(f"minidl's kernels work on arrays of NumPy or CuPy, not on {type(array).__name__}")
         # Other types than float32 and float64 are not worth compiling: the definition serves.
         return (fast if array.dtype.char in "fd" else definition)(*args, **kwargs)
 
     return kernel
 
 
+def _gpu() -> Any:
+    """The kernels for CuPy's arrays, with which CuPy is imported."""
+    from minidl.kernels import gpu
+
+    return gpu
+
+
+add_at = _dispatch(reference.add_at)
 channel_sums = _dispatch(reference.channel_sums)
 conv2d = _dispatch(reference.conv2d)
 conv2d_input = _dispatch(reference.conv2d_input)

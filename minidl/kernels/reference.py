@@ -16,6 +16,7 @@ Nothing here calls the fast kernels, so the tests may compare the two.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -306,6 +307,18 @@ def sigmoid_backward(gy: Array, y: Array) -> Array:
 def tanh_backward(gy: Array, y: Array) -> Array:
     """Gradient of tanh from its output y: gy * (1 - y*y)."""
     return gy * (1 - y * y)
+
+
+def add_at(y: Array, index: tuple[Any, ...], values: Array) -> None:
+    """y[index] += values, in place; where arrays in the index name a place several times, all of its values are added.
+
+    Parameters
+    ----------
+    y : array
+    index : tuple of slices, integer arrays, bool arrays, None and ...
+    values : array of the shape of y[index]
+    """
+    np.add.at(y, index, values)
 
 
 def adam_step(

@@ -245,8 +245,12 @@ class Module:
         return self.to(as_dtype(np.float64))
 
     def cpu(self: T) -> T:
-        """Move all parameters to the CPU, where they are."""
+        """Move all parameters to the CPU's memory."""
         return self.to("cpu")
+
+    def cuda(self: T, device: Any = None) -> T:
+        """Move all parameters to a GPU's memory: of this device, or of the current GPU."""
+        return self.to("cuda" if device is None else f"cuda:{device}" if type(device) is int else device)
 
     # -- its state --------------------------------------------------------------------------------------------
 

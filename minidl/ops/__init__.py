@@ -35,7 +35,7 @@ REFLECTED = ("__add__", "__sub__", "__mul__", "__truediv__", "__pow__", "__matmu
 METHODS: dict[Any, str] = {
     activation: "log_softmax relu sigmoid softmax tanh",
     arithmetic: "abs add clamp div eq exp ge gt le log lt matmul maximum mul ne neg pow sqrt sub",
-    dtype: "cpu double long to",
+    dtype: "cpu cuda double long to",
     inplace: "add_ copy_ div_ fill_ mul_ sub_ zero_",
     reduction: "all any argmax max mean min std sum var",
     shape: "clone contiguous expand flatten permute reshape squeeze t transpose unflatten unsqueeze view_as",

@@ -13,6 +13,7 @@ import numpy as np
 
 from minidl import kernels, random
 from minidl.autograd import record
+from minidl.kernels import devices
 from minidl.ops.arithmetic import quiet
 from minidl.ops.dtype import floating, only_tensors
 from minidl.ops.inplace import replace
@@ -184,7 +185,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise RuntimeError(f"dropout: scales by 1 / (1 - p), which {input.dtype} cannot hold; convert with .float()")
     kept = _bits(input.numel()).reshape(input.shape) >= p * 2**32
     scale = input.dtype.type(1 / (1 - p) if p < 1 else 1)
-    y = input * Tensor(np.multiply(kept, scale, dtype=input.dtype))
+    y = input * Tensor(devices.beside(np.multiply(kept, scale, dtype=input.dtype), input.array))
     return replace("dropout", input, y) if inplace else y
 
 

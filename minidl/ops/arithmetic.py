@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import record
-from minidl.ops.dtype import Number, floating, number, only_tensors, operand, operands, result_type, to
+from minidl.ops.dtype import Number, floating, number, only_tensors, operand, operands, result_type, same_device, to
 from minidl.tensor import Array, Tensor
 
 # As in PyTorch, 1/0 is inf and log(-1) is nan without a warning.
@@ -88,7 +88,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
 
     return record(
         "pow",
-        np.asarray(y, x.dtype),
+        y.astype(x.dtype, copy=False),
         (x, gradient_x),
         (p, gradient_p),
         keep_output=True,
@@ -178,7 +178,8 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     only_tensors("where", condition)
     if condition.dtype != bool:
         raise RuntimeError(f"where: the condition must be a bool tensor, not {condition.dtype}")
-    spread = Tensor(np.broadcast_to(np.zeros((), bool), condition.shape))  # no type, only a shape to meet
+    none = np.zeros_like(condition.array, shape=())
+    spread = Tensor(np.broadcast_to(none, condition.shape))  # no type, only a shape to meet
     for value in (input, other):
         if not isinstance(value, Tensor | np.ndarray):
             number("where", operand("where", value), result_type(operand("where", input), operand("where", other)))
@@ -224,7 +225,7 @@ def _products(a: Array, b: Array) -> Array:
     """The product of each pair of matrices in (..., M, K) and (..., K, N)."""
     if a.ndim == 2:
         return kernels.matmul(a, b)
-    y = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    y = np.empty_like(a, shape=(*a.shape[:-1], b.shape[-1]))
     for index in np.ndindex(a.shape[:-2]):
         y[index] = kernels.matmul(a[index], b[index])
     return y
@@ -241,6 +242,7 @@ def _check_matmul(a: Any, b: Any) -> None:
             f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied: {inner_a} columns on the left, "
             f"{inner_b} rows on the right"
         )
+    same_device("matmul", a, b)
     if a.dtype != b.dtype:
         raise RuntimeError(f"matmul: dtypes {a.dtype} and {b.dtype} differ; convert one with .to()")
 

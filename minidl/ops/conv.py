@@ -24,6 +24,7 @@ from collections.abc import Callable
 from minidl import kernels
 from minidl.autograd import Edge, record
 from minidl.kernels.geometry import ConvGeometry, Pairlike, geometry
+from minidl.ops.dtype import same_device
 from minidl.tensor import Tensor
 
 
@@ -201,6 +202,7 @@ def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, groups: int, outpu
     for part, value in (("input", x), ("weight", w), ("bias", b)):
         if not isinstance(value, Tensor) and (value is not None or part != "bias"):
             raise TypeError(f"{name}: {part} must be a Tensor, not {type(value).__name__}")
+    same_device(name, x, w, b)
     if groups != 1:
         raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
     dtypes = {part.dtype for part in (x, w, b) if part is not None}

@@ -6,12 +6,15 @@ kind is higher (bool < integer < real). So float32 with int64, with a 0-d float6
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minidl.autograd import is_grad_enabled, record
 from minidl.device import device as device_type
+from minidl.device import place
+from minidl.kernels import devices
 from minidl.tensor import Tensor
 
 Number = bool | int | float
@@ -57,14 +60,20 @@ def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tens
             device = arg
         else:
             dtype = arg
-    if device is not None:
-        device_type(device)
-    if dtype is None or as_dtype(dtype) == input.dtype:
-        return input
-    array, source = input.array.astype(as_dtype(dtype)), input.dtype
+    moved = input if device is None else _moved(input, place(device))
+    if dtype is None or as_dtype(dtype) == moved.dtype:
+        return moved
+    array, source = moved.array.astype(as_dtype(dtype)), moved.dtype
     if array.dtype.kind != "f":
         return Tensor(array)
-    return record("to", array, (input, lambda gy: to(gy, source)))
+    return record("to", array, (moved, lambda gy: to(gy, source)))
+
+
+def _moved(input: Tensor, target: devices.Place) -> Tensor:
+    source = devices.place_of(input.array)
+    if source == target:
+        return input
+    return record("to", devices.moved(input.array, target), (input, lambda gy: _moved(gy, source)))
 
 
 def type_(input: Tensor, dtype: Any) -> Tensor:
@@ -98,8 +107,14 @@ def long(input: Tensor) -> Tensor:
 
 
 def cpu(input: Tensor) -> Tensor:
-    """The tensor in the CPU's memory: this one."""
-    return input
+    """The tensor in the CPU's memory: itself where it lies there."""
+    return _moved(input, devices.CPU)
+
+
+def cuda(input: Tensor, device: Any = None) -> Tensor:
+    """The tensor in the memory of a GPU: of this device, or of the current GPU."""
+    wanted = device_type("cuda", device) if device is None or type(device) is int else device_type(device)
+    return _moved(input, place(wanted))
 
 
 def _promote(a: DType, b: DType) -> DType:
@@ -149,7 +164,7 @@ def operand(name: str, value: Any) -> Any:
     """A tensor or a plain number; an array becomes a tensor, anything else is refused."""
     if isinstance(value, Tensor | bool | int | float | np.generic):
         return value
-    if isinstance(value, np.ndarray):
+    if devices.is_array(value):
         return Tensor(value.astype(as_dtype(value.dtype), copy=False))
     raise TypeError(f"{name}: expected a tensor, an array or a number, not {type(value).__name__}")
 
@@ -159,6 +174,17 @@ def number(name: str, value: Any, dtype: DType) -> Tensor:
     if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
         raise RuntimeError(f"{name}: {value} is outside of {dtype}'s {np.iinfo(dtype).min} to {np.iinfo(dtype).max}")
     return Tensor(np.asarray(value).astype(dtype))
+
+
+def same_device(name: str, *values: Tensor | None) -> None:
+    """Refuse tensors in different memories; None is let through."""
+    arrays = [x.array for x in values if x is not None]
+    if devices.all_on_cpu(*arrays):
+        return
+    places = sorted({str(devices.place_of(array)) for array in arrays})
+    if len(places) > 1:
+        found = " and ".join(places)
+        raise RuntimeError(f"{name}: expected all tensors to be on the same device, and found {found}: use .to(device)")
 
 
 def only_tensors(name: str, *values: Any) -> None:
@@ -182,24 +208,38 @@ def operands(name: str, *values: Any) -> list[Tensor]:
     """
     first = values[0]
     if isinstance(first, Tensor) and all(
-        isinstance(x, Tensor) and x.array.dtype == first.array.dtype and x.array.shape == first.array.shape
+        isinstance(x, Tensor)
+        and type(x.array) is np.ndarray
+        and x.array.dtype == first.array.dtype
+        and x.array.shape == first.array.shape
         for x in values
     ):
         return list(values)  # the usual case, which should not wait for the others
     values = tuple(operand(name, value) for value in values)
-    dtype = result_type(*values)
+    dtype, home = result_type(*values), _home(name, values)
     # Numbers wrap around like the tensors' own elements do: uint8 + -1 is uint8 + 255.
-    tensors = [_as(dtype, x) for x in values]
+    tensors = [_as(dtype, x, home) for x in values]
     shape = common_shape(name, *[x.shape for x in tensors])
     if not is_grad_enabled():
         return tensors
     return [x.expand(shape) if x.requires_grad and x.shape != shape else x for x in tensors]
 
 
-def _as(dtype: DType, x: Any) -> Tensor:
+def _home(name: str, values: Sequence[Any]) -> devices.Place:
+    """Where the operands are to meet: as in PyTorch, a 0-d tensor of the CPU goes wherever the others are."""
+    tensors = [x for x in values if isinstance(x, Tensor)]
+    if devices.all_on_cpu(*[x.array for x in tensors]):
+        return devices.CPU
+    fixed = [x for x in tensors if x.ndim or x.is_cuda]
+    same_device(name, *fixed)
+    return devices.place_of(fixed[0].array)
+
+
+def _as(dtype: DType, x: Any, home: devices.Place) -> Tensor:
     if not isinstance(x, Tensor):
-        return Tensor(np.asarray(x).astype(dtype))
-    return x if x.array.dtype == dtype else to(x, dtype)
+        x = Tensor(np.asarray(x).astype(dtype))
+    x = x if x.array.dtype == dtype else to(x, dtype)
+    return x if home is devices.CPU else _moved(x, home)
 
 
 def common_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:

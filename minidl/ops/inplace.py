@@ -12,6 +12,7 @@ from weakref import ref
 import numpy as np
 
 from minidl.autograd import is_grad_enabled, record
+from minidl.kernels import devices
 from minidl.ops.arithmetic import add, div, mul, sub
 from minidl.ops.dtype import Number, number, operand, to
 from minidl.ops.shape import Index, split_index
@@ -64,7 +65,7 @@ def zero_(input: Tensor) -> Tensor:
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, broadcast and converted to x's dtype; the gradient of that part goes to the value."""
-    first, second = split_index(index, input.ndim)
+    first, second = split_index(index, input)
     region = input.array[first][second]
     part = _fitting("x[index] = value", value, region.shape, input, drop_ones=True)
     _check_writable("x[index] = value", input, part.requires_grad or input.requires_grad)
@@ -85,7 +86,7 @@ def _zeroed_at(gy: Tensor, first: Index, second: Index) -> Tensor:
 def _fitting(name: str, value: Any, shape: tuple[int, ...], x: Tensor, drop_ones: bool = False) -> Tensor:
     """The value as a tensor of this shape and of x's dtype; leading sizes of 1 may be too many."""
     value = operand(name, value)
-    given = to(value, x.dtype) if isinstance(value, Tensor) else number(name, value, x.dtype)
+    given = to(value if isinstance(value, Tensor) else number(name, value, x.dtype), x.dtype, device=x.device)
     while drop_ones and given.ndim > len(shape) and given.shape[0] == 1:
         given = given.squeeze(0)
     try:
@@ -117,9 +118,7 @@ def _check_writable(name: str, x: Tensor, recorded: bool) -> None:
 
 def refuse_unwritable(name: str, x: Tensor) -> None:
     """Refuse memory that must not be written to, or in which elements share a place."""
-    flags = x.array.flags
-    shared = not flags.forc and any(n > 1 and stride == 0 for n, stride in zip(x.shape, x.array.strides, strict=True))
-    if shared or not flags.writeable:
+    if not devices.writable(x.array):
         raise RuntimeError(
             f"{name}: this tensor of shape {x.shape} cannot be written to (an expanded view, whose elements share "
             "memory, or a read-only array); clone() it first"
@@ -134,7 +133,7 @@ def _learn_of_own_view(x: Tensor, value: Any, region: Array) -> None:
         and storage.writer is not None
         and storage.writer() is value
         and storage.recorded == x._known + 1
-        and region.__array_interface__ == value.array.__array_interface__
+        and devices.same_memory(region, value.array)
     ):
         x._known = storage.recorded
 

@@ -6,7 +6,7 @@ from minidl import kernels
 from minidl.autograd import record
 from minidl.ops.arithmetic import matmul
 from minidl.ops.conv import bias_edge
-from minidl.ops.dtype import only_tensors
+from minidl.ops.dtype import only_tensors, same_device
 from minidl.tensor import Tensor
 
 
@@ -33,6 +33,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         If the sizes do not fit.
     """
     only_tensors("linear", input, weight, *([] if bias is None else [bias]))
+    same_device("linear", input, weight, bias)
     if bias is not None and bias.dtype != weight.dtype:
         raise RuntimeError(f"linear: weight {weight.dtype} and bias {bias.dtype} must have one dtype")
     if weight.ndim not in (1, 2) or input.ndim == 0 or input.shape[-1] != weight.shape[-1]:

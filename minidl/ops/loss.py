@@ -12,7 +12,7 @@ from minidl import kernels
 from minidl.autograd import record
 from minidl.ops.activation import sigmoid, softmax
 from minidl.ops.arithmetic import clamp, exp, quiet
-from minidl.ops.dtype import only_tensors, operands, to
+from minidl.ops.dtype import only_tensors, operands, same_device, to
 from minidl.tensor import Array, Tensor
 
 
@@ -104,10 +104,11 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
     if input.ndim == 1 and target.ndim == 0:
         loss = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), reduction=reduction)
         return loss.squeeze(0) if reduction == "none" else loss
+    same_device("cross_entropy", input, target)
     _check_classes(input, target)
     _check_reduction("cross_entropy", reduction)
     x, classes = input, target.array.astype(np.int64)
-    y = kernels.cross_entropy(x.array, classes) if x.numel() else np.zeros(classes.shape, x.dtype)
+    y = kernels.cross_entropy(x.array, classes) if x.numel() else np.zeros_like(x.array, shape=classes.shape)
     each = 1.0
     if reduction != "none":
         y, each = _reduced(y, reduction)
@@ -120,7 +121,7 @@ def _cross_entropy_backward(gy: Tensor, x: Tensor, classes: Array) -> Tensor:
     gx = kernels.cross_entropy_backward(np.broadcast_to(gy.array, classes.shape), x.array, classes)
 
     def gradient_gy(ggx: Tensor) -> Tensor:
-        ones = Tensor(np.ones(classes.shape, x.dtype))
+        ones = Tensor(np.ones_like(x.array, shape=classes.shape))
         sums = (ggx * _cross_entropy_backward(ones, x, classes)).sum(1)
         return sums if shape else sums.sum()
 
@@ -300,7 +301,8 @@ def _expm1(x: Tensor) -> Tensor:
 def _reduced(losses: Array, reduction: str) -> tuple[Array, float]:
     """The mean or sum of a loss's elements, and the gradient of it in each: 1 over their number, or 1."""
     each = (1 / losses.size if losses.size else np.nan) if reduction == "mean" else 1.0
-    wide = np.asarray(losses, np.float32 if losses.dtype == np.float16 else None)  # half precision cannot hold the sum
+    whole = losses[...]  # an array, where NumPy gave a scalar
+    wide = whole.astype(np.float32) if whole.dtype == np.float16 else whole  # half precision cannot hold the sum
     return (kernels.total(wide) * wide.dtype.type(each)).astype(losses.dtype), each
 
 
@@ -317,6 +319,7 @@ def _check_reduction(name: str, reduction: str) -> None:
 
 def _check_shapes(name: str, input: Tensor, target: Tensor) -> None:
     only_tensors(name, input, target)
+    same_device(name, input, target)
     if input.shape != target.shape:
         raise ValueError(
             f"{name}: shapes {input.shape} and {target.shape} differ; reshape one of them, since broadcasting would "

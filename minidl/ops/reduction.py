@@ -95,13 +95,13 @@ def std(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = 
 def all(input: Tensor) -> Tensor:
     """Whether all elements are true (not 0), as a 0-d tensor: of bools, but of a uint8 tensor uint8, as in PyTorch."""
     only_tensors("all", input)
-    return Tensor(np.asarray(input.array.all(), _truth(input)))
+    return Tensor(input.array.all().astype(_truth(input)))
 
 
 def any(input: Tensor) -> Tensor:
     """Whether any element is true (not 0), as a 0-d tensor: of bools, but of a uint8 tensor uint8, as in PyTorch."""
     only_tensors("any", input)
-    return Tensor(np.asarray(input.array.any(), _truth(input)))
+    return Tensor(input.array.any().astype(_truth(input)))
 
 
 def _truth(input: Tensor) -> Any:
@@ -148,10 +148,10 @@ def _extreme(name: str, input: Tensor, of: Callable[[Array], Any]) -> Tensor:
     if input.numel() == 0:
         which = "greatest" if name == "max" else "least"
         raise RuntimeError(f"{name}: a tensor of shape {input.shape} has no {which} element")
-    y = np.asarray(of(input.array))
+    y = of(input.array)
     chosen = np.isnan(input.array) if np.isnan(y) else input.array == y
     share = Tensor((chosen / chosen.sum()).astype(input.dtype))
-    return record(name, y, (input, lambda gy: gy * share))
+    return record(name, y.reshape(()), (input, lambda gy: gy * share))
 
 
 def _chosen(name: str, input: Tensor, indices: Tensor, dim: int, keepdim: bool) -> MaxResult:
@@ -175,5 +175,5 @@ def _place(name: str, function: Callable[..., Any], input: Tensor, dim: int | No
     if input.numel() == 0 and (d is None or input.shape[d] == 0):
         raise IndexError(f"{name}: no element to choose from in shape {input.shape}, dim {dim}")
     if input.ndim == 0:
-        return Tensor(np.zeros((), np.int64))
-    return Tensor(np.asarray(function(input.array, axis=d, keepdims=keepdim), np.int64))
+        return Tensor(np.zeros_like(input.array, np.int64))
+    return Tensor(function(input.array, axis=d, keepdims=keepdim).astype(np.int64))

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.autograd import record
-from minidl.ops.dtype import number, only_tensors, result_type, to
+from minidl.kernels import devices
+from minidl.ops.dtype import number, only_tensors, result_type, same_device, to
 from minidl.tensor import Tensor
 
 Shape = tuple[int, ...]
@@ -191,15 +193,15 @@ def clone(input: Tensor) -> Tensor:
     return record("clone", input.array.copy(order="K"), (input, lambda gy: gy))
 
 
-def split_index(index: Any, ndim: int) -> tuple[Index, Index]:
-    """An index of `ndim` dimensions in two steps, as array[first][second]: views, then arrays of places.
+def split_index(index: Any, x: Tensor) -> tuple[Index, Index]:
+    """An index of a tensor in two steps, as x.array[first][second]: views, then arrays of places.
 
     In PyTorch ints choose before arrays do, so that x[0, :, [1, 2]] keeps the order (slice, list); NumPy would take
     the 0 for one of the arrays. Both steps end in `...`, with which also a single element is a view, not a number.
     """
-    parts = [_plain_part(part) for part in (index if isinstance(index, tuple) else (index,))]
-    parts = _without_ellipsis(parts, ndim)
-    if not any(isinstance(part, np.ndarray) for part in parts):
+    parts = [_plain_part(part, x) for part in (index if isinstance(index, tuple) else (index,))]
+    parts = _without_ellipsis(parts, x.ndim)
+    if not any(devices.is_array(part) for part in parts):
         return (*parts, ...), (...,)
     first: list[Any] = []
     for part in parts:
@@ -209,7 +211,7 @@ def split_index(index: Any, ndim: int) -> tuple[Index, Index]:
 
 def _dimensions_of(part: Any) -> int:
     """How many dimensions a part of an index takes: None takes none, a mask as many as it has."""
-    mask = isinstance(part, np.ndarray) and part.dtype == bool
+    mask = devices.is_array(part) and part.dtype == bool
     return part.ndim if mask else int(part is not None)
 
 
@@ -225,8 +227,8 @@ def _without_ellipsis(parts: list[Any], ndim: int) -> list[Any]:
     return before + [slice(None)] * rest + after
 
 
-def _plain_part(part: Any) -> Any:
-    """One part of an index as an int, a slice, None, `...` or an array of ints or bools."""
+def _plain_part(part: Any, x: Tensor) -> Any:
+    """One part of an index of x as an int, a slice, None, `...` or an array of ints or bools."""
     if part is None or part is Ellipsis:
         return part
     if isinstance(part, slice):
@@ -237,13 +239,13 @@ def _plain_part(part: Any) -> Any:
         part = part.array
     elif isinstance(part, list | range):
         part = np.array(part, None if len(part) else np.int64)
-    elif not isinstance(part, bool | int | np.ndarray | np.generic):
+    elif not isinstance(part, bool | int | np.generic) and not devices.is_array(part):
         error = TypeError if isinstance(part, str) else IndexError  # as PyTorch has it
         raise error(f"an index is made of ints, slices, ..., None, tensors, arrays and lists, not {part!r}")
-    array = np.array(part)  # a copy: the gradient must read what this index was, whatever becomes of it
+    array = part.copy() if devices.is_array(part) else np.array(part)  # the gradient reads what this index was
     if array.dtype.kind not in "bi":
         raise IndexError(f"arrays used as indices must be of bools or signed ints, not {array.dtype}")
-    return int(array) if array.ndim == 0 and array.dtype.kind == "i" else array
+    return int(array) if array.ndim == 0 and array.dtype.kind == "i" else devices.beside(array, x.array)
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
@@ -251,16 +253,16 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
     Its gradient puts gy back into zeros at the places it was read from, and adds where one was read twice.
     """
-    (first, second), shape = split_index(index, input.ndim), input.shape
+    (first, second), shape = split_index(index, input), input.shape
     y = input.array[first][second]
     return record("getitem", y, (input, lambda gy: _put_into_zeros(gy, first, second, shape)), view_of=input)
 
 
 def _put_into_zeros(values: Tensor, first: Index, second: Index, shape: Shape) -> Tensor:
     """The adjoint of x[index]."""
-    y = np.zeros(shape, values.dtype)
-    if any(isinstance(part, np.ndarray) and part.dtype != bool for part in second):
-        np.add.at(y[first], second, values.array)  # arrays of ints can name a place twice
+    y = np.zeros_like(values.array, shape=shape)
+    if any(devices.is_array(part) and part.dtype != bool for part in second):
+        kernels.add_at(y[first], second, values.array)  # arrays of ints can name a place twice
     else:
         y[first][second] = values.array
     return record("put", y, (values, lambda gy: gy[first][second]))
@@ -294,6 +296,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     if len(rests) > 1 or len({x.ndim for x in tensors}) > 1:
         listed = ", ".join(str(x.shape) for x in tensors)
         raise RuntimeError(f"cat: sizes must be equal except in dim {d}, and the shapes are {listed}")
+    same_device("cat", *tensors)
     dtype = result_type(*tensors)
     parts = [to(x, dtype) for x in tensors]
     ends = np.cumsum([0] + [x.shape[d] for x in parts]).tolist()
@@ -329,7 +332,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, pairs, strict=True))
     added = [(max(a, 0), max(b, 0)) for a, b in pairs]
     if any(sum(pair) for pair in added):
-        y = np.pad(input.array[cut], added, constant_values=number("pad", value or 0, input.dtype).array)
+        y = np.pad(input.array[cut], added, constant_values=number("pad", value or 0, input.dtype).item())
     else:
         y = input.array[cut].copy()
     return record("pad", y, (input, lambda gy: _pad(gy, [-width for width in widths])))

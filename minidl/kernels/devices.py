@@ -1,0 +1,115 @@
+"""Where arrays live: NumPy's in the CPU's memory, CuPy's in that of a GPU.
+
+A place is "cpu", or "cuda" with a number. CuPy is imported when a GPU is first asked for, never before. NumPy's own
+functions (``np.exp``) pass an array of CuPy on to CuPy's function of that name, and refuse a mixture of both.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minidl.kernels import memory
+
+Array = Any  # of NumPy or CuPy
+
+
+class Place(NamedTuple):
+    """A memory: that of the CPU, or of the GPU of this number."""
+
+    type: str
+    number: int | None = None
+
+    def __str__(self) -> str:
+        return self.type if self.number is None else f"{self.type}:{self.number}"
+
+
+CPU = Place("cpu")
+
+
+def cupy() -> Any:
+    """CuPy, or an error that says what of CuPy, driver and GPU is missing."""
+    try:
+        import cupy  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise RuntimeError(
+            "device 'cuda': CuPy is missing, with which minidl computes on a GPU: install it with "
+            f'pip install "minidl[gpu]" for CUDA 12, or pip install cupy-cuda13x for CUDA 13 ({error})'
+        ) from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        missing = "an NVIDIA GPU" if "NoDevice" in str(error) else "a driver for it, new enough for this CuPy"
+        raise RuntimeError(f"device 'cuda': CuPy is there, {missing} is missing: {error}; see nvidia-smi") from None
+    if not count:
+        raise RuntimeError("device 'cuda': CuPy is there, an NVIDIA GPU is missing; see nvidia-smi")
+    return cupy
+
+
+def gpu(index: int | None) -> Place:
+    """The memory of the GPU of this number, or of the current one."""
+    count = cupy().cuda.runtime.getDeviceCount()
+    if index is not None and index >= count:
+        raise RuntimeError(f"device 'cuda:{index}': there are {count} GPUs, numbered 0 to {count - 1}")
+    return Place("cuda", cupy().cuda.runtime.getDevice() if index is None else index)
+
+
+def on_gpu(array: Any) -> bool:
+    """Whether this is an array of CuPy's."""
+    module = sys.modules.get("cupy")
+    return type(array) is not np.ndarray and module is not None and isinstance(array, module.ndarray)
+
+
+def all_on_cpu(*arrays: Any) -> bool:
+    """Whether all of these are NumPy's: a quick answer for the usual case."""
+    return all(type(array) is np.ndarray for array in arrays)
+
+
+def is_array(value: Any) -> bool:
+    """Whether this is an array of NumPy's or CuPy's."""
+    return isinstance(value, np.ndarray) or on_gpu(value)
+
+
+def place_of(array: Array) -> Place:
+    """Where an array lies."""
+    return Place("cuda", array.device.id) if on_gpu(array) else CPU
+
+
+def moved(array: Array, place: Place) -> Array:
+    """The array in another memory: itself where it lies there."""
+    if place_of(array) == place:
+        return array
+    if place == CPU:
+        return cupy().asnumpy(array)
+    with cupy().cuda.Device(place.number):
+        return cupy().array(array)
+
+
+def beside(value: Any, array: Array) -> Array:
+    """A NumPy array where `array` lies."""
+    return value if type(array) is np.ndarray else moved(value, place_of(array))
+
+
+def writable(array: Array) -> bool:
+    """Whether values can be written to the array, each to a place of its own."""
+    flags = array.flags
+    if flags.forc:
+        return on_gpu(array) or flags.writeable
+    shared = any(n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True))
+    return not shared and (on_gpu(array) or flags.writeable)
+
+
+def same_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays are the same elements in the same memory."""
+    return (_address(a), a.shape, a.strides, a.dtype) == (_address(b), b.shape, b.strides, b.dtype)
+
+
+def _address(array: Array) -> int:
+    return array.data.ptr if on_gpu(array) else array.__array_interface__["data"][0]
+
+
+def owns(array: Array) -> bool:
+    """Whether the array is no view of another one."""
+    return array.base is None if on_gpu(array) else memory.owns(array)
