@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import record
+from minidl.kernels import devices
 from minidl.ops.dtype import Number, floating, number, only_tensors, operand, operands, result_type, same_device, to
 from minidl.tensor import Array, Tensor
 
@@ -186,7 +187,7 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     a, b, _ = operands("where", input, other, spread)
     return record(
         "where",
-        np.where(condition.array, a.array, b.array),
+        np.where(devices.beside(condition.array, a.array), a.array, b.array),
         (a, lambda gy: where(condition, gy, 0)),
         (b, lambda gy: where(condition, 0, gy)),
     )

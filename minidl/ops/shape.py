@@ -184,7 +184,7 @@ def contiguous(input: Tensor) -> Tensor:
     """The tensor with its memory in the order of its shape: itself where that is so already."""
     if input.array.flags.c_contiguous:
         return input
-    return record("contiguous", np.ascontiguousarray(input.array), (input, lambda gy: gy))
+    return record("contiguous", input.array.copy(order="C"), (input, lambda gy: gy))
 
 
 def clone(input: Tensor) -> Tensor:

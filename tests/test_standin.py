@@ -1,0 +1,211 @@
+"""Everything through the "cuda" path, on a stand-in for CuPy that refuses what a GPU's arrays refuse.
+
+What is tested is the boundary: code above the kernels must not know where an array lives. Results are compared with
+those on the CPU, and must stay on the GPU.
+"""
+
+import subprocess
+import sys
+
+import cupy_stand_in
+import numpy as np
+import pytest
+import test_gradients as ops
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import minidl
+from minidl import nn
+from minidl.testing import broadcastable_shapes, models, shapes, tensors
+
+F = nn.functional
+
+
+@pytest.fixture(autouse=True)
+def _stand_in(monkeypatch):
+    cupy_stand_in.install(monkeypatch)
+
+
+def both(operation, inputs):
+    """Run forward and backward on either device, and assert that nothing differs but the device."""
+    results = []
+    for device in ("cpu", "cuda"):
+        x = [t.detach().to(device).requires_grad_() if t.requires_grad else t.to(device) for t in inputs]
+        y = operation(*x)
+        outputs = [v for v in ([y] if isinstance(y, minidl.Tensor) else list(y)) if isinstance(v, minidl.Tensor)]
+        for v in outputs:
+            if v.requires_grad:
+                v.backward(minidl.ones_like(v), retain_graph=True)
+        found = [*outputs, *[t.grad for t in x if t.grad is not None]]
+        assert {v.device.type for v in found} <= {device}
+        results.append([v.detach().cpu().numpy() for v in found])
+    for a, b in zip(*results, strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_allclose(a, b, 1e-9, 1e-9 * max(1, np.abs(a).max(initial=0)))
+
+
+few = settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.parametrize("name", ops.UNARY)
+@few
+@given(x=tensors(shapes(min_dims=1)))
+def test_unary(name, x):
+    both(ops.UNARY[name], [x])
+
+
+@pytest.mark.parametrize("name", ops.POSITIVE)
+@few
+@given(x=tensors(shapes(), low=0.1))
+def test_positive(name, x):
+    both(ops.POSITIVE[name], [x])
+
+
+@pytest.mark.parametrize("name", ops.BINARY)
+@few
+@given(inputs=ops.several(broadcastable_shapes()))
+def test_binary(name, inputs):
+    both(ops.BINARY[name], inputs)
+
+
+OTHERS = {
+    "matmul": (lambda a, b: a @ b, (2, 3), (3, 4)),
+    "matmul of batches": (lambda a, b: a @ b, (2, 1, 2, 3), (4, 3, 1)),
+    "linear": (F.linear, (2, 3), (4, 3), (4,)),
+    "cat": (lambda *parts: minidl.cat(parts, 1), (2, 1), (2, 3)),
+    "conv2d": (lambda x, w, b: F.conv2d(x, w, b, 2, 1), (2, 3, 5, 5), (4, 3, 3, 3), (4,)),
+    "conv_transpose2d": (lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1), (2, 3, 3, 3), (3, 4, 3, 3), (4,)),
+    "max_pool2d": (lambda x: F.max_pool2d(x, 2, return_indices=True), (2, 3, 5, 5)),
+    "max_unpool2d": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), (2, 3, 4, 4)),
+    "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1), (2, 3, 5, 5)),
+    "interpolate": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), (1, 2, 3, 3)),
+    "mse_loss": (F.mse_loss, (3, 4), (3, 4)),
+    "bce with logits": (lambda x, t: F.binary_cross_entropy_with_logits(x, t.sigmoid()), (3, 4), (3, 4)),
+    "bce": (lambda x, t: F.binary_cross_entropy(x.sigmoid(), t.sigmoid()), (3, 4), (3, 4)),
+    "gaussian_kl": (F.gaussian_kl, (3, 4), (3, 4)),
+    "min": (lambda x: (x.min(1).values, x.min()), (3, 4)),
+    "std": (lambda x: x.std(0), (3, 4)),
+    "comparison": (lambda x, y: ((x > y) & (x != 0) | ~(y <= 1), (x == y).any(), x.argmax(1)), (3, 4), (4,)),
+    "integers": (lambda x: (x.long().sum(), x.int() * 2, x.bool().all()), (3, 4)),
+    "index": (lambda x: (x[1], x[:, [0, 0, 2]], x[np.array([1, 2])], x[minidl.tensor([0, 0])], x[x > 0]), (3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_others(name):
+    operation, *sizes = OTHERS[name]
+    both(operation, [minidl.randn(*size, dtype=minidl.float64, requires_grad=True) for size in sizes])
+
+
+def test_cross_entropy_and_second_gradients():
+    t = minidl.tensor([0, 2, 1])
+    both(lambda x: F.cross_entropy(x, t.to(x.device)), [minidl.randn(3, 4, requires_grad=True).double()])
+    both(lambda x: minidl.grad((x.exp() * x).sum(), x, create_graph=True)[0], [minidl.randn(3, requires_grad=True)])
+
+
+def test_assignment():
+    def assign(x, v):
+        y = x * 2
+        y[:, 1] = v
+        y[0] += 3 * v[0]
+        y[y < 0] = 0.5
+        y[[0, 1], [0, 2]] = v
+        return y
+
+    both(assign, [minidl.randn(2, 3, requires_grad=True), minidl.randn(2, requires_grad=True)])
+
+
+@few
+@given(case=models(max_layers=8), rule=st.sampled_from(["SGD", "Adam"]))
+def test_models_train_as_on_the_cpu(case, rule):
+    model, x = case
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    losses = []
+    for device in ("cpu", "cuda"):
+        model.to(device).load_state_dict(state)
+        optimizer = getattr(minidl.optim, rule)(model.parameters(), lr=1e-3)
+        losses.append([])
+        for _ in range(3):
+            optimizer.zero_grad()
+            y = model(x.to(device))
+            loss = F.mse_loss(y, minidl.zeros_like(y))
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+        assert all(p.is_cuda == (device == "cuda") for p in model.parameters())
+        saved = optimizer.state_dict()
+        optimizer.load_state_dict(saved)
+        model.cpu()
+    np.testing.assert_allclose(*losses, 1e-4, 1e-6)
+
+
+def test_a_seed_gives_the_same_numbers():
+    drawn = []
+    for device in ("cpu", "cuda"):
+        minidl.manual_seed(3)
+        x = minidl.randn(100, device=device)
+        drawn.append(F.dropout(x, 0.5).cpu().numpy())
+        layer = nn.Linear(3, 2, device=device)
+        drawn[-1] = np.concatenate([drawn[-1], layer.weight.detach().cpu().numpy().ravel()])
+        assert layer.weight.is_cuda == (device == "cuda")
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_names_and_moves(tmp_path):
+    x = minidl.ones(2, 3, device="cuda")
+    assert (str(x.device), x.is_cuda, x.cpu().is_cuda) == ("cuda:0", True, False)
+    assert x.to("cuda:0") is x
+    assert x.cuda() is x
+    assert x.device == minidl.device("cuda", 0) != minidl.device("cuda")
+    assert "device='cuda:0'" in repr(x)
+    assert minidl.tensor(x).is_cuda
+    assert minidl.zeros_like(x).is_cuda
+    assert minidl.cuda.is_available()
+    assert minidl.cuda.device_count() == 1
+    minidl.cuda.synchronize()
+    minidl.save({"x": x}, tmp_path / "x")
+    assert not minidl.load(tmp_path / "x")["x"].is_cuda
+    assert minidl.load(tmp_path / "x", map_location="cuda")["x"].is_cuda
+    assert (x * minidl.tensor(2.0)).is_cuda  # as in PyTorch, a 0-d tensor goes where the other is
+
+
+REFUSED = {
+    "add": lambda x, y: x + y,
+    "linear": lambda x, y: F.linear(x, y),
+    "matmul": lambda x, y: x @ y.T,
+    "cat": lambda x, y: minidl.cat([x, y]),
+    "mse_loss": lambda x, y: F.mse_loss(x, y),
+    "where": lambda x, y: minidl.where(x > 0, x, y),
+    "conv2d": lambda x, y: F.conv2d(x.reshape(1, 1, 2, 3), y.reshape(1, 1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_mixed_devices_are_refused(name):
+    x, y = minidl.ones(2, 3, device="cuda"), minidl.ones(2, 3)
+    with pytest.raises(RuntimeError, match=rf"^{name}: expected all tensors .* same device, and found cpu and cuda:0"):
+        REFUSED[name](x, y)
+
+
+def test_transfers_are_never_silent():
+    x = minidl.ones(2, device="cuda")
+    with pytest.raises(TypeError, match=r"x\.cpu\(\)\.numpy\(\)"):
+        x.numpy()
+    with pytest.raises(TypeError, match=r"x\.cpu\(\)\.numpy\(\)"):
+        np.asarray(x)
+    with pytest.raises(RuntimeError, match="grad on cpu given to a tensor on cuda:0"):
+        x.grad = minidl.ones(2)
+    with pytest.raises(RuntimeError, match="device 'cuda:3': there are 1 GPUs"):
+        x.to("cuda:3")
+
+
+def test_the_stand_in_is_strict():
+    x = cupy_stand_in.ndarray(np.ones(3))
+    for wrong in (lambda: np.asarray(x), lambda: x + np.ones(3), lambda: x[np.array([0])], lambda: np.linalg.norm(x)):
+        with pytest.raises(TypeError):
+            wrong()
+
+
+def test_cupy_is_imported_only_when_asked_for():
+    code = "import sys, minidl; minidl.ones(2).to('cpu'); assert 'cupy' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
