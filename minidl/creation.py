@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -105,6 +106,15 @@ def _refuse_object(array: Array) -> NoReturn:
     raise ValueError("tensor: an int does not fit in 64 bits")
 
 
+def _drawn(draw: Callable[[], Any], dtype: np.dtype[Any], device: Any, requires_grad: bool) -> Tensor:
+    """Random numbers: drawn on the CPU whatever the device, so that a seed gives the same ones everywhere."""
+    return Tensor(devices.sent(lambda: np.asarray(draw(), dtype), place(device)), requires_grad)
+
+
+def _drawn_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype if dtype == np.float64 else float32
+
+
 def _without_tensors(data: Any) -> Any:
     if isinstance(data, list | tuple | range):
         return [_without_tensors(x) for x in data]
@@ -199,8 +209,8 @@ def rand(
 ) -> Tensor:
     """Uniform in [0, 1)."""
     kind = _real("rand", dtype)
-    drawn = _rng(generator).random(_shape("rand", args, size), np.float64 if kind == np.float64 else np.float32)
-    return _finish(np.asarray(drawn, kind), device, requires_grad)
+    shape, drawn = _shape("rand", args, size), _drawn_dtype(kind)
+    return _drawn(lambda: _rng(generator).random(shape, drawn), kind, device, requires_grad)
 
 
 def randn(
@@ -213,9 +223,8 @@ def randn(
 ) -> Tensor:
     """Normal with mean 0 and variance 1."""
     kind = _real("randn", dtype)
-    shape = _shape("randn", args, size)
-    drawn = _rng(generator).standard_normal(shape, np.float64 if kind == np.float64 else np.float32)
-    return _finish(np.asarray(drawn, kind), device, requires_grad)
+    shape, drawn = _shape("randn", args, size), _drawn_dtype(kind)
+    return _drawn(lambda: _rng(generator).standard_normal(shape, drawn), kind, device, requires_grad)
 
 
 def randint(
@@ -240,8 +249,8 @@ def randint(
     kind = as_dtype(dtype or np.int64)
     for value in (low, high - 1):
         number("randint", value, kind)
-    drawn = _rng(generator).integers(low, high, _shape("randint", (size,)))
-    return _finish(np.asarray(drawn, kind), device, False)
+    shape = _shape("randint", (size,))
+    return _drawn(lambda: _rng(generator).integers(low, high, shape), kind, device, False)
 
 
 def randperm(n: int, *, generator: random.Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
@@ -249,7 +258,7 @@ def randperm(n: int, *, generator: random.Generator | None = None, dtype: Any = 
     _shape("randperm", (n,))
     kind = as_dtype(dtype or np.int64)
     number("randperm", max(n - 1, 0), kind)
-    return _finish(_rng(generator).permutation(n).astype(kind), device, False)
+    return _drawn(lambda: _rng(generator).permutation(n), kind, device, False)
 
 
 def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -271,7 +280,7 @@ def full_like(
     only_tensors("full_like", input)
     _numbers("full_like", fill_value)
     value = number("full_like", fill_value, as_dtype(dtype or input.dtype)).array
-    return _finish(np.full_like(input.array, value, value.dtype), device, requires_grad)
+    return _finish(np.full_like(input.array, value.item(), value.dtype), device, requires_grad)
 
 
 def rand_like(
@@ -285,7 +294,8 @@ def rand_like(
     """Uniform in [0, 1), of another tensor's shape and dtype."""
     only_tensors("rand_like", input)
     kind = input.dtype if dtype is None else dtype
-    return rand(input.shape, generator=generator, dtype=kind, device=device, requires_grad=requires_grad)
+    where = device or input.device
+    return rand(input.shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
 
 
 def randn_like(
@@ -299,7 +309,8 @@ def randn_like(
     """Normal with mean 0 and variance 1, of another tensor's shape and dtype."""
     only_tensors("randn_like", input)
     kind = input.dtype if dtype is None else dtype
-    return randn(input.shape, generator=generator, dtype=kind, device=device, requires_grad=requires_grad)
+    where = device or input.device
+    return randn(input.shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
 
 
 def _shape(name: str, args: Any, named: Any = None) -> tuple[int, ...]:

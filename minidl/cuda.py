@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+
+import numpy as np
 
 from minidl.device import device, place
 from minidl.kernels import devices
+from minidl.tensor import Tensor
 
 
 def is_available() -> bool:
@@ -40,3 +45,100 @@ def synchronize(which: Any = "cuda") -> None:
     wanted = device("cuda", which) if isinstance(which, int) else device(which)
     with devices.cupy().cuda.Device(place(wanted).number) as gpu:
         gpu.synchronize()
+
+
+class capture:
+    """A training step that is recorded once into a CUDA graph and then replayed: one launch for all of its kernels.
+
+    The first call runs the step as it is, so that kernels are compiled and the optimiser has its state; the second
+    records it; this and every later one replay the record. Each call is one step, with the same result as the step
+    itself. What changes from step to step is sent to the GPU before each replay: the inputs, Adam's step count and
+    the learning rate, random numbers (dropout).
+
+    Parameters
+    ----------
+    step : callable
+        Takes tensors and returns a tensor, or a tuple of them. It must do the same work each time, and read no value
+        back from the GPU (``item()``, ``if loss > 1``, ``print``); that is for afterwards, with what it returns.
+
+    Raises
+    ------
+    RuntimeError
+        If the step reads a value back, or an input has another shape, dtype or device than those recorded.
+
+    Notes
+    -----
+    The tensors returned, and the gradients of the parameters, are the same at each call, with new values.
+    While a step is recorded nothing can be checked that depends on values: whether a class exists, say.
+
+    Examples
+    --------
+    >>> def step(images):                                      # doctest: +SKIP
+    ...     optimizer.zero_grad()
+    ...     loss = criterion(model(images), images)
+    ...     loss.backward()
+    ...     optimizer.step()
+    ...     return loss
+    >>> step = minidl.cuda.capture(step)                       # doctest: +SKIP
+    >>> for images, _ in loader:                               # doctest: +SKIP
+    ...     loss = step(images.to("cuda"))
+    """
+
+    def __init__(self, step: Callable[..., Any]) -> None:
+        self.step = step
+        self.stream: Any = None
+        self.graph: Any = None
+        self.pool: Any = None  # the memory that the graph reads and writes
+        self.inputs: list[Tensor] = []
+        self.feeds: list[devices.Feed] = []
+        self.result: Any = None
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        if self.stream is None:
+            self.stream = devices.cupy().cuda.Stream(non_blocking=True)
+            with self._on_stream():
+                return self.step(*inputs)
+        first = self.graph is None
+        with self._on_stream():
+            if first:
+                self._record(inputs)
+            self._send(inputs, first)
+            self.graph.launch(self.stream)
+        return self.result
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        """Work on the stream of the graph, after what the current one was given, and before what it will be."""
+        current = devices.cupy().cuda.get_current_stream()
+        self.stream.wait_event(current.record())
+        with self.stream:
+            yield
+        current.wait_event(self.stream.record())
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> None:
+        cuda = devices.cupy().cuda
+        copies = [Tensor(np.empty_like(x.array)) for x in inputs]
+        pool = cuda.MemoryPool()
+        with cuda.using_allocator(pool.malloc), devices.recorded() as feeds:
+            self.stream.begin_capture()
+            try:
+                result = self.step(*copies)
+            except Exception as error:
+                with suppress(Exception):  # the record is not whole
+                    self.stream.end_capture()
+                raise RuntimeError(
+                    "capture: the step cannot be recorded. It may read a value back from the GPU (item(), print, if): "
+                    f"move that out of the step. {type(error).__name__}: {error}"
+                ) from error
+            graph = self.stream.end_capture()
+        self.inputs, self.feeds, self.pool, self.result, self.graph = copies, feeds, pool, result, graph
+
+    def _send(self, inputs: tuple[Tensor, ...], first: bool) -> None:
+        """Fill the buffers that the graph reads."""
+        found, wanted = ([(x.shape, x.dtype, str(x.device)) for x in given] for given in (inputs, self.inputs))
+        if found != wanted:
+            raise RuntimeError(f"capture: the step was recorded for inputs of {wanted}, not {found}")
+        for buffer, x in zip(self.inputs, inputs, strict=True):
+            buffer.array[...] = x.array
+        for feed in self.feeds:
+            feed.buffer.set(feed.first if first else feed.draw())

@@ -168,6 +168,14 @@ def _refuse_variants(group: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={group[name]} is not supported")
 
 
+def _changing(advance: Callable[[], np.ndarray], p: Tensor) -> np.ndarray | None:
+    """What changes from step to step, for the kernel: where a graph is recorded, a buffer that each replay fills."""
+    if devices.recording():
+        return devices.sent(advance, devices.place_of(p.array))
+    advance()
+    return None
+
+
 def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
     """A copy of a parameter's loaded state, its buffers as arrays of the parameter's shape and dtype."""
     copied: dict[str, Any] = {"step": int(state["step"])} if "step" in state else {}
@@ -240,8 +248,8 @@ class SGD(Optimizer):
             state["momentum_buffer"] = Tensor(np.zeros_like(p.array))
         b = state["momentum_buffer"].array if group["momentum"] else None
         dampening = 0 if first else group["dampening"]
-        momentum, decay = group["momentum"], group["weight_decay"]
-        kernels.sgd_step(p.array, g, b, group["lr"], momentum, dampening, group["nesterov"], decay)
+        settings = group["lr"], group["momentum"], dampening, group["nesterov"], group["weight_decay"]
+        kernels.sgd_step(p.array, g, b, *settings, _changing(lambda: np.array([group["lr"]]), p))
 
 
 class Adam(Optimizer):
@@ -290,9 +298,13 @@ class Adam(Optimizer):
     def _update(self, p: Tensor, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]) -> None:
         if not state:
             state.update(step=0, exp_avg=Tensor(np.zeros_like(p.array)), exp_avg_sq=Tensor(np.zeros_like(p.array)))
-        state["step"] += 1
         m, v = state["exp_avg"].array, state["exp_avg_sq"].array
         beta1, beta2 = group["betas"]
-        kernels.adam_step(
-            p.array, g, m, v, group["lr"], beta1, beta2, group["eps"], group["weight_decay"], state["step"]
-        )
+
+        def advance() -> np.ndarray:
+            state["step"] += 1
+            return np.array(kernels.adam_changing(group["lr"], beta1, beta2, state["step"]))
+
+        changing = _changing(advance, p)
+        settings = group["lr"], beta1, beta2, group["eps"], group["weight_decay"], state["step"]
+        kernels.adam_step(p.array, g, m, v, *settings, changing)

@@ -1,9 +1,13 @@
 """A stand-in for CuPy's arrays, so that code that forgets where an array lives fails on any machine.
 
+It also records graphs: while a stream is capturing, each operation leaves what computes its result anew into the same
+memory, and computes nothing that could be read.
+
 Stricter than CuPy: it refuses every implicit conversion to NumPy, NumPy arrays as operands, as arguments, as indices
 and as values to assign, and functions that CuPy does not have. Its kernels are the definitions in reference.py.
 """
 
+import contextlib
 import sys
 import types
 
@@ -18,10 +22,50 @@ FUNCTIONS = {
     *("concatenate", "cumsum", "empty_like", "full_like", "max", "may_share_memory", "min", "ones_like", "pad"),
     *("reshape", "stack", "sum", "transpose", "where", "zeros_like"),
 }
+IN_PLACE = {"adam_step", "sgd_step", "add_at"}
 METHODS = (
     *("all", "any", "argmax", "argmin", "astype", "copy", "max", "mean", "min", "ravel", "reshape", "squeeze", "sum"),
     *("transpose", "view"),
 )
+
+
+class Recorder:
+    """What is recorded at this moment, or None."""
+
+    steps = None
+
+
+def performed(compute, owner=None):
+    """Compute a result; while recording, also note down how."""
+    with np.errstate(all="ignore"):  # a GPU warns of nothing
+        result = wrapped(compute(), owner)
+    if Recorder.steps is not None:
+        parts = result if isinstance(result, tuple) else (result,)
+        Recorder.steps.append(lambda: refill(parts, compute()))
+    return result
+
+
+def changed(compute):
+    """Change arrays in place; while recording, only note down how."""
+    if Recorder.steps is not None:
+        Recorder.steps.append(compute)
+        return
+    with np.errstate(all="ignore"):
+        compute()
+
+
+def refill(parts, values):
+    values = values if isinstance(values, tuple) else (values,)
+    for part, value in zip(parts, values, strict=True):
+        if isinstance(part, ndarray) and not (isinstance(value, np.ndarray) and part.base is not None):
+            part._hidden[...] = value
+
+
+def read(array):
+    """The values, which a stream that is capturing cannot give."""
+    if Recorder.steps is not None:
+        raise OSError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
+    return array._hidden
 
 
 class Flags:
@@ -59,56 +103,63 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         if method != "__call__":
             raise TypeError(f"np.{ufunc.__name__}.{method} is not for arrays of a GPU here")
-        with np.errstate(all="ignore"):  # a GPU warns of nothing
-            if out is not None:
-                ufunc(*[hidden(x) for x in inputs], out=hidden(out), **options)
-                return out[0]
-            return wrapped(ufunc(*[hidden(x) for x in inputs], **{k: hidden(v) for k, v in options.items()}))
+        given = [hidden(x) for x in inputs]
+        if out is not None:
+            changed(lambda: ufunc(*given, out=hidden(out), **options))
+            return out[0]
+        named = {k: hidden(v) for k, v in options.items()}
+        return performed(lambda: ufunc(*given, **named))
 
     def __array_function__(self, function, kinds, args, kwargs):
         if function.__name__ not in FUNCTIONS:
             raise TypeError(f"np.{function.__name__} is not among the functions that arrays of a GPU take here")
-        with np.errstate(all="ignore"):
-            return wrapped(function(*hidden(args), **hidden(kwargs)), self)
+        given, named = hidden(args), hidden(kwargs)
+        return performed(lambda: function(*given, **named), self)
 
     def __getitem__(self, index):
-        return wrapped(self._hidden[hidden(index)], self)
+        plain = hidden(index)
+        return performed(lambda: self._hidden[plain], self)
 
     def __setitem__(self, index, value):
-        self._hidden[hidden(index)] = hidden(value)
+        plain, values = hidden(index), hidden(value)
+        changed(lambda: self._hidden.__setitem__(plain, values))
 
     def __len__(self):
         return len(self._hidden)
 
     def __bool__(self):
-        return bool(self._hidden)
+        return bool(read(self))
 
     def __int__(self):
-        return int(self._hidden)
+        return int(read(self))
 
     def __index__(self):
-        return self._hidden.__index__()
+        return read(self).__index__()
 
     def __float__(self):
-        return float(self._hidden)
+        return float(read(self))
 
     def __format__(self, spec):
-        return format(self._hidden.item() if self.ndim == 0 else self._hidden, spec)
+        return format(read(self).item() if self.ndim == 0 else read(self), spec)
 
     def item(self):
-        return self._hidden.item()
+        return read(self).item()
 
     def tolist(self):
-        return self._hidden.tolist()
+        return read(self).tolist()
 
     def get(self):
-        return self._hidden.copy()
+        return read(self).copy()
+
+    def set(self, array):
+        assert (array.shape, array.dtype) == (self.shape, self.dtype)
+        self._hidden[...] = array
 
 
 def _method(name):
     def method(self, *args, **kwargs):
-        with np.errstate(all="ignore"):
-            return wrapped(getattr(self._hidden, name)(*hidden(args), **hidden(kwargs)), self)
+        given, named = hidden(args), hidden(kwargs)
+        return performed(lambda: getattr(self._hidden, name)(*given, **named), self)
 
     return method
 
@@ -142,7 +193,10 @@ def wrapped(value, owner=None):
 
 def _by_definition(definition):
     def kernel(*args, **kwargs):
-        return wrapped(definition(*[hidden(arg) for arg in args], **kwargs))
+        given = [hidden(arg) for arg in args]
+        if definition.__name__ in IN_PLACE:
+            return changed(lambda: definition(*given, **kwargs))
+        return performed(lambda: definition(*given, **kwargs))
 
     return kernel
 
@@ -153,8 +207,40 @@ def _cupy():
     module.ndarray, module.__version__ = ndarray, "stand-in"
     module.asnumpy = lambda array: array.get()
     module.array = lambda array: ndarray(np.array(array) if isinstance(array, np.ndarray) else array._hidden.copy())
-    module.cuda = types.SimpleNamespace(runtime=runtime, Device=_Device)
+    module.empty = lambda shape, dtype: ndarray(np.full(shape, 99, dtype))
+    module.cuda = types.SimpleNamespace(
+        runtime=runtime,
+        Device=_Device,
+        Stream=_Stream,
+        MemoryPool=lambda: types.SimpleNamespace(malloc=None),
+        using_allocator=lambda malloc: contextlib.nullcontext(),
+        get_current_stream=_Stream,
+    )
     return module
+
+
+class _Stream:
+    def __init__(self, non_blocking=False):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def record(self):
+        return object()
+
+    def wait_event(self, event):
+        pass
+
+    def begin_capture(self):
+        Recorder.steps = []
+
+    def end_capture(self):
+        steps, Recorder.steps = Recorder.steps, None
+        return types.SimpleNamespace(launch=lambda stream: [step() for step in steps])
 
 
 class _Device:

@@ -209,3 +209,64 @@ def test_the_stand_in_is_strict():
 def test_cupy_is_imported_only_when_asked_for():
     code = "import sys, minidl; minidl.ones(2).to('cpu'); assert 'cupy' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- recorded steps -----------------------------------------------------------------------------------------------
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out, self.drop = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Linear(16, 3), nn.Dropout(0.3)
+
+    def forward(self, x):
+        noisy = x + 0.1 * minidl.randn_like(x)
+        return self.out(self.drop(F.max_pool2d(F.relu(self.conv(noisy)), 2).flatten(1)))
+
+
+def training(optimiser, recorded, steps=6):
+    """The losses of some steps, with other images and another learning rate in each."""
+    minidl.manual_seed(1)
+    model = Net().to("cuda")
+    optimizer = getattr(minidl.optim, optimiser)(model.parameters(), lr=0.01)
+
+    def step(images, labels):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step = minidl.cuda.capture(step) if recorded else step
+    losses = []
+    for number in range(steps):
+        rng = np.random.default_rng(number)
+        images = minidl.tensor(rng.standard_normal((5, 1, 8, 8)).astype("float32")).to("cuda")
+        losses.append(step(images, minidl.tensor(rng.integers(3, size=5)).to("cuda")).item())
+        optimizer.param_groups[0]["lr"] *= 0.9
+    state = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    counted = [entry.get("step") for entry in optimizer.state_dict()["state"].values()]
+    return losses, state, counted, minidl.rand(1).item()
+
+
+@pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
+def test_a_recorded_step_is_the_step(optimiser):
+    ours, wanted = (training(optimiser, recorded) for recorded in (True, False))
+    assert ours[0] == wanted[0]
+    assert len(set(ours[0])) == 6
+    for name in wanted[1]:
+        np.testing.assert_array_equal(ours[1][name], wanted[1][name])
+    assert ours[2:] == wanted[2:]
+
+
+def test_what_cannot_be_recorded():
+    x = minidl.ones(2, device="cuda")
+    step = minidl.cuda.capture(lambda x: (x * x.sum().item()).sum())
+    step(x)
+    with pytest.raises(RuntimeError, match=r"capture: the step cannot be recorded. It may read a value back .*item"):
+        step(x)
+    assert (x + 1).tolist() == [2, 2]  # nothing is recorded any more
+    step = minidl.cuda.capture(lambda x: x * 2)
+    step(x), step(x)
+    with pytest.raises(RuntimeError, match=r"recorded for inputs of \[\(\(2,\).*, not \[\(\(3,\)"):
+        step(minidl.ones(3, device="cuda"))

@@ -20,6 +20,7 @@ from numba.extending import overload
 from minidl.kernels.compiling import compiled
 from minidl.kernels.cpu import plain, same_float
 from minidl.kernels.memory import empty
+from minidl.kernels.reference import adam_changing
 from minidl.kernels.threads import parallel_region
 
 Array = np.ndarray
@@ -315,9 +316,10 @@ def adam_step(
     eps: float,
     weight_decay: float,
     step: int,
+    changing: Array | None = None,
 ) -> None:
     """One step of Adam in one pass over memory. Defined in reference.py."""
-    step_size, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+    step_size, root = adam_changing(lr, beta1, beta2, step) if changing is None else map(float, changing)
     tiny = TINY[p.dtype.char]
     _in_place(
         "adam_step",
@@ -358,8 +360,10 @@ def sgd_step(
     dampening: float,
     nesterov: bool,
     weight_decay: float,
+    changing: Array | None = None,
 ) -> None:
     """One step of SGD in one pass over memory. Defined in reference.py."""
+    lr = lr if changing is None else float(changing[0])
     if buf is None:
         _in_place("sgd_step", _sgd, (p,), g, lr, weight_decay)
         return

@@ -6,7 +6,11 @@ functions (``np.exp``) pass an array of CuPy on to CuPy's function of that name,
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,8 +87,20 @@ def moved(array: Array, place: Place) -> Array:
         return array
     if place == CPU:
         return cupy().asnumpy(array)
+    if recording() and place_of(array) == CPU:
+        return sent(lambda: array, place)
     with cupy().cuda.Device(place.number):
         return cupy().array(array)
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _number(value: Any, dtype: str, place: Place) -> Array:
+    return moved(np.asarray(value, dtype), place)
+
+
+def number(value: Array, place: Place) -> Array:
+    """A 0-d array of NumPy's in another memory; the same one for the same number, so that none is sent twice."""
+    return value if place == CPU else _number(value.item(), value.dtype.char, place)
 
 
 def beside(value: Any, array: Array) -> Array:
@@ -113,3 +129,51 @@ def _address(array: Array) -> int:
 def owns(array: Array) -> bool:
     """Whether the array is no view of another one."""
     return array.base is None if on_gpu(array) else memory.owns(array)
+
+
+# --- Recording a graph --------------------------------------------------------------------------------------
+
+
+class Feed(NamedTuple):
+    """A buffer of the GPU that is filled before each replay: first with `first`, then with what `draw` returns."""
+
+    buffer: Array
+    first: Any
+    draw: Callable[[], Any]
+
+
+class _Recording(threading.local):
+    feeds: list[Feed] | None = None
+
+
+_recording = _Recording()
+
+
+def recording() -> bool:
+    """Whether this thread is recording a graph: what is computed now has no values yet that could be read."""
+    return _recording.feeds is not None
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Feed]]:
+    """Record inside, and list what is sent to the GPU meanwhile."""
+    feeds: list[Feed] = []
+    _recording.feeds = feeds
+    try:
+        yield feeds
+    finally:
+        _recording.feeds = None
+
+
+def sent(draw: Callable[[], Any], place: Place) -> Array:
+    """What `draw` returns, an array of NumPy's, in another memory; while recording, drawn anew for each replay."""
+    first, feeds = draw(), _recording.feeds
+    if feeds is None or place == CPU:
+        return moved(first, place)
+    feeds.append(Feed(cupy().empty(first.shape, first.dtype), first, draw))
+    return feeds[-1].buffer
+
+
+def any_true(mask: Array) -> bool:
+    """Whether any element is true; False while recording, when nothing can be read back."""
+    return not recording() and bool(mask.any())

@@ -332,6 +332,7 @@ def adam_step(
     eps: float,
     weight_decay: float,
     step: int,
+    changing: Array | None = None,
 ) -> None:
     """One step of Adam, in place on p, m and v, as `torch.optim.Adam` takes it.
 
@@ -348,6 +349,8 @@ def adam_step(
     lr, beta1, beta2, eps, weight_decay : float
     step : int
         Counts from 1.
+    changing : (2,) float64 array, optional
+        What `adam_changing` gives, in place of `lr` and `step`.
 
     Notes
     -----
@@ -364,7 +367,13 @@ def adam_step(
     v += (1 - beta2) * g * g
     m[np.abs(m) < tiny] = 0
     v[v < tiny] = 0
-    p -= lr / (1 - beta1**step) * m / (np.sqrt(v) / np.sqrt(1 - beta2**step) + eps)
+    rate, root = adam_changing(lr, beta1, beta2, step) if changing is None else map(float, changing)
+    p -= rate * m / (np.sqrt(v) / root + eps)
+
+
+def adam_changing(lr: float, beta1: float, beta2: float, step: int) -> tuple[float, float]:
+    """What changes from step to step of Adam: lr / (1 - beta1^step) and sqrt(1 - beta2^step)."""
+    return lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
 
 
 def sgd_step(
@@ -376,6 +385,7 @@ def sgd_step(
     dampening: float,
     nesterov: bool,
     weight_decay: float,
+    changing: Array | None = None,
 ) -> None:
     """One step of stochastic gradient descent, in place on p and buf, as `torch.optim.SGD` takes it.
 
@@ -391,6 +401,8 @@ def sgd_step(
         the first gradient, without dampening: give zeros and `dampening=0` on the first step.
     lr, momentum, dampening, weight_decay : float
     nesterov : bool
+    changing : (1,) float64 array, optional
+        In place of `lr`.
 
     Notes
     -----
@@ -404,4 +416,4 @@ def sgd_step(
         buf += (1 - dampening) * g
         buf[np.abs(buf) < np.finfo(p.dtype).tiny] = 0
         g = g + momentum * buf if nesterov else buf
-    p -= lr * g
+    p -= (lr if changing is None else float(changing[0])) * g

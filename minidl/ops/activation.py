@@ -183,9 +183,12 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         return input
     if not input.is_floating_point():
         raise RuntimeError(f"dropout: scales by 1 / (1 - p), which {input.dtype} cannot hold; convert with .float()")
-    kept = _bits(input.numel()).reshape(input.shape) >= p * 2**32
     scale = input.dtype.type(1 / (1 - p) if p < 1 else 1)
-    y = input * Tensor(devices.beside(np.multiply(kept, scale, dtype=input.dtype), input.array))
+
+    def draw() -> Array:
+        return np.multiply(_bits(input.numel()).reshape(input.shape) >= p * 2**32, scale, dtype=input.dtype)
+
+    y = input * Tensor(devices.sent(draw, devices.place_of(input.array)))
     return replace("dropout", input, y) if inplace else y
 
 

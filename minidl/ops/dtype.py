@@ -237,7 +237,7 @@ def _home(name: str, values: Sequence[Any]) -> devices.Place:
 
 def _as(dtype: DType, x: Any, home: devices.Place) -> Tensor:
     if not isinstance(x, Tensor):
-        x = Tensor(np.asarray(x).astype(dtype))
+        return Tensor(devices.number(np.asarray(x).astype(dtype), home))
     x = x if x.array.dtype == dtype else to(x, dtype)
     return x if home is devices.CPU else _moved(x, home)
 

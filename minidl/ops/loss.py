@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import record
+from minidl.kernels import devices
 from minidl.ops.activation import sigmoid, softmax
 from minidl.ops.arithmetic import clamp, exp, quiet
 from minidl.ops.dtype import only_tensors, operands, same_device, to
@@ -143,7 +144,7 @@ def _check_classes(x: Tensor, t: Tensor) -> None:
         error = RuntimeError if t.ndim > len(wanted) else ValueError  # as PyTorch has it
         raise error(f"cross_entropy: logits of shape {x.shape} need a target of shape {wanted}, not {t.shape}")
     wrong = (t.array < 0) | (t.array >= x.shape[1])
-    if wrong.any():
+    if devices.any_true(wrong):
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise IndexError(
             f"cross_entropy: target {t.array[place]} at {place} is out of bounds for {x.shape[1]} classes "
@@ -181,7 +182,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mea
             f"{target.dtype}; convert the target with .to(input.dtype)"
         )
     for name, value in (("input", input), ("target", target)):
-        if not ((value.array >= 0) & (value.array <= 1)).all():  # NaN is outside too
+        if devices.any_true(~((value.array >= 0) & (value.array <= 1))):  # NaN is outside too
             raise RuntimeError(
                 f"binary_cross_entropy: all elements of {name} must lie between 0 and 1, and they reach from "
                 f"{value.array.min():g} to {value.array.max():g}; for logits use binary_cross_entropy_with_logits"

@@ -149,7 +149,7 @@ def _extreme(name: str, input: Tensor, of: Callable[[Array], Any]) -> Tensor:
         which = "greatest" if name == "max" else "least"
         raise RuntimeError(f"{name}: a tensor of shape {input.shape} has no {which} element")
     y = of(input.array)
-    chosen = np.isnan(input.array) if np.isnan(y) else input.array == y
+    chosen = (input.array == y) | (np.isnan(input.array) & np.isnan(y))
     share = Tensor((chosen / chosen.sum()).astype(input.dtype))
     return record(name, y.reshape(()), (input, lambda gy: gy * share))
 
