@@ -100,22 +100,22 @@ def make_grid(
 def _as_batch(images: Images) -> Array:
     """Images as one array (N, C, H, W) with at least one image and one pixel."""
     parts = images if isinstance(images, (list, tuple)) else [images]
-    arrays = [part.detach().numpy() if isinstance(part, Tensor) else np.asarray(part) for part in parts]
+    arrays = [part.detach().cpu().numpy() if isinstance(part, Tensor) else np.asarray(part) for part in parts]
     if len({array.shape for array in arrays}) > 1:
-        raise ValueError(f"images must have one shape, and have {sorted({array.shape for array in arrays})}")
+        raise ValueError(f"images must all have one shape, not {sorted({array.shape for array in arrays})}")
     batch = np.stack(arrays) if parts is images and arrays else arrays[0] if arrays else np.empty(0)
     if batch.ndim == 2:
         batch = batch[None]
     if batch.ndim == 3:
         batch = batch[None]
     if batch.ndim != 4 or 0 in batch.shape:
-        raise ValueError(f"expected images (N, C, H, W), all sizes at least 1, and not shape {batch.shape}")
+        raise ValueError(f"images must have shape (N, C, H, W), (C, H, W) or (H, W), no size 0, not {batch.shape}")
     return batch
 
 
 def _normalized(images: Array) -> Array:
     if images.dtype.kind != "f":
-        raise TypeError(f"normalize needs floats, and the images are {images.dtype}")
+        raise TypeError(f"normalize=True needs float images, not {images.dtype}; convert them with .float()")
     low, high = float(images.min()), float(images.max())
     return ((images - low) / max(high - low, 1e-5)).astype(images.dtype)
 
@@ -181,7 +181,7 @@ def show_images(
         above = [titles[i : i + nrow] for i in starts] if titles is not None else []
         expected = len(batch)
     if titles is not None and len(titles) != expected:
-        raise ValueError(f"{len(titles)} titles, expected {expected}, one for each {_thing(images)}")
+        raise ValueError(f"titles: expected {expected}, one for each {_thing(images)}, not {len(titles)}")
     figure = _draw_sheet(rows, names, above, title)
     if path is not None:
         figure.savefig(path)
@@ -196,9 +196,9 @@ def _as_colours(images: Images) -> Array:
     """Images as uint8 (N, H, W, 3)."""
     batch = _as_batch(images)
     if batch.shape[1] not in (1, 3):
-        raise ValueError(f"images must have 1 channel or 3, and have {batch.shape[1]}: shape {batch.shape}")
+        raise ValueError(f"images must have 1 channel or 3, not {batch.shape[1]}: shape {batch.shape}")
     if batch.dtype.kind in "iu" and batch.dtype != np.uint8 and (batch.size and batch.max() > 1):
-        raise ValueError(f"whole numbers up to 255 must be uint8, and these are {batch.dtype}; convert them")
+        raise ValueError(f"images of whole numbers up to 255 must be uint8, not {batch.dtype}; use .to(minidl.uint8)")
     if batch.dtype != np.uint8:
         batch = (255 * np.nan_to_num(np.clip(batch, 0, 1)) + 0.5).astype(np.uint8)  # what is no number is black
     return batch.transpose(0, 2, 3, 1).repeat(3 // batch.shape[1], axis=3)
@@ -331,7 +331,9 @@ def curves(
         y = np.asarray(values, np.float64)
         where = np.arange(1, len(y) + 1) if x is None else np.asarray(x)
         if where.shape != y.shape or y.ndim != 1:
-            raise ValueError(f"curve {name!r} has shape {y.shape}, and x has {where.shape}; expected (n,) for both")
+            raise ValueError(
+                f"curve {name!r} has shape {y.shape}, and x has {where.shape}: both must be (n,), of one length"
+            )
         _draw_curve(axis, where, y, name, f"C{i}", smooth, log)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
     _whole_ticks(axis)
@@ -431,7 +433,9 @@ def confusion_matrix(
     """
     table = np.asarray(counts.detach().numpy() if isinstance(counts, Tensor) else counts, np.float64)
     if table.shape != (len(names), len(names)) or not len(names):
-        raise ValueError(f"expected counts (C, C) with C names, and got shape {table.shape} and {len(names)} names")
+        raise ValueError(
+            f"counts of C classes must be (C, C) with C names, not {table.shape} with {len(names)} of them"
+        )
     if not (table >= 0).all() or np.isinf(table).any():
         raise ValueError("counts must be finite numbers of at least 0")
     sums = table.sum(axis=1, keepdims=True)

@@ -151,7 +151,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def get(self):
         return read(self).copy()
 
-    def set(self, array):
+    def set(self, array, stream=None):
         assert (array.shape, array.dtype) == (self.shape, self.dtype)
         self._hidden[...] = array
 
@@ -230,7 +230,7 @@ class _Stream:
         pass
 
     def record(self):
-        return object()
+        return types.SimpleNamespace(synchronize=lambda: None)
 
     def wait_event(self, event):
         pass
@@ -264,5 +264,6 @@ def install(monkeypatch):
         if hasattr(reference, name):
             setattr(gpu, name, _by_definition(getattr(reference, name)))
     monkeypatch.setitem(sys.modules, "cupy", _cupy())
+    monkeypatch.setitem(sys.modules, "cupyx", types.SimpleNamespace(empty_pinned=np.empty))
     monkeypatch.setitem(sys.modules, "minidl.kernels.gpu", gpu)
     monkeypatch.setattr(kernels, "gpu", gpu, raising=False)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import nn
+from minidl.data import DataLoader, TensorDataset
 from minidl.testing import broadcastable_shapes, models, shapes, tensors
 
 F = nn.functional
@@ -209,6 +210,23 @@ def test_the_stand_in_is_strict():
 def test_cupy_is_imported_only_when_asked_for():
     code = "import sys, minidl; minidl.ones(2).to('cpu'); assert 'cupy' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_hands_out_batches_on_the_gpu(workers):
+    images, labels = np.random.default_rng(0).random((11, 1, 3, 5), np.float32), np.arange(11, dtype=np.uint8)
+    pairs = TensorDataset(minidl.tensor(images), minidl.tensor(labels))
+    here = [[x.numpy() for x in batch] for batch in DataLoader(pairs, 4, num_workers=workers)]
+    there = list(DataLoader(pairs, 4, num_workers=workers, device="cuda"))
+    assert [len(batch[0]) for batch in there] == [4, 4, 3]
+    for a, b in zip(here, there, strict=True):
+        assert all(x.is_cuda for x in b)
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y.cpu().numpy())
+            assert x.dtype == y.dtype
+    (single,) = DataLoader([np.ones(2), np.zeros(2)], 2, device="cuda")
+    assert single.tolist() == [[1, 1], [0, 0]]
+    assert list(DataLoader([], 2, device="cuda")) == []
 
 
 # -- recorded steps -----------------------------------------------------------------------------------------------

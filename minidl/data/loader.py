@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 import minidl.random
+from minidl.device import place
+from minidl.kernels import devices
 from minidl.random import Generator
 from minidl.tensor import Tensor
 
@@ -273,6 +275,9 @@ class DataLoader:
         Leave out the last batch if it is not full.
     generator : Generator, optional
         What shuffles; `minidl.random.default_generator` unless given.
+    device : device, optional
+        Where the batches go, by default the CPU's memory. To a GPU each is copied in one transfer, while the GPU
+        still computes with the batch before. (PyTorch has `pin_memory` and ``batch.to(device)`` for this.)
 
     Raises
     ------
@@ -301,6 +306,7 @@ class DataLoader:
         num_workers: int = 0,
         drop_last: bool = False,
         generator: Generator | None = None,
+        device: Any = None,
     ) -> None:
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:
             raise ValueError(f"batch_size should be a positive integer value, but got {batch_size=}")
@@ -314,6 +320,7 @@ class DataLoader:
         self.num_workers = num_workers
         self.drop_last = drop_last
         self.generator = generator
+        self.place = place(device)
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -329,7 +336,8 @@ class DataLoader:
         def make(indices: Array) -> Any:
             return _make_batch(self.dataset, indices)
 
-        return _map_ahead(make, batches, self.num_workers) if self.num_workers else map(make, batches)
+        made = _map_ahead(make, batches, self.num_workers) if self.num_workers else map(make, batches)
+        return made if self.place == devices.CPU else _uploaded(made, devices.Uploads(self.place))
 
 
 def _rng(generator: Generator | None) -> np.random.Generator:
@@ -349,6 +357,29 @@ def _map_ahead(make: Callable[[Array], Any], batches: list[Array], workers: int)
             yield waiting.popleft().result()
     finally:  # also when the consumer breaks off: Python closes a generator that nobody holds any more
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _uploaded(batches: Iterator[Any], uploads: devices.Uploads) -> Iterator[Any]:
+    """The batches on a GPU; the next one is on its way while one is used."""
+    waiting: Callable[[], Any] | None = None
+    for batch in batches:
+        coming = _upload(batch, uploads)
+        if waiting is not None:
+            yield waiting()
+        waiting = coming
+    if waiting is not None:
+        yield waiting()
+
+
+def _upload(batch: Any, uploads: devices.Uploads) -> Callable[[], Any]:
+    tensors = [batch] if isinstance(batch, Tensor) else list(batch)
+    arrived = uploads.send([x.array for x in tensors])
+
+    def on_device() -> Any:
+        found = [Tensor(array) for array in arrived()]
+        return found[0] if isinstance(batch, Tensor) else tuple(found)
+
+    return on_device
 
 
 def _make_batch(dataset: Dataset, indices: Array) -> Any:

@@ -11,6 +11,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,6 +130,46 @@ def _address(array: Array) -> int:
 def owns(array: Array) -> bool:
     """Whether the array is no view of another one."""
     return array.base is None if on_gpu(array) else memory.owns(array)
+
+
+# --- Batches on their way -----------------------------------------------------------------------------------
+
+ALIGNMENT = 256  # bytes, of an array within a transfer
+
+
+class Uploads:
+    """Groups of arrays that are copied to a GPU while it computes, each group in one transfer."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        with cupy().cuda.Device(place.number):
+            self.stream = cupy().cuda.Stream(non_blocking=True)
+
+    def send(self, arrays: list[Any]) -> Callable[[], list[Array]]:
+        """Start copying; what is returned waits until the copies are there, and gives them."""
+        import cupyx  # type: ignore[import-not-found]
+
+        ends = list(accumulate(-(-a.nbytes // ALIGNMENT) * ALIGNMENT for a in arrays))
+        starts, module = [0, *ends[:-1]], cupy()
+        packed = cupyx.empty_pinned(ends[-1], np.uint8)  # from which the GPU reads by itself
+        for start, a in zip(starts, arrays, strict=True):
+            packed[start : start + a.nbytes] = np.ascontiguousarray(a).reshape(-1).view(np.uint8)
+        with module.cuda.Device(self.place.number):
+            self.stream.wait_event(module.cuda.get_current_stream().record())  # which may still read this memory
+            with self.stream:
+                there = module.empty(ends[-1], np.uint8)
+                there.set(packed, stream=self.stream)
+            sent = self.stream.record()
+
+        def arrived() -> list[Array]:
+            nonlocal packed
+            module.cuda.get_current_stream().wait_event(sent)
+            sent.synchronize()
+            packed = None
+            parts = zip(starts, arrays, strict=True)
+            return [there[start : start + a.nbytes].view(a.dtype).reshape(a.shape) for start, a in parts]
+
+        return arrived
 
 
 # --- Recording a graph --------------------------------------------------------------------------------------
