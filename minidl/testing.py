@@ -28,9 +28,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minidl import kernels, nn
+from minidl import cuda, kernels, nn
 from minidl.checks import gradcheck, gradgradcheck
-from minidl.kernels import reference
+from minidl.kernels import devices, reference
 from minidl.kernels.geometry import ConvGeometry, Pair
 from minidl.kernels.pool_geometry import PoolGeometry
 from minidl.random import default_generator
@@ -300,7 +300,8 @@ def check_operation(operation: Callable[..., Any], arguments: dict[str, Any], *,
     3. No input is changed, whether it requires grad or not.
     4. The gradients that ``backward`` leaves share no memory with each other, an input, an output or the gradient
        that was passed in.
-    5. Outputs and gradients are those of the kernels' definitions in ``minidl/kernels/reference.py``.
+    5. Outputs and gradients are those of the kernels' definitions in ``minidl/kernels/reference.py``, on the CPU and,
+       where there is one, on a GPU.
 
     Parameters
     ----------
@@ -321,12 +322,13 @@ def check_operation(operation: Callable[..., Any], arguments: dict[str, Any], *,
     if second:
         gradgradcheck(call, call.inputs())
     for dtype in AGREEMENT:
-        run = call.to(dtype).run()
-        _check_dtypes(call, run, dtype)
-        _check_memory(call, run)
         with _defined_kernels():
-            defined = call.to(dtype).run()
-        _check_agreement(call, run, defined, AGREEMENT[dtype])
+            defined = call.to(dtype, devices.CPU).run()
+        for place in _places():
+            run = call.to(dtype, place).run()
+            _check_dtypes(call, run, dtype)
+            _check_memory(call, run)
+            _check_agreement(call, run, defined, AGREEMENT[dtype])
 
 
 class _Run(NamedTuple):
@@ -353,9 +355,9 @@ class _Call:
         given = iter(inputs)
         return self.operation(**_replaced(self.arguments, lambda x: next(given) if x.requires_grad else x))
 
-    def to(self, dtype: np.dtype) -> _Call:
+    def to(self, dtype: np.dtype, place: devices.Place) -> _Call:
         """The same with copies of all tensors, floating ones of this dtype."""
-        return _Call(self.operation, _replaced(self.arguments, lambda x: _copy(x, dtype)))
+        return _Call(self.operation, _replaced(self.arguments, lambda x: _copy(x, dtype, place)))
 
     def run(self) -> _Run:
         """Forward and backward; refuses an operation that changes what it is given."""
@@ -365,11 +367,13 @@ class _Call:
         listed = [result] if isinstance(result, Tensor) else list(result)
         outputs = [y for y in listed if isinstance(y, Tensor) and y.requires_grad]
         rng = np.random.default_rng(0)
-        cotangents = [Tensor(rng.standard_normal(y.shape).astype(y.dtype)) for y in outputs]
+        drawn = [rng.standard_normal(y.shape).astype(y.dtype) for y in outputs]
+        cotangents = [Tensor(devices.beside(gy, y.array)) for y, gy in zip(outputs, drawn, strict=True)]
         for y, gy in zip(outputs, cotangents, strict=True):
             y.backward(gy, retain_graph=True)
         for number, (x, old) in enumerate(zip(held, before, strict=True)):
-            same = x.dtype == old.dtype and np.array_equal(x.array, old, equal_nan=old.dtype.kind == "f")
+            a, b = (devices.moved(array, devices.CPU) for array in (x.array, old))
+            same = a.dtype == b.dtype and np.array_equal(a, b, equal_nan=b.dtype.kind == "f")
             assert same, f"{self.name}: tensor {number} among the inputs, of shape {x.shape}, was changed"
         return _Run(inputs, outputs, cotangents)
 
@@ -378,9 +382,14 @@ class _Call:
         return getattr(self.operation, "__name__", repr(self.operation))
 
 
-def _copy(x: Tensor, dtype: np.dtype) -> Tensor:
+@functools.cache
+def _places() -> list[devices.Place]:
+    return [devices.CPU, *([devices.gpu(None)] if cuda.is_available() else [])]
+
+
+def _copy(x: Tensor, dtype: np.dtype, place: devices.Place) -> Tensor:
     array = x.array.astype(dtype) if x.is_floating_point() else x.array.copy()
-    return Tensor(array, requires_grad=x.requires_grad)
+    return Tensor(devices.moved(array, place), requires_grad=x.requires_grad)
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
@@ -440,7 +449,7 @@ def _check_agreement(call: _Call, run: _Run, defined: _Run, tolerance: float) ->
             if a is not None and b is not None:
                 message = f"{call.name}: {what} {number} differs from that of minidl/kernels/reference.py"
                 atol = tolerance * max(size, _largest(b))
-                np.testing.assert_allclose(a.array, b.array, tolerance, atol, err_msg=message)
+                np.testing.assert_allclose(a.cpu().array, b.array, tolerance, atol, err_msg=message)
 
 
 def _largest(x: Tensor) -> float:

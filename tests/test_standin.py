@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minidl
-from minidl import nn
+from minidl import nn, testing
 from minidl.data import DataLoader, TensorDataset
-from minidl.testing import broadcastable_shapes, models, shapes, tensors
+from minidl.testing import broadcastable_shapes, check_operation, models, shapes, tensors
 
 F = nn.functional
 
@@ -150,6 +150,14 @@ def test_a_seed_gives_the_same_numbers():
         drawn[-1] = np.concatenate([drawn[-1], layer.weight.detach().cpu().numpy().ravel()])
         assert layer.weight.is_cuda == (device == "cuda")
     np.testing.assert_array_equal(*drawn)
+
+
+def test_property_tests_use_a_gpu_that_is_there(monkeypatch):
+    monkeypatch.setattr(testing, "_places", testing._places.__wrapped__)
+    x = minidl.randn(3, 4, dtype=minidl.float64, requires_grad=True)
+    check_operation(lambda x: (x.exp() * x).softmax(1), {"x": x})
+    with pytest.raises(AssertionError, match="output 0 differs"):
+        check_operation(lambda x: x * (2.001 if x.is_cuda else 2), {"x": x})
 
 
 def test_names_and_moves(tmp_path):
