@@ -58,19 +58,24 @@ def parser(
     if full:
         published = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in full.items())
         add("--full", action="store_const", const=full, help=f"the published setting: {published}")
-    add("--train-size", type=at_least(1), default=train_size, help="images to train with (%(default)s)")
-    add("--epochs", type=at_least(1), default=epochs, help="passes over the training images (%(default)s)")
-    add("--batch-size", type=at_least(1), default=batch_size, help="images a step (%(default)s)")
-    add("--lr", type=between(0, math.inf), default=lr, help="learning rate (%(default)s)")
-    add("--seed", type=at_least(0), default=0, help="of initial weights, order and noise (%(default)s)")
+    add("--train-size", type=at_least(1), default=train_size, help="images to train with (default: %(default)s)")
+    add("--epochs", type=at_least(1), default=epochs, help="passes over the training images (default: %(default)s)")
+    add("--batch-size", type=at_least(1), default=batch_size, help="images in each step (default: %(default)s)")
+    add("--lr", type=between(0, math.inf), default=lr, help="learning rate (default: %(default)s)")
+    add("--seed", type=at_least(0), default=0, help="seed of initial weights, order and noise (default: %(default)s)")
     if data is None:
         options.set_defaults(data="synthetic", data_dir=None)
     else:
         known = SETS[data].name
-        add("--data", choices=["auto", data, "synthetic"], default="auto", help=f"auto: {known} if it can be had")
+        add(
+            "--data",
+            choices=["auto", data, "synthetic"],
+            default="auto",
+            help=f"auto (default): {known} if it is there or can be downloaded, else drawn images",
+        )
         where = "folder with the data set's files (default: $MINIDL_DATA, or the user's cache)"
         add("--data-dir", type=folder, help=where)
-    add("--out", type=Path, default=Path("out", name), help="folder for pictures and results (%(default)s)")
+    add("--out", type=Path, default=Path("out", name), help="folder for pictures and results (default: %(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     return options
 
@@ -91,7 +96,8 @@ def between(low: float, high: float) -> Callable[[str], float]:
 
     def number(text: str) -> float:
         if not low <= float(text) <= high or math.isinf(float(text)):
-            raise argparse.ArgumentTypeError(f"must be a number between {low} and {high}, not {text}")
+            most = "" if math.isinf(high) else f" and at most {high}"
+            raise argparse.ArgumentTypeError(f"must be a number of at least {low}{most}, not {text}")
         return float(text)
 
     return number
@@ -207,7 +213,7 @@ def load(args: argparse.Namespace, data: str = "mnist") -> tuple[Any, Any]:
             train, test = (source.real(args.data_dir, train=part, download=True) for part in (True, False))
             args.data = data
             if args.train_size > len(train):
-                raise SystemExit(f"--train-size {args.train_size}: {source.name} has {len(train)} training images")
+                raise SystemExit(f"--train-size {args.train_size}: {source.name} has only {len(train)} training images")
             return Subset(train, range(args.train_size)), test
         except (OSError, ImportError, ValueError) as error:
             if args.data == data:
@@ -270,7 +276,7 @@ class Run:
     def __iter__(self) -> Iterator[int]:
         """The epochs to go, each timed."""
         if len(self.epochs) >= self.last:
-            print(f"Nothing left to train: {len(self.epochs)} epochs are done, and --epochs is {self.last}.")
+            print(f"Nothing left to train: epoch {len(self.epochs)} is done, and --epochs is {self.last}.")
         for epoch in range(len(self.epochs) + 1, self.last + 1):
             self.started = time.perf_counter()
             yield epoch
@@ -324,7 +330,10 @@ class Run:
         changed = [k for k in self.settings if self.settings[k] != state["settings"].get(k)]
         if changed:
             listed = ", ".join(f"{k} {self.settings[k]} instead of {state['settings'].get(k)}" for k in changed)
-            raise SystemExit(f"--resume: the checkpoint in {self.out} was made with other settings: {listed}.")
+            raise SystemExit(
+                f"--resume: the checkpoint in {self.out} was made with other settings: {listed}. "
+                "Give those of the checkpoint, or start anew in another --out."
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         minidl.random.default_generator.set_state(state["generator"])

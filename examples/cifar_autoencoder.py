@@ -124,5 +124,7 @@ if __name__ == "__main__":
     options = _common.parser(
         "cifar_autoencoder", __doc__, epochs=20, batch_size=128, lr=1e-3, train_size=50_000, data="cifar10", full=full
     )
-    options.add_argument("--latent", type=_common.at_least(1), default=32, help="channels of the code (%(default)s)")
+    options.add_argument(
+        "--latent", type=_common.at_least(1), default=32, help="channels of the code (default: %(default)s)"
+    )
     _common.start(options, main)

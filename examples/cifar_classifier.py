@@ -131,7 +131,12 @@ if __name__ == "__main__":
     published: dict[str, Any] = {"train_size": 50_000, "batch_size": 128, "epochs": 10, "lr": 1e-2}
     options = _common.parser("cifar_classifier", __doc__, **published, data="cifar10", full=published)
     add = options.add_argument
-    add("--model", choices=["mlp", "cnn"], default="cnn", help="perceptron or convolutional network (%(default)s)")
+    add(
+        "--model",
+        choices=["mlp", "cnn"],
+        default="cnn",
+        help="perceptron or convolutional network (default: %(default)s)",
+    )
     add("--nesterov", action="store_true", help="Nesterov's momentum: the gradient where the step will lead")
-    add("--dropout", type=_common.between(0, 1), help="share of values left out (mlp: 0.25, cnn: 0)")
+    add("--dropout", type=_common.between(0, 1), help="share of values set to 0 in training (default: mlp 0.25, cnn 0)")
     _common.start(options, main)

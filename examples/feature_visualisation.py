@@ -189,8 +189,13 @@ if __name__ == "__main__":
     published: dict[str, Any] = {"train_size": 50_000, "batch_size": 128, "epochs": 10, "lr": 1e-2}
     options = _common.parser(f"feature_visualisation_{images}", __doc__, **published, data=images, full=published)
     add = options.add_argument
-    add("--images", choices=["cifar10", "mnist"], default="cifar10", help="train on these (%(default)s)")
-    add("--filters", type=_common.at_least(1), default=8, help="filters shown of each layer, at most (%(default)s)")
-    add("--top", type=_common.at_least(1), default=3, help="images shown for each filter (%(default)s)")
+    add("--images", choices=["cifar10", "mnist"], default="cifar10", help="train on these (default: %(default)s)")
+    add(
+        "--filters",
+        type=_common.at_least(1),
+        default=8,
+        help="filters shown of each layer, at most (default: %(default)s)",
+    )
+    add("--top", type=_common.at_least(1), default=3, help="images shown for each filter (default: %(default)s)")
     add("--checkpoint", metavar="FILE", help="draw the network of this checkpoint instead of training one")
     _common.start(options, main)

@@ -138,5 +138,7 @@ if __name__ == "__main__":
     options = _common.parser(
         "linear_autoencoder_pca", __doc__, epochs=30, batch_size=128, lr=1e-2, train_size=10_000, full=full
     )
-    options.add_argument("--latent", type=_common.at_least(1), default=9, help="dimension of the code (%(default)s)")
+    options.add_argument(
+        "--latent", type=_common.at_least(1), default=9, help="dimension of the code (default: %(default)s)"
+    )
     _common.start(options, main)

@@ -109,6 +109,6 @@ def draw(run: _common.Run, test_set: Dataset) -> None:
 
 if __name__ == "__main__":
     options = _common.parser("mnist_autoencoder", __doc__, epochs=20, batch_size=64, lr=1e-3, train_size=4096)
-    noise = "standard deviation of the noise to remove (%(default)s)"
+    noise = "standard deviation of the noise to remove (default: %(default)s)"
     options.add_argument("--noise", type=_common.between(0, 1), default=0.0, metavar="SIGMA", help=noise)
     _common.start(options, main)

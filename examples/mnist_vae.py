@@ -150,10 +150,21 @@ if __name__ == "__main__":
     full = {"latent": 20, "train_size": 60000, "epochs": 30, "batch_size": 128, "half_life": 6.0}
     options = _common.parser("mnist_vae", __doc__, epochs=20, batch_size=64, lr=2e-3, train_size=20000, full=full)
     number, add = _common.between(0, math.inf), options.add_argument
-    half_life = "in which the learning rate halves (%(default)s)"
-    add("--latent", type=_common.at_least(1), default=2, metavar="D", help="units of the code (%(default)s)")
-    add("--beta", type=number, default=1.0, help="weight of the rate in the loss; 1 for the ELBO (%(default)s)")
-    add("--warmup", type=number, default=1.0, metavar="EPOCHS", help="in which beta rises from 0 (%(default)s)")
+    half_life = "epochs in which the learning rate halves (default: %(default)s)"
+    add("--latent", type=_common.at_least(1), default=2, metavar="D", help="units of the code (default: %(default)s)")
+    add(
+        "--beta",
+        type=number,
+        default=1.0,
+        help="weight of the KL term in the loss, 1 for the ELBO (default: %(default)s)",
+    )
+    add(
+        "--warmup",
+        type=number,
+        default=1.0,
+        metavar="EPOCHS",
+        help="epochs in which beta rises from 0 (default: %(default)s)",
+    )
     add("--half-life", type=_common.between(0.1, math.inf), default=5.0, metavar="EPOCHS", help=half_life)
     add("--sweep", type=number, nargs="+", metavar="BETA", help="train one model with each of these instead of --beta")
     _common.start(options, main)

@@ -86,7 +86,7 @@ def main(args: argparse.Namespace) -> None:
     (args.out / _common.METRICS).write_text(json.dumps({"seed": args.seed, "results": results}, indent=2) + "\n")
     print(f"Pictures and numbers are in {args.out}.")
     if any(row[-1] != "yes" for row in claims) or any(apart.values()):
-        raise SystemExit("Not everything that was claimed holds.")
+        raise SystemExit("Not all of this holds: a row of the table above has no yes, or the two matrices differ.")
 
 
 def check(claim: str, layers: list[Any], sides: list[int]) -> tuple[str, str, str, str]:
@@ -159,7 +159,11 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seed", type=_common.at_least(0), default=0, help="of random kernels (%(default)s)")
+    options.add_argument(
+        "--seed", type=_common.at_least(0), default=0, help="seed of random kernels (default: %(default)s)"
+    )
     where = Path("out", "transposed_convolution")
-    options.add_argument("--out", type=Path, default=where, help="folder for pictures and numbers (%(default)s)")
+    options.add_argument(
+        "--out", type=Path, default=where, help="folder for pictures and numbers (default: %(default)s)"
+    )
     _common.start(options, main)

@@ -64,7 +64,7 @@ class set_grad_enabled:
 
     def __call__(self, function: F) -> F:
         if inspect.isgeneratorfunction(function):
-            raise TypeError(f"{function.__name__} is a generator, which runs on elsewhere: use `with` inside it")
+            raise TypeError(f"{function.__name__} is a generator, which this cannot decorate: use `with` inside it")
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -125,15 +125,14 @@ class Node:
         """Pass the gradient of the result on to the sources, or to the useful ones among them."""
         if self.edges is None:
             raise RuntimeError(
-                f"backward through {self.name} a second time: its saved arrays were freed by the first pass; "
+                f"backward through {self.name} a second time: the first backward() freed the values that it needs; "
                 "give that one retain_graph=True"
             )
         for storage, version, shape in self.saved:
             if storage.version != version:
                 raise RuntimeError(
                     f"backward of {self.name}: a tensor of shape {shape} that it needs was changed in place "
-                    f"after {self.name} used it (version {storage.version}, needed {version}); "
-                    "change a clone() of it, or use an operation that is not in place"
+                    f"after {self.name} used it; change a clone() of it, or use an operation that is not in place"
                 )
         given = (gy,) if self.output is None else (gy, self._output())
         wanted = [(x, f) for x, f in self.edges if useful is None or x in useful]
@@ -180,7 +179,7 @@ def _checked(name: str, source: Source, gradient: Gradient, given: tuple[Tensor,
     if gx.shape != source.shape or gx.dtype != source.dtype:
         raise RuntimeError(
             f"backward of {name}: gradient of shape {gx.shape} and dtype {gx.dtype} for an input of shape "
-            f"{source.shape} and dtype {source.dtype}"
+            f"{source.shape} and dtype {source.dtype}: both must be the same"
         )
     if isinstance(source, Tensor) and any(gx is held for held in (*given, *_held_by(gradient))):
         return gx.clone()
@@ -312,13 +311,17 @@ def grad(
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     given = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs or [None] * len(outputs))
     if len(given) != len(outputs):
-        raise RuntimeError(f"grad: {len(outputs)} outputs, but {len(given)} grad_outputs")
+        raise RuntimeError(
+            f"grad: expected a gradient in grad_outputs for each output, and got {len(given)} for {len(outputs)}"
+        )
     for name, values in (("outputs", outputs), ("inputs", inputs)):
         if not values or not all(isinstance(x, Tensor) for x in values):
             raise TypeError(f"grad: {name} must be a tensor or a sequence of one or more tensors, not {values!r}")
     for i, x in enumerate(inputs):
         if not x.requires_grad:
-            raise RuntimeError(f"grad: input {i} of shape {x.shape} does not require grad")
+            raise RuntimeError(
+                f"grad: input {i} of shape {x.shape} does not require grad: make it with requires_grad=True"
+            )
     seeds: dict[Source, Tensor] = {}
     for output, gradient in zip(outputs, given, strict=True):
         _add(seeds, _source(output), _seed(output, gradient))
@@ -344,13 +347,15 @@ def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
         if output.numel() != 1:
             raise RuntimeError(
                 f"backward: without a gradient the output must have one element, and shape {output.shape} has "
-                f"{output.numel()}: reduce it (.sum(), .mean()) or pass the gradient in it"
+                f"{output.numel()}: reduce it (.sum(), .mean()) or pass a gradient of its shape"
             )
         return Tensor(np.ones_like(output.array))
     if not isinstance(gradient, Tensor):
         raise TypeError(f"backward: gradient must be a Tensor, not {type(gradient).__name__}")
     if gradient.shape != output.shape:
-        raise RuntimeError(f"backward: gradient of shape {gradient.shape} for an output of shape {output.shape}")
+        raise RuntimeError(
+            f"backward: gradient of shape {gradient.shape} for an output of shape {output.shape}: both must be the same"
+        )
     return gradient.to(output.dtype)
 
 

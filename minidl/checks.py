@@ -139,7 +139,7 @@ def _cotangents(func: Callable[..., Any], inputs: list[Any], given: Tensor | Seq
     if [gy.shape for gy in listed] != [y.shape for y in outputs]:
         raise ValueError(
             f"gradgradcheck: grad_outputs of shapes {[gy.shape for gy in listed]} for outputs of shapes "
-            f"{[y.shape for y in outputs]}"
+            f"{[y.shape for y in outputs]}: both must be the same"
         )
     return [Tensor(np.array(gy.array, np.float64), requires_grad=True) for gy in listed]
 
@@ -251,13 +251,15 @@ class _Function(NamedTuple):
 
 
 def _real_outputs(name: str, outputs: Any) -> list[Tensor]:
-    listed = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    listed = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
     real = [y for y in listed if isinstance(y, Tensor) and y.is_floating_point()]
     if not real:
-        raise ValueError(f"{name}: the function returned no floating tensor")
+        raise ValueError(f"{name}: the function returned no float tensor, but {type(outputs).__name__}")
     for k, y in enumerate(real):
         if y.dtype != np.float64:
-            raise GradcheckError(f"{name}: output {k} is {y.dtype}, though all checked inputs are float64")
+            raise GradcheckError(
+                f"{name}: output {k} is {y.dtype}, though all checked inputs are float64: let it keep the dtype"
+            )
     return real
 
 

@@ -53,7 +53,9 @@ def from_numpy(ndarray: Array) -> Tensor:
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"from_numpy: expected a numpy.ndarray, not {type(ndarray).__name__}")
     if as_dtype(ndarray.dtype) != ndarray.dtype:
-        raise TypeError(f"from_numpy: {ndarray.dtype} has the other byte order; minidl.tensor(array) converts it")
+        raise TypeError(
+            f"from_numpy: {ndarray.dtype} is not in this machine's byte order; minidl.tensor(array) converts it"
+        )
     return Tensor(ndarray)
 
 
@@ -70,7 +72,7 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
     [0, 1, 2]
     """
     if not hasattr(ext_tensor, "__dlpack_device__"):
-        raise TypeError(f"from_dlpack: expected an object with __dlpack__, not {type(ext_tensor).__name__}")
+        raise TypeError(f"from_dlpack: expected a tensor or array that has __dlpack__, not {type(ext_tensor).__name__}")
     kind, _ = ext_tensor.__dlpack_device__()
     array = np.from_dlpack(ext_tensor) if kind == DLPACK_CPU else devices.cupy().from_dlpack(ext_tensor)
     as_dtype(array.dtype)
@@ -82,7 +84,7 @@ def _as_array(data: Any, dtype: Any) -> Array:
     try:
         array = np.asarray(data)
     except ValueError as error:
-        raise ValueError(f"tensor: the data is not a regular grid of numbers: {error}") from None
+        raise ValueError(f"tensor: nested lists and arrays must have equal lengths: {error}") from None
     own = not isinstance(_first(data), np.ndarray | np.generic)  # Python's own numbers have no dtype to keep
     if dtype is None and own and (array.dtype == np.float64 or not array.size):
         array = array.astype(float32)
@@ -91,7 +93,7 @@ def _as_array(data: Any, dtype: Any) -> Array:
     if array.dtype == object:
         _refuse_object(array)
     if isinstance(_first(data), int) and array.dtype.kind == "u":
-        raise ValueError("tensor: an int does not fit in 64 bits")
+        raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
     wanted = as_dtype(array.dtype if dtype is None else dtype)
     if array is not data and array.dtype.kind in "if" and wanted.kind in "iu" and array.size:
         for extreme in (array.min(), array.max()):
@@ -103,7 +105,7 @@ def _refuse_object(array: Array) -> NoReturn:
     for value in array.flat:
         if not isinstance(value, int):
             raise RuntimeError(f"tensor: expected numbers, and got {value!r} of type {type(value).__name__}")
-    raise ValueError("tensor: an int does not fit in 64 bits")
+    raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
 
 
 def _drawn(draw: Callable[[], Any], dtype: np.dtype[Any], device: Any, requires_grad: bool) -> Tensor:
@@ -149,7 +151,7 @@ def full(
     _numbers("full", fill_value)
     kind = dtype or result_type(fill_value)
     if not isinstance(size, tuple | list):
-        raise TypeError(f"full: size must be a tuple or list of ints, not {size!r}")
+        raise TypeError(f"full: size must be a tuple or list of ints, such as (3,), not {size!r}")
     value = number("full", fill_value, as_dtype(kind)).array
     return _finish(np.full(_shape("full", (size,)), value), device, requires_grad)
 
@@ -242,10 +244,10 @@ def randint(
     if size is None:
         raise TypeError("randint: give a size, such as randint(10, (3,))")
     if not isinstance(size, tuple | list):
-        raise TypeError(f"randint: size must be a tuple or list of ints, not {size!r}")
-    low, high = sizes((low, high))
+        raise TypeError(f"randint: size must be a tuple or list of ints, such as (3,), not {size!r}")
+    low, high = sizes("randint", (low, high))
     if low >= high:
-        raise RuntimeError(f"randint: no integer from {low} to below {high}")
+        raise RuntimeError(f"randint: high must be greater than low, and they are {high} and {low}")
     kind = as_dtype(dtype or np.int64)
     for value in (low, high - 1):
         number("randint", value, kind)
@@ -314,9 +316,9 @@ def randn_like(
 
 
 def _shape(name: str, args: Any, named: Any = None) -> tuple[int, ...]:
-    shape = sizes(args, named)
+    shape = sizes(name, args, named)
     if min(shape, default=0) < 0:
-        raise RuntimeError(f"{name}: a tensor cannot have the negative size in {shape}")
+        raise RuntimeError(f"{name}: no size may be negative, as in {shape}")
     return shape
 
 
@@ -329,11 +331,13 @@ def _numbers(name: str, *values: Any) -> None:
 def _real(name: str, dtype: Any) -> np.dtype[Any]:
     kind = as_dtype(dtype or float32)
     if kind.kind != "f":
-        raise NotImplementedError(f"{name}: draws real numbers, and {kind} holds none")
+        raise NotImplementedError(
+            f"{name}: dtype must be a float type, not {kind}; for random integers use minidl.randint"
+        )
     return kind
 
 
 def _rng(generator: random.Generator | None) -> np.random.Generator:
     if generator is not None and not isinstance(generator, random.Generator):
-        raise TypeError(f"generator must be a minidl.Generator, not {type(generator).__name__}")
+        raise TypeError(f"generator must be a minidl.Generator, not {generator!r}")
     return (generator or random.default_generator).rng

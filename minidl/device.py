@@ -37,7 +37,7 @@ class device:
             raise TypeError(f"device: expected a name such as 'cpu' or 'cuda:0', not {type(self.type).__name__}")
         name, colon, number = self.type.partition(":")
         if name not in ("cpu", "cuda") or (colon and not number.isdecimal()) or (colon and self.index is not None):
-            raise RuntimeError(f"device {self.type!r}: expected 'cpu', 'cuda', or 'cuda:' and the number of a GPU")
+            raise RuntimeError(f"device {self.type!r}: expected 'cpu', 'cuda', or a numbered GPU such as 'cuda:0'")
         object.__setattr__(self, "type", name)
         if colon:
             object.__setattr__(self, "index", int(number))

@@ -40,7 +40,7 @@ class Meter:
     def update(self, value: float, n: int = 1) -> None:
         """Count a mean over `n` samples."""
         if n < 1:
-            raise ValueError(f"Meter: a mean is over at least 1 sample, not {n}")
+            raise ValueError(f"Meter: n, the number of samples, must be at least 1, not {n}")
         weight = 1 if self.unit == "per batch" else n
         self._sum += float(value) * weight
         self._count += weight

@@ -55,7 +55,7 @@ class Optimizer:
         self.state: dict[Tensor, dict[str, Any]] = {}
         given = list(params)
         if not given:
-            raise ValueError("the optimizer got an empty parameter list")
+            raise ValueError("the optimizer got an empty parameter list: pass model.parameters()")
         groups = given if isinstance(given[0], dict) else [{"params": given}]
         for group in groups:
             self.add_param_group(group)  # type: ignore[arg-type]
@@ -71,9 +71,13 @@ class Optimizer:
         seen = {id(p) for other in self.param_groups for p in other["params"]}
         for p in group["params"]:
             if not isinstance(p, Tensor):
-                raise TypeError(f"an optimizer can only optimize tensors, and one of the params is {type(p).__name__}")
+                raise TypeError(
+                    f"an optimizer can only optimize tensors, not {type(p).__name__}; pass model.parameters()"
+                )
             if not p.is_leaf:
-                raise ValueError(f"can't optimize a tensor that {p.grad_fn!r} computed: only leaves")
+                raise ValueError(
+                    f"can't optimize a tensor that {p.grad_fn!r} computed, only leaf tensors such as parameters"
+                )
             if id(p) in seen:
                 raise ValueError(f"a parameter of shape {p.shape} appears more than once in the parameter groups")
             seen.add(id(p))
@@ -115,7 +119,7 @@ class Optimizer:
         return loss
 
     def _update(self, p: Tensor, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no _update()")
 
     def state_dict(self) -> dict[str, Any]:
         """The state and settings, with parameters replaced by their positions; the buffers are shared."""
@@ -132,15 +136,19 @@ class Optimizer:
             If the groups or the shapes do not match; nothing has been changed.
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"load_state_dict: expected a mapping, not {type(state_dict).__name__}")
+            raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
         groups, parameters = state_dict["param_groups"], self._parameters()
         if isinstance(groups, list | tuple) and len(groups) != len(self.param_groups):
-            raise ValueError(f"the state has {len(groups)} parameter groups, the optimizer {len(self.param_groups)}")
+            raise ValueError(
+                f"load_state_dict: parameter groups: {len(groups)} in the state, {len(self.param_groups)} here"
+            )
         if not isinstance(groups, list | tuple) or not all(isinstance(group, Mapping) for group in groups):
             raise TypeError(f"load_state_dict: param_groups must be a list of dicts, not {groups!r}")
         sizes, own = [len(g["params"]) for g in groups], [len(g["params"]) for g in self.param_groups]
         if sizes != own:
-            raise ValueError(f"the state is of parameter groups of sizes {sizes}, the optimizer's have {own}")
+            raise ValueError(
+                f"load_state_dict: parameters in each group: {sizes} in the state, {own} in this optimizer"
+            )
         for group in groups:
             _refuse_variants(group)
         positions = [i for group in groups for i in group["params"]]
@@ -165,7 +173,7 @@ def _refuse_variants(group: Mapping[str, Any]) -> None:
     """Refuse settings of PyTorch's that change the formula and that minidl does not have."""
     for name in ("amsgrad", "maximize", "decoupled_weight_decay", "differentiable"):
         if group.get(name):
-            raise ValueError(f"{name}={group[name]} is not supported")
+            raise ValueError(f"optimizer: {name}={group[name]} is not supported")
 
 
 def _changing(advance: Callable[[], np.ndarray], p: Tensor) -> np.ndarray | None:
@@ -183,7 +191,7 @@ def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
         value = state[name].cpu() if isinstance(state[name], Tensor) else state[name]
         buffer = None if value is None else np.array(np.asarray(value), p.dtype)
         if buffer is not None and buffer.shape != p.shape:
-            raise ValueError(f"{name} of shape {buffer.shape} in the state is for a parameter of shape {p.shape}")
+            raise ValueError(f"load_state_dict: {name} has shape {buffer.shape} in the state, its parameter {p.shape}")
         copied[name] = None if buffer is None else Tensor(devices.beside(buffer, p.array))
     return copied
 
@@ -290,10 +298,10 @@ class Adam(Optimizer):
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)
         if len(group["betas"]) != 2:
-            raise ValueError(f"invalid betas {group['betas']}: there must be two")
+            raise ValueError(f"invalid betas {group['betas']}: there must be two, such as (0.9, 0.999)")
         for i, beta in enumerate(group["betas"]):
             if not 0 <= beta < 1:
-                raise ValueError(f"invalid beta {beta} at index {i}: it must lie in [0, 1)")
+                raise ValueError(f"invalid beta {beta} at index {i}: it must be at least 0 and less than 1")
 
     def _update(self, p: Tensor, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]) -> None:
         if not state:

@@ -56,7 +56,7 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
     arrays[STRUCTURE] = np.frombuffer(json.dumps(structure).encode(), np.uint8)
     path = Path(os.path.realpath(f))  # of a link, the file that it leads to
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"save: there is no folder {path.parent}")
+        raise FileNotFoundError(f"save: there is no folder {path.parent}; make it first")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -150,7 +150,10 @@ def _encode(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
     if isinstance(obj, dict):
         items = [(_encode_key(key, where), _encode(value, f"{where}[{key!r}]", arrays)) for key, value in obj.items()]
         return ["dict", items]
-    raise TypeError(f"save: {where} is a {type(obj).__name__}, which cannot be saved without pickle")
+    raise TypeError(
+        f"save: {where} is of type {type(obj).__name__}, which cannot be saved; of a model or an optimizer save its "
+        "state_dict()"
+    )
 
 
 def _encode_key(key: Any, where: str) -> Any:
@@ -162,7 +165,9 @@ def _encode_key(key: Any, where: str) -> Any:
 def _encode_array(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
     array = devices.moved(obj.array, devices.CPU) if isinstance(obj, Tensor) else np.asarray(obj)
     if array.dtype.kind not in KINDS:
-        raise TypeError(f"save: {where} is an array of {array.dtype}, which cannot be saved without pickle")
+        raise TypeError(
+            f"save: {where} is an array of dtype {array.dtype}, and only arrays of numbers and bools can be saved"
+        )
     name = f"{len(arrays)}.array"
     arrays[name] = array
     return ["tensor" if isinstance(obj, Tensor) else "array", name]

@@ -261,11 +261,11 @@ class Tensor(_Bound):
             raise RuntimeError(f"requires_grad must be a bool, not {type(value).__name__}")
         if self.grad_fn is not None:
             raise RuntimeError(
-                f"requires_grad can only be set on leaves, and this tensor was made by {self.grad_fn!r}; "
+                f"requires_grad can only be set on leaf tensors, and {self.grad_fn!r} computed this one; "
                 "use x.detach() for a copy outside the graph"
             )
         if value and not self.is_floating_point():
-            raise RuntimeError(f"only tensors of floating dtype can require gradients, not {self.dtype}")
+            raise RuntimeError(f"only float tensors can require gradients, not {self.dtype}; convert it with .float()")
         self._requires_grad = value
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
@@ -372,12 +372,12 @@ class Tensor(_Bound):
 
     def __len__(self) -> int:
         if self.ndim == 0:
-            raise TypeError("len() of a 0-d tensor")
+            raise TypeError("len() of a 0-d tensor, which is one number: x.item()")
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.ndim == 0:
-            raise TypeError("iteration over a 0-d tensor")
+            raise TypeError("iteration over a 0-d tensor, which is one number: x.item()")
         return (self[i] for i in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -396,7 +396,9 @@ class Tensor(_Bound):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
-            raise RuntimeError(f"only leaves can be deep-copied, and {self.grad_fn!r} made this tensor: detach() it")
+            raise RuntimeError(
+                f"only leaf tensors can be deep-copied, and {self.grad_fn!r} computed this one: detach() it"
+            )
         copy = type(self)(self.array.copy(order="K"), self.requires_grad)
         memo[id(self)] = copy
         copy._grad = None if self._grad is None else Tensor(self._grad.array.copy())

@@ -214,9 +214,9 @@ def test_backward_records_nothing_by_itself():
             r"gradient of shape \(3,\) for an output of shape \(2,\)",
         ),
         (lambda x: minidl.grad(x.sum(), minidl.ones(2)), "input 0 of shape .* does not require grad"),
-        (lambda x: minidl.grad([x.sum()], [x], [None, None]), "1 outputs, but 2 grad_outputs"),
-        (lambda x: minidl.ones(2, dtype=minidl.int64).requires_grad_(), "floating dtype"),
-        (lambda x: (x * 2).requires_grad_(), "only be set on leaves"),
+        (lambda x: minidl.grad([x.sum()], [x], [None, None]), "got 2 for 1"),
+        (lambda x: minidl.ones(2, dtype=minidl.int64).requires_grad_(), "only float tensors"),
+        (lambda x: (x * 2).requires_grad_(), "only be set on leaf tensors"),
         (lambda x: x.numpy(), r"detach\(\).numpy\(\)"),
         (lambda x: x.item(), r"a tensor of shape \(2,\) has 2"),
         (lambda x: bool(x), "ambiguous"),
@@ -275,7 +275,7 @@ def test_a_saved_output_changed_in_place_is_noticed(change):
     y = minidl.sigmoid(leaf(1.0, 2.0))
     z = y.sum()
     change(y)
-    with pytest.raises(RuntimeError, match=r"backward of sigmoid: .* \(version 1, needed 0\)"):
+    with pytest.raises(RuntimeError, match=r"backward of sigmoid: .* shape \(2,\) .* in place after sigmoid used it"):
         z.backward()
 
 
@@ -339,7 +339,7 @@ def test_in_place_results_must_fit():
     x = minidl.zeros(2)
     with pytest.raises(RuntimeError, match=r"add_: the result has shape \(3, 2\), .* in place \(2,\)"):
         x += minidl.ones(3, 2)
-    with pytest.raises(RuntimeError, match="results of dtype float32 cannot be kept in place in int64"):
+    with pytest.raises(RuntimeError, match="the result is float32, which a tensor of int64 cannot hold"):
         i = minidl.arange(2)
         i += 0.5
     with pytest.raises(RuntimeError, match=r"a value of shape \(3,\) does not fit in the shape \(2,\)"):

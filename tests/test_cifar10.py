@@ -151,7 +151,7 @@ def test_known_files_say_nothing(tmp_path, capsys, monkeypatch):
 def test_files_of_another_size(tmp_path, size):
     write_files(tmp_path)
     (tmp_path / "data_batch_3.bin").write_bytes(bytes(size))
-    message = f"data_batch_3.bin: {size:,} bytes, expected 6 x 3,073 = 18,438"
+    message = f"data_batch_3.bin: the file has {size:,} bytes, expected 6 x 3,073 = 18,438"
     with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + f".*{message}"):
         CIFAR10(tmp_path)
 

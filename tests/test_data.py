@@ -611,7 +611,7 @@ def test_parts_that_are_wrong_or_whole(server, tmp_path, capsys, part, answers):
     assert fetch_with_part(server, ["rest"], tmp_path, part).read_bytes() == GOOD
     assert statuses(server, "rest") == answers
     assert os.listdir(tmp_path) == ["file.gz"]
-    said = "file.gz.part was no part of the file: starting again\n" if len(answers) == 2 else ""
+    said = "what file.gz.part holds is not the start of the file: starting again\n" if len(answers) == 2 else ""
     assert capsys.readouterr().out == said
 
 

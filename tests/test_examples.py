@@ -94,9 +94,9 @@ def test_without_mnist_it_says_why_and_draws_digits(run, tmp_path, capsys, monke
     ("option", "message"),
     [
         (("--epochs", "0"), "--epochs: must be at least 1, not 0"),
-        (("--lr", "-1"), "--lr: must be a number between 0 and inf, not -1"),
+        (("--lr", "-1"), "--lr: must be a number of at least 0, not -1"),
         (("--batch-size", "x"), "--batch-size: invalid whole_number value: 'x'"),
-        (("--noise", "-1"), "--noise: must be a number between 0 and 1, not -1"),
+        (("--noise", "-1"), "--noise: must be a number of at least 0 and at most 1, not -1"),
         (("--seed", "-1"), "--seed: must be at least 0"),
         (("--data-dir", "no/such"), "--data-dir: there is no folder no/such"),
         (("--out", __file__), "--out: .*File exists"),

@@ -83,9 +83,9 @@ def test_a_sweep_draws_the_balance(run, tmp_path):
     ("option", "message"),
     [
         (("--latent", "0"), "--latent: must be at least 1, not 0"),
-        (("--beta", "-1"), "--beta: must be a number between 0 and inf, not -1"),
+        (("--beta", "-1"), "--beta: must be a number of at least 0, not -1"),
         (("--sweep", "1", "x"), "--sweep: invalid number value: 'x'"),
-        (("--half-life", "0"), "--half-life: must be a number between 0.1 and inf, not 0"),
+        (("--half-life", "0"), "--half-life: must be a number of at least 0.1, not 0"),
     ],
 )
 def test_bad_options_are_refused(run, option, message, capsys):

@@ -119,7 +119,7 @@ def test_feature_visualisation(run, tmp_path, capsys):
 
     before = {name: (out / name).read_bytes() for name in pictures}
     run("feature_visualisation", *SMALL, "--epochs", 1, "--top", 2, "--filters", 3, "--resume")
-    assert "Nothing left to train: 1 epochs are done" in capsys.readouterr().out
+    assert "Nothing left to train: epoch 1 is done" in capsys.readouterr().out
     assert before == {name: (out / name).read_bytes() for name in pictures}
 
     run("feature_visualisation", *SMALL, "--top", 2, "--filters", 3, "--checkpoint", out / "checkpoint.npz")

@@ -501,17 +501,17 @@ BOTH_WRONG = [
     ({"dilation": (1, 0)}, RuntimeError, r"dilation must be at least 1, got \(1, 0\)"),
 ]
 CONV2D_WRONG = [
-    ((3, 5, 6, 7, 8), W, {}, r"input must be 3-d or 4-d \(N, C, H, W\), got 5-d of shape \(3, 5, 6, 7, 8\)"),
-    (X, (4, 3, 2), {}, r"weight must be 4-d \(O, C, KH, KW\), got 3-d of shape \(4, 3, 2\)"),
+    ((3, 5, 6, 7, 8), W, {}, r"input must be \(N, C, H, W\), or \(C, H, W\) for one image, got 5-d of shape"),
+    (X, (4, 3, 2), {}, r"weight must be \(O, C, KH, KW\), got 3-d of shape \(4, 3, 2\)"),
     (
         X,
         (4, 2, 2, 2),
         {},
-        r"reads 2 channels, but input \(2, 3, 5, 6\) has 3; a weight of shape \(4, 3, 2, 2\) or",
+        r"is 3 in input \(2, 3, 5, 6\), but 2 in weight \(4, 2, 2, 2\); a weight of shape \(4, 3, 2, 2\) or",
     ),
     ((1, 3, 0, 4), W, {"padding": 2}, r"input of shape \(1, 3, 0, 4\) has no pixels"),
-    (X, (0, 3, 2, 2), {}, r"at least one output channel and one tap, got 0 and \(2, 2\)"),
-    (X, (4, 3, 0, 2), {}, r"at least one output channel and one tap, got 4 and \(0, 2\)"),
+    (X, (0, 3, 2, 2), {}, r"at least one output channel and a kernel of 1x1, got 0 and \(2, 2\)"),
+    (X, (4, 3, 0, 2), {}, r"at least one output channel and a kernel of 1x1, got 4 and \(0, 2\)"),
     (
         X,
         (4, 3, 7, 2),
@@ -530,12 +530,12 @@ CONV2D_WRONG = [
     ),
 ]
 TRANSPOSED_WRONG = [
-    ((5, 6), WT, {}, r"input must be 3-d or 4-d \(N, C_in, H, W\), got 2-d"),
+    ((5, 6), WT, {}, r"input must be \(N, C_in, H, W\), or \(C_in, H, W\) for one image, got 2-d"),
     (
         X,
         W,
         {},
-        r"reads 4 channels, its first size, but input \(2, 3, 5, 6\) has 3; .* shape \(3, 3, 2, 2\)",
+        r"is 3 in input \(2, 3, 5, 6\), but 4, the first size, in weight .* a weight of shape \(3, 3, 2, 2\)",
     ),
     ((1, 3, 4, 0), WT, {}, r"input of shape \(1, 3, 4, 0\) has no pixels"),
     (X, (3, 0, 2, 2), {}, r"at least one output channel"),

@@ -148,9 +148,9 @@ def test_a_state_that_does_not_fit_changes_nothing():
     of_q = optim.Adam([q], lr=7)
     of_q.step()
     of_p = optim.Adam([p], lr=1)
-    with pytest.raises(ValueError, match=r"of shape \(3,\) in the state is for a parameter of shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"has shape \(3,\) in the state, its parameter \(1,\)"):
         of_p.load_state_dict(of_q.state_dict())
-    with pytest.raises(ValueError, match=r"sizes \[2\], the optimizer's have \[1\]"):
+    with pytest.raises(ValueError, match=r"each group: \[2\] in the state, \[1\] in this"):
         of_p.load_state_dict(optim.Adam([parameter(), parameter()]).state_dict())
     assert of_p.param_groups[0]["lr"] == 1
     assert not of_p.state
@@ -176,7 +176,7 @@ def test_moments_of_dead_units_do_not_become_denormal():
         (lambda: optim.SGD([], lr=0.1), ValueError, "empty parameter list"),
         (lambda: optim.SGD(iter(()), lr=0.1), ValueError, "empty parameter list"),
         (lambda: optim.SGD(parameter()), TypeError, "not one tensor"),
-        (lambda: optim.SGD([np.ones(2)]), TypeError, "one of the params is ndarray"),
+        (lambda: optim.SGD([np.ones(2)]), TypeError, "only optimize tensors, not ndarray; pass model"),
         (lambda: optim.SGD([parameter() * 2]), ValueError, "<MulBackward> computed"),
         (lambda: optim.SGD([parameter()], lr=-1), ValueError, "invalid lr -1: it must be at least 0"),
         (lambda: optim.SGD([parameter()], lr=float("nan")), ValueError, "invalid lr nan"),

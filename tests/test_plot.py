@@ -90,14 +90,14 @@ def test_grid_normalizes_all_images_together():
 @pytest.mark.parametrize(
     ("images", "kwargs", "error", "message"),
     [
-        (noise(2), {}, ValueError, r"images \(N, C, H, W\), all sizes at least 1, and not shape \(2,\)"),
-        (noise(1, 1, 1, 2, 2), {}, ValueError, r"not shape \(1, 1, 1, 2, 2\)"),
-        (noise(0, 3, 2, 2), {}, ValueError, r"not shape \(0, 3, 2, 2\)"),
-        ([], {}, ValueError, r"not shape \(0,\)"),
-        ([noise(1, 2, 2), noise(1, 2, 3)], {}, ValueError, r"one shape, and have \[\(1, 2, 2\), \(1, 2, 3\)\]"),
+        (noise(2), {}, ValueError, r"images must have shape \(N, C, H, W\), .* not \(2,\)"),
+        (noise(1, 1, 1, 2, 2), {}, ValueError, r"no size 0, not \(1, 1, 1, 2, 2\)"),
+        (noise(0, 3, 2, 2), {}, ValueError, r"no size 0, not \(0, 3, 2, 2\)"),
+        ([], {}, ValueError, r"no size 0, not \(0,\)"),
+        ([noise(1, 2, 2), noise(1, 2, 3)], {}, ValueError, r"one shape, not \[\(1, 2, 2\), \(1, 2, 3\)\]"),
         (noise(2, 1, 2, 2), {"nrow": 0}, ValueError, "nrow must be at least 1 .* they are 0 and 2"),
         (noise(2, 1, 2, 2), {"padding": -1}, ValueError, "padding at least 0, and they are 8 and -1"),
-        (np.ones((2, 1, 2, 2), np.uint8), {"normalize": True}, TypeError, "needs floats, and the images are uint8"),
+        (np.ones((2, 1, 2, 2), np.uint8), {"normalize": True}, TypeError, "needs float images, not uint8"),
     ],
 )
 def test_grid_refuses(images, kwargs, error, message):
@@ -162,11 +162,11 @@ def test_values_beyond_0_and_1_are_cut_off():
 @pytest.mark.parametrize(
     ("images", "kwargs", "message"),
     [
-        (noise(2, 4, 3, 3), {}, r"must have 1 channel or 3, and have 4: shape \(2, 4, 3, 3\)"),
-        (noise(3), {}, r"not shape \(3,\)"),
+        (noise(2, 4, 3, 3), {}, r"must have 1 channel or 3, not 4: shape \(2, 4, 3, 3\)"),
+        (noise(3), {}, r"no size 0, not \(3,\)"),
         ({}, {}, "at least one row of images, and the dict is empty"),
-        (noise(2, 1, 3, 3), {"titles": ["a"]}, "1 titles, expected 2, one for each image"),
-        ({"a": noise(2, 1, 3, 3)}, {"titles": ["a"] * 3}, "3 titles, expected 2, one for each column"),
+        (noise(2, 1, 3, 3), {"titles": ["a"]}, "titles: expected 2, one for each image, not 1"),
+        ({"a": noise(2, 1, 3, 3)}, {"titles": ["a"] * 3}, "titles: expected 2, one for each column, not 3"),
         (noise(2, 1, 3, 3), {"nrow": 0}, "nrow must be at least 1, and is 0"),
     ],
 )
@@ -236,7 +236,7 @@ def test_few_values_are_smoothed_less_or_not_at_all(n, lines):
         ({}, {}, "at least one curve, and the dict is empty"),
         ({"a": [1, 2]}, {"smooth": 4}, "smooth must be 0 or an odd number of at least 5, and is 4"),
         ({"a": [1, 2]}, {"smooth": 3}, "odd number of at least 5, and is 3"),
-        ({"a": [1, 2]}, {"x": [1]}, r"curve 'a' has shape \(2,\), and x has \(1,\); expected \(n,\) for both"),
+        ({"a": [1, 2]}, {"x": [1]}, r"curve 'a' has shape \(2,\), and x has \(1,\): both must be \(n,\)"),
         ({"a": [[1, 2]]}, {}, r"curve 'a' has shape \(1, 2\)"),
     ],
 )
@@ -293,7 +293,7 @@ def test_a_diverged_curve_is_smoothed_as_far_as_it_goes():
 
 
 def test_whole_numbers_that_would_all_be_white_are_refused():
-    with pytest.raises(ValueError, match="must be uint8, and these are int64"):
+    with pytest.raises(ValueError, match="must be uint8, not int64"):
         plot.show_images(np.full((2, 1, 4, 4), 128, np.int64))
     assert plot.show_images(np.ones((2, 1, 4, 4)), titles=np.array(["a", "b"])) is not None
 
@@ -317,9 +317,9 @@ def test_confusion_in_percent_of_the_true_class():
 @pytest.mark.parametrize(
     ("counts", "names", "message"),
     [
-        ([[1, 2]], ["a", "b"], r"shape \(1, 2\) and 2 names"),
-        ([[1, 2], [3, 4]], ["a"], r"shape \(2, 2\) and 1 names"),
-        (np.empty((0, 0)), [], "0 names"),
+        ([[1, 2]], ["a", "b"], r"not \(1, 2\) with 2 of them"),
+        ([[1, 2], [3, 4]], ["a"], r"not \(2, 2\) with 1 of them"),
+        (np.empty((0, 0)), [], "with 0 of them"),
         ([[1, -2], [3, 4]], ["a", "b"], "at least 0"),
         ([[1, math.nan], [3, 4]], ["a", "b"], "at least 0"),
         ([[1, math.inf], [3, 4]], ["a", "b"], "finite"),

@@ -65,11 +65,11 @@ def test_the_state_of_a_generator(tmp_path):
 @pytest.mark.parametrize(
     ("obj", "where"),
     [
-        ({"a": [1, {2}]}, r"obj\['a'\]\[1\] is a set"),
+        ({"a": [1, {2}]}, r"obj\['a'\]\[1\] is of type set"),
         ({"f": print}, "builtin_function_or_method"),
         ({(1, 2): 3}, r"key \(1, 2\) of type tuple"),
-        ([np.array(["x"])], r"obj\[0\] is an array of <U1"),
-        ([np.array([None])], "array of object"),
+        ([np.array(["x"])], r"obj\[0\] is an array of dtype <U1"),
+        ([np.array([None])], "array of dtype object"),
     ],
 )
 def test_what_needs_pickle_is_refused_and_the_old_file_stays(tmp_path, obj, where):

@@ -129,10 +129,10 @@ def test_ten_thousand_do_not_take_long():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n": -1}, "n must be .* is -1"),
-        ({"n": 2.5}, r"is 2\.5"),
-        ({"seed": -3}, "seed must be .* is -3"),
-        ({"target": "masks"}, "target must be 'label' or 'mask', and is 'masks'"),
+        ({"n": -1}, "SyntheticShapes: n must be .* not -1"),
+        ({"n": 2.5}, r"not 2\.5"),
+        ({"seed": -3}, "seed must be .* not -3"),
+        ({"target": "masks"}, "target must be 'label' or 'mask', not 'masks'"),
     ],
 )
 def test_refuses_other_arguments(kwargs, message):
@@ -165,13 +165,13 @@ def test_normalize_by_one_number_and_with_a_gradient():
 @pytest.mark.parametrize(
     ("images", "mean", "std", "error", "message"),
     [
-        (np.ones((3, 2, 2)), [0], [1], TypeError, "images should be a Tensor, and is of type ndarray"),
-        (Tensor(np.ones((3, 2, 2), np.uint8)), [0], [1], TypeError, "should be a float tensor. Got uint8"),
-        (Tensor(np.ones((2, 2))), [0], [1], ValueError, r"size \(\.\.\., C, H, W\)\. Got size \(2, 2\)"),
-        (Tensor(np.ones((3, 2, 2))), [0, 0], [1], ValueError, "mean has 2 numbers, expected .* 3 channels, or one"),
-        (Tensor(np.ones((3, 2, 2))), [0], [1] * 4, ValueError, "std has 4 numbers, expected .* 3 channels"),
-        (Tensor(np.ones((3, 2, 2))), [0], [1, 0, 1], ValueError, r"std is \(1, 0, 1\) .* division by zero"),
-        (Tensor(np.ones((1, 2, 2), np.float32)), [0], [1e-60], ValueError, "as float32: .* division by zero"),
+        (np.ones((3, 2, 2)), [0], [1], TypeError, "images must be a Tensor, not ndarray"),
+        (Tensor(np.ones((3, 2, 2), np.uint8)), [0], [1], TypeError, "must be a float tensor, not uint8"),
+        (Tensor(np.ones((2, 2))), [0], [1], ValueError, r"must have shape \(\.\.\., C, H, W\), not \(2, 2\)"),
+        (Tensor(np.ones((3, 2, 2))), [0, 0], [1], ValueError, "mean must have 1 number or, for each channel, 3, not 2"),
+        (Tensor(np.ones((3, 2, 2))), [0], [1] * 4, ValueError, "std must have 1 number or, for each channel, 3, not 4"),
+        (Tensor(np.ones((3, 2, 2))), [0], [1, 0, 1], ValueError, r"std must not be 0, .*; it is \(1, 0, 1\)"),
+        (Tensor(np.ones((1, 2, 2), np.float32)), [0], [1e-60], ValueError, "std must not be 0, .* in float32"),
     ],
 )
 def test_normalize_refuses(images, mean, std, error, message):
@@ -208,5 +208,5 @@ def test_no_noise_draws_nothing():
 
 @pytest.mark.parametrize("sigma", [-0.1, float("nan")])
 def test_noise_refuses(sigma):
-    with pytest.raises(ValueError, match=f"sigma must be at least 0, and is {sigma}"):
+    with pytest.raises(ValueError, match=f"add_noise: sigma must be at least 0, not {sigma}"):
         add_noise(Tensor(np.ones((1, 2, 2))), sigma)

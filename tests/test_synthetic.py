@@ -70,7 +70,11 @@ def test_nearest_neighbours_recognise_another_seed(digits):
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
-    [({"n": -1}, "n must be .* is -1"), ({"n": 2.5}, r"is 2\.5"), ({"seed": -3}, "seed must be .* is -3")],
+    [
+        ({"n": -1}, "SyntheticDigits: n must be .* not -1"),
+        ({"n": 2.5}, r"not 2\.5"),
+        ({"seed": -3}, "seed must be .* not -3"),
+    ],
 )
 def test_refuses_other_sizes_and_seeds(kwargs, message):
     with pytest.raises(ValueError, match=message):

@@ -119,7 +119,7 @@ def _read_records(path: Path) -> Array:
     """Read a file as uint8 (RECORDS, RECORD)."""
     size, expected = path.stat().st_size, RECORDS * RECORD
     if size != expected:
-        raise ValueError(f"{path}: {size:,} bytes, expected {RECORDS:,} x {RECORD:,} = {expected:,}")
+        raise ValueError(f"{path}: the file has {size:,} bytes, expected {RECORDS:,} x {RECORD:,} = {expected:,}")
     records = np.fromfile(path, np.uint8).reshape(RECORDS, RECORD)
     if wrong := np.flatnonzero(records[:, 0] > 9).tolist():
         at = wrong[0]
@@ -193,7 +193,9 @@ def _files(archive: Path) -> Iterator[tuple[str, bytes]]:
         except _Refused:
             raise
         except (EOFError, OSError, RecursionError, ValueError, tarfile.TarError, zlib.error) as error:
-            raise ValueError(f"{archive}: the archive is damaged or cut off: {error}") from error
+            raise ValueError(
+                f"{archive}: the archive is damaged or cut off: {error}; delete it and download it again"
+            ) from error
 
 
 class _Refused(ValueError):

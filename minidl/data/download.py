@@ -142,7 +142,7 @@ def _download(url: str, path: Path, sha256: str, patience: float) -> str | None:
     before = _size(part)
     problem, broken = _retrieve(url, path, sha256, patience)
     if problem and not broken and _size(part) < before:  # the part was used: was it the part that is wrong?
-        print(f"{part.name} was no part of the file: starting again", flush=True)
+        print(f"what {part.name} holds is not the start of the file: starting again", flush=True)
         problem, broken = _retrieve(url, path, sha256, patience)
     if problem is None or not _size(part):
         part.unlink(missing_ok=True)

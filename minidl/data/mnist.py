@@ -108,7 +108,9 @@ def default_folder() -> Path:
     try:
         import pooch
     except ImportError as error:
-        raise ImportError('the cache folder is found by pooch: pip install "minidl[examples]"') from error
+        raise ImportError(
+            'without a folder for the data, minidl needs pooch: pip install "minidl[examples]"'
+        ) from error
     return Path(pooch.os_cache("minidl"))
 
 
@@ -151,7 +153,9 @@ def read_idx(path: PathLike) -> Array:
             with gzip.open(file) as stream:
                 return _read_stream(stream, path, available)
         except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path}: the gzip archive is damaged or cut off: {error}") from error
+            raise ValueError(
+                f"{path}: the gzip archive is damaged or cut off: {error}; delete it and download it again"
+            ) from error
 
 
 def _read_stream(stream: Stream, path: Path, available: int) -> Array:
@@ -175,9 +179,9 @@ def _read_header(stream: Stream, path: Path) -> tuple[int, ...]:
             "a type code and the number of dimensions"
         )
     if magic[2] != UNSIGNED_BYTE:
-        raise ValueError(f"{path}: type code {magic[2]}, expected {UNSIGNED_BYTE} (unsigned bytes)")
+        raise ValueError(f"{path}: the header says type code {magic[2]}, expected {UNSIGNED_BYTE} (unsigned bytes)")
     if not 1 <= magic[3] <= 3:
-        raise ValueError(f"{path}: {magic[3]} dimensions, expected 1 (labels) to 3 (images)")
+        raise ValueError(f"{path}: the header says {magic[3]} dimensions, expected 1 (labels) to 3 (images)")
     sizes = _read_at_most(stream, 4 * magic[3])
     if len(sizes) < 4 * magic[3]:
         raise ValueError(f"{path}: the header ends after {4 + len(sizes)} bytes, expected {4 + 4 * magic[3]}")

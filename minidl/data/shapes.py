@@ -76,9 +76,9 @@ class SyntheticShapes(PixelDataset):
     def __init__(self, n: int = 10_000, seed: int = 0, *, target: str = "label") -> None:
         for name, value in (("n", n), ("seed", seed)):
             if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be an int of at least 0, and is {value!r}")
+                raise ValueError(f"SyntheticShapes: {name} must be an int of at least 0, not {value!r}")
         if target not in ("label", "mask"):
-            raise ValueError(f"target must be 'label' or 'mask', and is {target!r}")
+            raise ValueError(f"SyntheticShapes: target must be 'label' or 'mask', not {target!r}")
         images = np.empty((n, SIDE, SIDE, 3), np.uint8)
         masks = np.empty((n, SIDE, SIDE), np.bool_)
         labels = np.empty(n, np.int64)

@@ -138,7 +138,7 @@ class SyntheticDigits(PixelDataset):
     def __init__(self, n: int = 10_000, seed: int = 0) -> None:
         for name, value in (("n", n), ("seed", seed)):
             if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be an int of at least 0, and is {value!r}")
+                raise ValueError(f"SyntheticDigits: {name} must be an int of at least 0, not {value!r}")
         images = np.empty((n, SIDE, SIDE), np.uint8)
         labels = np.empty(n, np.int64)
         for start in range(0, n, CHUNK):

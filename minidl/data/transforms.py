@@ -42,19 +42,23 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     array([[[-1.,  0.,  1.]]])
     """
     if not isinstance(images, Tensor):
-        raise TypeError(f"images should be a Tensor, and is of type {type(images).__name__}")
+        raise TypeError(f"normalize: images must be a Tensor, not {type(images).__name__}")
     if not images.is_floating_point():
-        raise TypeError(f"Input tensor should be a float tensor. Got {images.dtype}.")
+        raise TypeError(f"normalize: images must be a float tensor, not {images.dtype}; convert it with .float()")
     if images.ndim < 3:
-        raise ValueError(f"Expected tensor to be a tensor image of size (..., C, H, W). Got size {images.shape}")
+        raise ValueError(f"normalize: images must have shape (..., C, H, W), not {images.shape}")
     channels = images.shape[-3]
     numbers = []
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
-            raise ValueError(f"{name} has {len(values)} numbers, expected one for each of {channels} channels, or one")
+            raise ValueError(
+                f"normalize: {name} must have 1 number or, for each channel, {channels}, not {len(values)}"
+            )
         numbers.append(np.asarray(values, images.dtype).reshape(-1, 1, 1))
     if not numbers[1].all():
-        raise ValueError(f"std is {tuple(std)} as {images.dtype}: with 0 this is a division by zero")
+        raise ValueError(
+            f"normalize: std must not be 0, by which it would divide; it is {tuple(std)} in {images.dtype}"
+        )
     return (images - Tensor(numbers[0])) / Tensor(numbers[1])
 
 
@@ -87,5 +91,5 @@ def add_noise(images: Tensor, sigma: float, generator: Generator | None = None) 
     0.1
     """
     if not sigma >= 0:
-        raise ValueError(f"sigma must be at least 0, and is {sigma}")
+        raise ValueError(f"add_noise: sigma must be at least 0, not {sigma}")
     return (images + sigma * randn_like(images, generator=generator)).clamp(0, 1) if sigma else images

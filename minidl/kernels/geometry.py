@@ -101,7 +101,7 @@ class ConvGeometry:
         if c != wc:
             _fail(
                 op,
-                f"weight {tuple(w_shape)} reads {wc} channels, but input {tuple(x_shape)} has {c}; "
+                f"the number of channels is {c} in input {tuple(x_shape)}, but {wc} in weight {tuple(w_shape)}; "
                 f"a weight of shape {(o, c, *kernel)} or an input of shape {(n, wc, *image)} would fit",
             )
         _positive(op, "input", x_shape, image, o, kernel)
@@ -138,8 +138,8 @@ class ConvGeometry:
         if o != wo:
             _fail(
                 op,
-                f"weight {tuple(w_shape)} reads {wo} channels, its first size, "
-                f"but input {tuple(x_shape)} has {o}; a weight of shape {(o, c, *kernel)} "
+                f"the number of channels is {o} in input {tuple(x_shape)}, but {wo}, the first size, "
+                f"in weight {tuple(w_shape)}; a weight of shape {(o, c, *kernel)} "
                 f"or an input of shape {(n, wo, *size)} would fit",
             )
         _positive(op, "input", x_shape, size, c, kernel)
@@ -184,7 +184,7 @@ def _step_sizes(op: str, stride: Pairlike, padding: Pairlike, dilation: Pairlike
 
 def _four(op: str, name: str, shape: Sequence[int], letters: str) -> tuple[int, ...]:
     if len(shape) != 4:
-        expected = f"3-d or 4-d {letters}" if name == "input" else f"4-d {letters}"
+        expected = f"{letters}, or {letters.replace('N, ', '')} for one image" if name == "input" else letters
         _fail(op, f"{name} must be {expected}, got {len(shape)}-d of shape {tuple(shape)}")
     return tuple(shape)
 
@@ -198,7 +198,7 @@ def _positive(
     if min(kernel) < 1 or channels < 1:
         _fail(
             op,
-            f"weight must have at least one output channel and one tap, got {channels} and {tuple(kernel)}",
+            f"weight needs at least one output channel and a kernel of 1x1, got {channels} and {tuple(kernel)}",
         )
 
 

@@ -248,8 +248,8 @@ def _refuse_empty_window(op: str, g: PoolGeometry, axis: int) -> None:
         taps = ", ".join(str(start + u * d) for u in range(g.kernel[axis]))
         _fail(
             op,
-            f"window {i} along the {AXES[axis]} lies wholly in the padding: its taps {i}*{g.stride[axis]} - "
-            f"{g.padding[axis]} + u*{d} are at {taps}, and the image has {AXES[axis]} {g.image_size[axis]}; "
+            f"window {i} along the {AXES[axis]} lies wholly in the padding: it reads at {taps}, "
+            f"and the image has {AXES[axis]} {g.image_size[axis]}; "
             "a smaller padding or dilation would fit",
         )
 

@@ -131,7 +131,7 @@ def interpolation(
     for name, n, m in zip(AXES, image, sizes, strict=True):
         if n < 1 or m < 1 or x_shape[1] < 1:
             raise RuntimeError(
-                f"{op}: only the batch may be empty; input of shape {tuple(x_shape)} and output of {name} {m}"
+                f"{op}: only the batch may have size 0: input of shape {tuple(x_shape)} makes an output of {name} {m}"
                 + (f" = floor({n} * {scale_factor})" if size is None else "")
             )
     along = zip(image, sizes, scales, strict=True)

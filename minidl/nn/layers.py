@@ -238,8 +238,8 @@ class ConvTranspose2d(_Conv):
         if any(not 0 <= w - m < s for w, m, s in zip(wanted, smallest, self.stride, strict=True)):
             largest = [m + s - 1 for m, s in zip(smallest, self.stride, strict=True)]
             raise ValueError(
-                f"ConvTranspose2d: output_size {tuple(wanted)} cannot be had from input {input.shape[-2:]}: it must "
-                f"lie between {tuple(smallest)} and {tuple(largest)}"
+                f"ConvTranspose2d: output_size {tuple(wanted)} does not fit input of shape {input.shape}: it must be "
+                f"between {tuple(smallest)} and {tuple(largest)}"
             )
         return wanted[0] - smallest[0], wanted[1] - smallest[1]
 
@@ -330,7 +330,10 @@ class Dropout(Module):
     def forward(self, input: Tensor) -> Tensor:
         """Any shape, kept."""
         if self.training and self.p and not is_grad_enabled() and not self._warned:
-            warnings.warn("Dropout is on under no_grad, as in training: call model.eval() to evaluate", stacklevel=3)
+            warnings.warn(
+                "Dropout is on under no_grad, as in training: call model.eval() before you evaluate",
+                stacklevel=3,
+            )
             self._warned = True
         return F.dropout(input, self.p, self.training, self.inplace)
 
@@ -357,5 +360,7 @@ def _refuse_variants(name: str, groups: int, padding_mode: str) -> None:
 def _pair(value: Pairlike) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2 or not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in pair):
-        raise TypeError(f"sizes of a convolution must be an int or a pair of ints, not {value!r}")
+        raise TypeError(
+            f"kernel_size, stride, padding and dilation must each be an int or a pair of ints, not {value!r}"
+        )
     return int(pair[0]), int(pair[1])

@@ -92,7 +92,7 @@ class Module:
                 return
             if known and not isinstance(value, Parameter | Module):
                 wanted = "nn.Parameter" if kind is Parameter else "nn.Module"
-                raise TypeError(f"cannot assign {type(value).__name__} as {name!r}: it is a {wanted}, or None")
+                raise TypeError(f"cannot assign {type(value).__name__} as {name!r}, which must be an {wanted} or None")
         object.__setattr__(self, name, value)
 
     def _forget(self, name: str, other_than: Any = None) -> bool:
@@ -115,14 +115,16 @@ class Module:
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter, or None for one that a variant of the layer does not have."""
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(f"{name}: {type(param).__name__} is not a Parameter; nn.Parameter(tensor) makes one")
+            raise TypeError(f"{name!r} must be a Parameter, not {type(param).__name__}; nn.Parameter(tensor) makes one")
         self._check_name(name)
         self._parameters[name] = param
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a module under a name that need not be an identifier."""
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__}: part {name!r} must be a Module, not {type(module).__name__}")
+            raise TypeError(
+                f"{type(self).__name__}: {name!r} must be a Module such as nn.ReLU(), not {type(module).__name__}"
+            )
         if name not in self._modules:
             self._check_name(name)
         self._modules[name] = module
@@ -130,11 +132,11 @@ class Module:
     def _check_name(self, name: str) -> None:
         """Refuse names that are taken, or that dotted names could not tell apart."""
         if not isinstance(name, str):
-            raise TypeError(f"the name of a part must be a string, not {type(name).__name__}")
+            raise TypeError(f"the name of a parameter or module must be a str, not {type(name).__name__}")
         if name == "" or "." in name:
-            raise KeyError(f"the name of a part must not be empty or contain a dot: {name!r}")
+            raise KeyError(f"the name of a parameter or module must not be empty or contain a dot: {name!r}")
         if hasattr(self, name):
-            raise KeyError(f"attribute {name!r} already exists")
+            raise KeyError(f"{type(self).__name__} already has an attribute {name!r}")
 
     def children(self) -> Iterator[Module]:
         """The modules directly inside this one."""
@@ -189,7 +191,7 @@ class Module:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the module's output; calling the module calls this."""
-        raise NotImplementedError(f"module {type(self).__name__} defines no forward()")
+        raise NotImplementedError(f"{type(self).__name__} has no forward(): define it in the class")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
@@ -229,7 +231,7 @@ class Module:
         for parameter in self.parameters():
             converted = parameter.detach().to(*args, **kwargs)
             if not converted.is_floating_point():
-                raise TypeError(f"parameters can only be converted to floating dtypes, not {converted.dtype}")
+                raise TypeError(f"to: parameters can only be converted to float dtypes, not {converted.dtype}")
             gradient = parameter.grad
             parameter.grad = None
             parameter.data = converted
@@ -283,7 +285,7 @@ class Module:
             If keys or shapes do not match; all of them are named, and nothing has been changed.
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"load_state_dict: expected a mapping of names to values, not {type(state_dict).__name__}")
+            raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
         own = dict(self._all_parameters())
         keys = IncompatibleKeys([k for k in own if k not in state_dict], [k for k in state_dict if k not in own])
         faults = [f"missing key {key!r}" for key in keys.missing_keys] if strict else []
@@ -293,7 +295,7 @@ class Module:
             try:
                 given[key] = as_tensor(_array_of(state_dict[key]))
             except (TypeError, ValueError, RuntimeError) as error:
-                faults.append(f"{key!r} is no array of numbers: {error}")
+                faults.append(f"{key!r} is not an array of numbers: {error}")
         for key, value in given.items():
             if value.shape != own[key].shape:
                 faults.append(f"{key!r} has shape {value.shape} in the state, {own[key].shape} in the model")

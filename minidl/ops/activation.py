@@ -27,7 +27,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     if input.is_floating_point():
         y = record("relu", kernels.relu(input.array), (input, relu_backward), keep_output=True)
     elif input.dtype == bool:
-        raise RuntimeError("relu: takes numbers, and a bool tensor holds none; convert it with .float()")
+        raise RuntimeError("relu: the input must be numbers, not bool; convert it with .float()")
     else:
         y = Tensor(np.maximum(input.array, 0, dtype=input.dtype))
     return replace("relu", input, y) if inplace else y
@@ -182,7 +182,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if not training or p == 0:
         return input
     if not input.is_floating_point():
-        raise RuntimeError(f"dropout: scales by 1 / (1 - p), which {input.dtype} cannot hold; convert with .float()")
+        raise RuntimeError(f"dropout: the input must be a float tensor, not {input.dtype}; convert it with .float()")
     scale = input.dtype.type(1 / (1 - p) if p < 1 else 1)
 
     def draw() -> Array:

@@ -31,7 +31,7 @@ def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
 def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     """y = a - alpha b;  ga = gy, gb = -alpha gy. Booleans have no difference."""
     if any(isinstance(x, bool) or getattr(x, "dtype", None) == "bool" for x in (input, other)):
-        raise RuntimeError("sub: bools cannot be subtracted; use ~ on a mask, or convert it with .long()")
+        raise RuntimeError("sub: bools cannot be subtracted; for 1 - mask use ~mask, or convert it with .long()")
     a, b = operands("sub", input, _scaled("sub", other, alpha))
     return record("sub", np.subtract(a.array, b.array), (a, lambda gy: gy), (b, lambda gy: -gy))
 
@@ -62,7 +62,7 @@ def neg(input: Tensor) -> Tensor:
     """y = -x;  gx = -gy."""
     only_tensors("neg", input)
     if input.dtype == bool:
-        raise RuntimeError("neg: a bool tensor has no negative; use ~ for its complement")
+        raise RuntimeError("neg: a bool tensor has no negative; use ~ to turn True into False and False into True")
     return record("neg", np.negative(input.array), (input, lambda gy: -gy))
 
 
@@ -178,7 +178,7 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     """y = a where the condition holds, b elsewhere;  each gets gy in its own places, and 0 in the other's."""
     only_tensors("where", condition)
     if condition.dtype != bool:
-        raise RuntimeError(f"where: the condition must be a bool tensor, not {condition.dtype}")
+        raise RuntimeError(f"where: the condition must be a bool tensor, such as x > 0, not {condition.dtype}")
     none = np.zeros_like(condition.array, shape=())
     spread = Tensor(np.broadcast_to(none, condition.shape))  # no type, only a shape to meet
     for value in (input, other):
@@ -240,12 +240,12 @@ def _check_matmul(a: Any, b: Any) -> None:
     inner_a, inner_b = a.shape[-1], b.shape[-2] if b.ndim > 1 else b.shape[0]
     if inner_a != inner_b:
         raise RuntimeError(
-            f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied: {inner_a} columns on the left, "
-            f"{inner_b} rows on the right"
+            f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied: the left's number of columns, {inner_a}, "
+            f"must be the right's number of rows, {inner_b}"
         )
     same_device("matmul", a, b)
     if a.dtype != b.dtype:
-        raise RuntimeError(f"matmul: dtypes {a.dtype} and {b.dtype} differ; convert one with .to()")
+        raise RuntimeError(f"matmul: dtypes {a.dtype} and {b.dtype} differ; convert one of them, as with .float()")
 
 
 def _comparison(name: str, compare: np.ufunc, sign: str) -> Any:
@@ -282,11 +282,13 @@ def logical_not(input: Tensor) -> Tensor:
     """The complement of a mask, or of an integer's bits (the operator ~)."""
     only_tensors("~", input)
     if input.is_floating_point():
-        raise TypeError(f"~: takes bools and integers, not {input.dtype}")
+        raise TypeError(f"~: expected a tensor of bools or integers, such as x > 0, not {input.dtype}")
     return _bitwise("~", np.invert, input)
 
 
 def _bitwise(name: str, function: np.ufunc, *operands: Tensor) -> Tensor:
     if operands[0].is_floating_point():
-        raise NotImplementedError(f"{name}: takes bools and integers, not {operands[0].dtype}")
+        raise NotImplementedError(
+            f"{name}: expected tensors of bools or integers, such as x > 0, not {operands[0].dtype}"
+        )
     return Tensor(function(*[x.array for x in operands]))

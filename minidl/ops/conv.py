@@ -209,9 +209,11 @@ def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, groups: int, outpu
     if len(dtypes) > 1 or x.dtype not in ("float32", "float64"):
         found = f"input {x.dtype}, weight {w.dtype}" + (f", bias {b.dtype}" if b is not None else "")
         error = RuntimeError if len(dtypes) > 1 else NotImplementedError  # as PyTorch has it
-        raise error(f"{name}: input, weight and bias must all be float32 or all float64, not {found}")
+        raise error(
+            f"{name}: input, weight and bias must all be float32 or all float64, not {found}; convert with .float()"
+        )
     if b is not None and w.ndim == 4 and b.shape != (w.shape[outputs],):
         raise RuntimeError(
-            f"{name}: weight of shape {w.shape} makes {w.shape[outputs]} output channels, and the bias has shape "
-            f"{b.shape} instead of ({w.shape[outputs]},)"
+            f"{name}: the bias must have one value for each output channel of the weight {w.shape}: shape "
+            f"({w.shape[outputs]},), not {b.shape}"
         )

@@ -37,11 +37,11 @@ def as_dtype(dtype: Any) -> DType:
         For types that minidl does not compute with (complex, strings, objects).
     """
     if isinstance(dtype, Tensor):
-        raise TypeError("a tensor is not a type of tensor elements; its .dtype is")
+        raise TypeError("dtype: expected a dtype such as minidl.float32, not a tensor; use its .dtype")
     try:
         found = np.dtype(dtype)
     except TypeError:
-        raise TypeError(f"{dtype!r} is not a type of tensor elements") from None
+        raise TypeError(f"dtype {dtype!r} is not known: use one such as minidl.float32 or minidl.int64") from None
     found = found.newbyteorder("=")
     if found not in DTYPES:
         raise TypeError(f"dtype {found} is not supported: use one of {', '.join(sorted(map(str, DTYPES)))}")
@@ -130,7 +130,7 @@ def _number_dtype(value: Any) -> DType:
         return int64
     kind = np.asarray(value).dtype.kind
     if kind == "O" and isinstance(value, int):
-        raise RuntimeError(f"the number {value} does not fit in 64 bits")
+        raise RuntimeError(f"the number {value} is outside of int64's -2**63 to 2**63 - 1")
     if kind not in "biuf":
         raise TypeError(f"expected a real number, not {type(value).__name__}")
     return {"b": np.dtype(bool), "f": float32}.get(kind, int64)

@@ -46,21 +46,25 @@ def _kept_for(other: Any, x: Tensor) -> Tensor:
 
 def copy_(input: Tensor, src: Any) -> Tensor:
     """x = src, broadcast to x's shape and converted to its dtype; the gradient goes to src."""
-    value = _fitting("copy_", src, input.shape, input)
-    result = record("copy_", value.array, (input, lambda gy: Tensor(np.zeros_like(gy.array))), (value, lambda gy: gy))
-    return replace("copy_", input, result)
+    return _overwritten("copy_", input, src)
+
+
+def _overwritten(name: str, input: Tensor, src: Any) -> Tensor:
+    value = _fitting(name, src, input.shape, input)
+    result = record(name, value.array, (input, lambda gy: Tensor(np.zeros_like(gy.array))), (value, lambda gy: gy))
+    return replace(name, input, result)
 
 
 def fill_(input: Tensor, value: Any) -> Tensor:
     """x = value everywhere."""
     if isinstance(value, Tensor) and value.ndim != 0:
-        raise RuntimeError(f"fill_: expected one value, not the shape {value.shape}; use copy_")
-    return copy_(input, value)
+        raise RuntimeError(f"fill_: expected one number, not a tensor of shape {value.shape}; use copy_")
+    return _overwritten("fill_", input, value)
 
 
 def zero_(input: Tensor) -> Tensor:
     """x = 0 everywhere."""
-    return copy_(input, 0)
+    return _overwritten("zero_", input, 0)
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
@@ -100,7 +104,10 @@ def replace(name: str, x: Tensor, result: Tensor) -> Tensor:
     if result.shape != x.shape:
         raise RuntimeError(f"{name}: the result has shape {result.shape}, the tensor to change in place {x.shape}")
     if x.dtype.kind in "biu" and result.dtype.kind not in ("b" if x.dtype.kind == "b" else "biu"):
-        raise RuntimeError(f"{name}: results of dtype {result.dtype} cannot be kept in place in {x.dtype}")
+        raise RuntimeError(
+            f"{name}: the result is {result.dtype}, which a tensor of {x.dtype} cannot hold; "
+            "use the operation that is not in place"
+        )
     _check_writable(name, x, result.requires_grad)
     result = to(result, x.dtype)
     x.array[...] = result.array
@@ -112,7 +119,10 @@ def _check_writable(name: str, x: Tensor, recorded: bool) -> None:
     leaf = x.is_leaf and x.requires_grad
     if is_grad_enabled() and (leaf or (recorded and x._leaf is not None and x._leaf.requires_grad)):
         which = "a leaf" if leaf else "a view of a leaf"
-        raise RuntimeError(f"{name}: {which} that requires grad is changed in place only inside minidl.no_grad()")
+        raise RuntimeError(
+            f"{name}: {which} tensor that requires grad, such as a parameter, can be changed in place only inside "
+            "minidl.no_grad()"
+        )
     refuse_unwritable(name, x)
 
 

@@ -36,12 +36,17 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     same_device("linear", input, weight, bias)
     if bias is not None and bias.dtype != weight.dtype:
         raise RuntimeError(f"linear: weight {weight.dtype} and bias {bias.dtype} must have one dtype")
+    if input.dtype != weight.dtype:
+        raise RuntimeError(
+            f"linear: input {input.dtype} and weight {weight.dtype} must have one dtype; convert the input with "
+            f".to(minidl.{weight.dtype})"
+        )
     if weight.ndim not in (1, 2) or input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
         raise RuntimeError(
-            f"linear: input of shape {input.shape} has {input.shape[-1] if input.ndim else 'no'} features, and "
-            f"weight of shape {weight.shape} (out, in) takes {weight.shape[-1] if weight.ndim else 'none'}"
+            f"linear: input of shape {input.shape} does not fit weight of shape {weight.shape} (out, in): their last "
+            "sizes, the number of features, must be equal"
         )
-    if weight.ndim == 1 or input.dtype != weight.dtype or not _fits(bias, weight):
+    if weight.ndim == 1 or not _fits(bias, weight):
         y = matmul(input, weight.T)
         return y if bias is None else _with_bias(y, weight, bias)
     rows = input.reshape(-1, input.shape[-1]) if input.ndim != 2 else input  # (rows, in): one product, not many

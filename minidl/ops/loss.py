@@ -41,7 +41,9 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     _check_reduction("mse_loss", reduction)
     x, t = operands("mse_loss", input, target)
     if not x.is_floating_point():
-        raise NotImplementedError(f"mse_loss: the mean of integers is none; convert {x.dtype} with .float() first")
+        raise NotImplementedError(
+            f"mse_loss: input or target must be a float tensor, not {x.dtype}; convert them with .float()"
+        )
     if x.dtype == np.float16:  # which cannot hold the sum that a mean is made of
         return to(mse_loss(to(x, np.float32), to(t, np.float32), reduction), np.float16)
     errors = kernels.squared_error(x.array, t.array)
@@ -136,9 +138,12 @@ def _cross_entropy_backward(gy: Tensor, x: Tensor, classes: Array) -> Tensor:
 def _check_classes(x: Tensor, t: Tensor) -> None:
     if x.ndim == 0 or not x.is_floating_point():
         kind = NotImplementedError if x.ndim else RuntimeError  # as PyTorch has it
-        raise kind(f"cross_entropy: logits must be real and have a dimension of classes, not {x.dtype} {x.shape}")
+        raise kind(f"cross_entropy: logits must be floats of shape (N, classes, ...), not {x.dtype} of shape {x.shape}")
     if t.dtype not in ("int64", "uint8"):
-        raise RuntimeError(f"cross_entropy: the target must hold class indices in int64, not {t.dtype}; use .long()")
+        raise RuntimeError(
+            f"cross_entropy: the target must hold class indices in int64, not {t.dtype}; convert it with .long(), "
+            "or one-hot rows with .argmax(1)"
+        )
     wanted = (x.shape[0], *x.shape[2:]) if x.ndim > 1 else ()
     if t.shape != wanted:
         error = RuntimeError if t.ndim > len(wanted) else ValueError  # as PyTorch has it
@@ -147,8 +152,8 @@ def _check_classes(x: Tensor, t: Tensor) -> None:
     if devices.any_true(wrong):
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise IndexError(
-            f"cross_entropy: target {t.array[place]} at {place} is out of bounds for {x.shape[1]} classes "
-            f"(0 to {x.shape[1] - 1}); PyTorch's ignore_index is not supported"
+            f"cross_entropy: target {t.array[place]} at index {place} is out of bounds: logits of shape {x.shape} have "
+            f"classes 0 to {x.shape[1] - 1}; PyTorch's ignore_index is not supported"
         )
 
 
@@ -178,8 +183,8 @@ def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mea
     if target.dtype != input.dtype or not input.is_floating_point():
         error = NotImplementedError if target.dtype == input.dtype else RuntimeError  # as PyTorch has it
         raise error(
-            f"binary_cross_entropy: input and target must have one floating dtype, not {input.dtype} and "
-            f"{target.dtype}; convert the target with .to(input.dtype)"
+            f"binary_cross_entropy: input and target must both be float32 or both float64, not {input.dtype} and "
+            f"{target.dtype}; convert them with .float()"
         )
     for name, value in (("input", input), ("target", target)):
         if devices.any_true(~((value.array >= 0) & (value.array <= 1))):  # NaN is outside too
@@ -240,8 +245,8 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
     _check_shapes("binary_cross_entropy_with_logits", input, target)
     if not target.is_floating_point() or not input.is_floating_point():
         raise NotImplementedError(
-            f"binary_cross_entropy_with_logits: input and target must be of floating dtype, not {input.dtype} "
-            f"and {target.dtype}; convert the target with .float()"
+            f"binary_cross_entropy_with_logits: input and target must be float tensors, not {input.dtype} "
+            f"and {target.dtype}; convert them with .float()"
         )
     _check_reduction("binary_cross_entropy_with_logits", reduction)
     x, t = input, target

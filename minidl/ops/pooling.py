@@ -93,7 +93,7 @@ def max_pool2d(
     """
     x = _batched("max_pool2d", input)
     if x.dtype.kind not in "fiu":
-        raise NotImplementedError(f"max_pool2d: input must be of numbers, not {x.dtype}")
+        raise NotImplementedError(f"max_pool2d: input must be numbers, not {x.dtype}; convert it with .float()")
     g = geometry(PoolGeometry.of_max_pool2d, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     array, places = kernels.max_pool2d(x.array, g)
     indices = Tensor(places)
@@ -215,7 +215,9 @@ def _batched(name: str, input: Tensor, floating: bool = False) -> Tensor:
     """One image (C, H, W) as a batch of one; the dtype is checked where the operation is for some only."""
     only_tensors(name, input)
     if floating and input.dtype not in ("float32", "float64"):
-        raise NotImplementedError(f"{name}: input must be float32 or float64, not {input.dtype}")
+        raise NotImplementedError(
+            f"{name}: input must be float32 or float64, not {input.dtype}; convert it with .float()"
+        )
     return input.unsqueeze(0) if input.ndim == 3 else input
 
 

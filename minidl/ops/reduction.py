@@ -73,9 +73,7 @@ def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = 
 
 def _refuse_integers(name: str, input: Tensor) -> None:
     if not input.is_floating_point():
-        raise RuntimeError(
-            f"{name}: that of integers is a fraction, which {input.dtype} cannot hold: use .float() first"
-        )
+        raise RuntimeError(f"{name}: the input must be a float tensor, not {input.dtype}; convert it with .float()")
 
 
 @quiet
@@ -173,7 +171,7 @@ def _place(name: str, function: Callable[..., Any], input: Tensor, dim: int | No
     only_tensors(name, input)
     d = None if dim is None else dimension(name, dim, input.ndim)
     if input.numel() == 0 and (d is None or input.shape[d] == 0):
-        raise IndexError(f"{name}: no element to choose from in shape {input.shape}, dim {dim}")
+        raise IndexError(f"{name}: no element to choose from in a tensor of shape {input.shape} with dim={dim}")
     if input.ndim == 0:
         return Tensor(np.zeros_like(input.array, np.int64))
     return Tensor(function(input.array, axis=d, keepdims=keepdim).astype(np.int64))

@@ -22,20 +22,20 @@ Shape = tuple[int, ...]
 Index = tuple[Any, ...]
 
 
-def sizes(args: Sequence[Any], named: Sequence[int] | None = None) -> Shape:
+def sizes(name: str, args: Sequence[Any], named: Sequence[int] | None = None) -> Shape:
     """Sizes given one by one, ``f(2, 3)``, as one tuple, ``f((2, 3))``, or by name, ``f(size=(2, 3))``."""
     args = args if named is None else (named,)
     given = args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args
     for size in given:
         if not isinstance(size, int | np.integer) or isinstance(size, bool):
-            raise TypeError(f"sizes must be ints, and got {size!r} of type {type(size).__name__}")
+            raise TypeError(f"{name}: expected ints, not {size!r} of type {type(size).__name__}")
     return tuple(int(size) for size in given)
 
 
 def _listed_sizes(name: str, given: Any) -> Shape:
     if not isinstance(given, tuple | list):
         raise TypeError(f"{name}: expected a tuple or list of ints, not {type(given).__name__}")
-    return sizes((given,))
+    return sizes(name, (given,))
 
 
 def dimension(name: str, dim: int, ndim: int) -> int:
@@ -44,7 +44,7 @@ def dimension(name: str, dim: int, ndim: int) -> int:
         raise TypeError(f"{name}: dim must be an int, not {type(dim).__name__}")
     if not -max(ndim, 1) <= dim < max(ndim, 1):
         least, most = -max(ndim, 1), max(ndim, 1) - 1
-        raise IndexError(f"{name}: dim {dim} is out of range for {ndim} dimensions ({least} to {most})")
+        raise IndexError(f"{name}: dim {dim} is out of range, expected {least} to {most}")
     return int(dim) % max(ndim, 1)
 
 
@@ -63,11 +63,11 @@ def _completed(name: str, shape: Shape, numel: int) -> Shape:
     """The shape with its -1, if any, replaced by what makes the number of elements right."""
     known, unknown = math.prod(size for size in shape if size != -1), shape.count(-1)
     if unknown > 1 or min(shape, default=0) < -1:
-        raise RuntimeError(f"{name}: in shape {shape} no size may be negative, but one may be -1, for what is left")
+        raise RuntimeError(f"{name}: shape {shape} may have one -1, for what is left, and no other negative size")
     if not unknown and numel != known:
-        raise RuntimeError(f"{name}: shape {shape} holds {known} elements, and there are {numel}")
+        raise RuntimeError(f"{name}: shape {shape} does not fit: its sizes multiply to {known} instead of {numel}")
     if unknown and (known == 0 or numel % known):
-        raise RuntimeError(f"{name}: shape {shape} has no whole size for -1: there are {numel} elements for {known}")
+        raise RuntimeError(f"{name}: no size fits the -1 in shape {shape}: {numel} / {known} is not a whole number")
     return tuple(numel // known if size == -1 else size for size in shape)
 
 
@@ -81,7 +81,7 @@ def reshape(input: Tensor, *args: Any, shape: Sequence[int] | None = None) -> Te
     (2, 3)
     """
     only_tensors("reshape", input)
-    new, old = _completed("reshape", sizes(args, shape), input.numel()), input.shape
+    new, old = _completed("reshape", sizes("reshape", args, shape), input.numel()), input.shape
     return record("reshape", input.array.reshape(new), (input, lambda gy: gy.reshape(old)), view_of=input)
 
 
@@ -114,9 +114,9 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 def permute(input: Tensor, *args: Any, dims: Sequence[int] | None = None) -> Tensor:
     """Reorder the dimensions: dimension i of the result is dimension dims[i] of the input."""
     only_tensors("permute", input)
-    given = sizes(args, dims)
+    given = sizes("permute", args, dims)
     if len(given) != input.ndim:
-        raise RuntimeError(f"permute: {len(given)} dims {given} given for {input.ndim} dimensions")
+        raise RuntimeError(f"permute: dims {given} must have each dimension of shape {input.shape} once")
     order = dimensions("permute", given, input.ndim)
     back = tuple(int(d) for d in np.argsort(order))
     return record("permute", input.array.transpose(order), (input, lambda gy: gy.permute(back)), view_of=input)
@@ -136,7 +136,9 @@ def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; a vector stays as it is."""
     only_tensors("t", input)
     if input.ndim > 2:
-        raise RuntimeError(f"t: expected at most 2 dimensions, and shape {input.shape} has {input.ndim}")
+        raise RuntimeError(
+            f"t: expected at most 2 dimensions, and shape {input.shape} has {input.ndim}; use transpose(dim0, dim1)"
+        )
     return permute(input, tuple(reversed(range(input.ndim))))
 
 
@@ -159,7 +161,7 @@ def expand(input: Tensor, *args: Any, size: Sequence[int] | None = None) -> Tens
 
     Its gradient is the sum over what was repeated.
     """
-    shape = sizes(args, size)
+    shape = sizes("expand", args, size)
     if shape == input.shape:
         return input
     new, old = len(shape) - input.ndim, input.shape
@@ -168,7 +170,7 @@ def expand(input: Tensor, *args: Any, size: Sequence[int] | None = None) -> Tens
         y = np.broadcast_to(input.array, kept)
     except ValueError:
         raise RuntimeError(
-            f"expand: shape {old} cannot become {shape}: only sizes of 1, and new dimensions in front, repeat"
+            f"expand: shape {old} cannot become {shape}: only sizes of 1 can grow, and new sizes stand in front"
         ) from None
     return record("expand", y, (input, lambda gy: _sum_to(gy, old)), view_of=input)
 
@@ -219,7 +221,7 @@ def _without_ellipsis(parts: list[Any], ndim: int) -> list[Any]:
     """The `...` as the slices that it stands for; NumPy would let it part two arrays even where it stands for none."""
     places = [i for i, part in enumerate(parts) if part is Ellipsis]
     if len(places) > 1:
-        raise IndexError("an index can only have a single ellipsis ('...')")
+        raise IndexError("x[index]: an index can only have a single ellipsis ('...')")
     if not places:
         return parts
     before, after = parts[: places[0]], parts[places[0] + 1 :]
@@ -233,7 +235,7 @@ def _plain_part(part: Any, x: Tensor) -> Any:
         return part
     if isinstance(part, slice):
         if part.step is not None and part.step <= 0:
-            raise ValueError(f"the step of a slice must be greater than 0, not {part.step}")
+            raise ValueError(f"x[index]: the step of a slice must be greater than 0, not {part.step}")
         return part
     if isinstance(part, Tensor):
         part = part.array
@@ -241,10 +243,10 @@ def _plain_part(part: Any, x: Tensor) -> Any:
         part = np.array(part, None if len(part) else np.int64)
     elif not isinstance(part, bool | int | np.generic) and not devices.is_array(part):
         error = TypeError if isinstance(part, str) else IndexError  # as PyTorch has it
-        raise error(f"an index is made of ints, slices, ..., None, tensors, arrays and lists, not {part!r}")
+        raise error(f"x[index]: expected ints, slices, '...', None, tensors, arrays or lists, not {part!r}")
     array = part.copy() if devices.is_array(part) else np.array(part)  # the gradient reads what this index was
     if array.dtype.kind not in "bi":
-        raise IndexError(f"arrays used as indices must be of bools or signed ints, not {array.dtype}")
+        raise IndexError(f"x[index]: arrays in an index must be of bools or signed ints, not {array.dtype}; use int64")
     return int(array) if array.ndim == 0 and array.dtype.kind == "i" else devices.beside(array, x.array)
 
 
@@ -269,8 +271,9 @@ def _put_into_zeros(values: Tensor, first: Index, second: Index, shape: Shape) -
 
 
 def _listed(name: str, tensors: Sequence[Tensor], error: type[Exception]) -> Sequence[Tensor]:
-    if not isinstance(tensors, tuple | list) or not all(isinstance(x, Tensor) for x in tensors):
-        raise TypeError(f"{name}: expected a list or tuple of tensors")
+    if not isinstance(tensors, tuple | list):
+        raise TypeError(f"{name}: expected tensors in a list or tuple, such as [a, b], not {type(tensors).__name__}")
+    only_tensors(name, *tensors)
     if not tensors:
         raise error(f"{name}: expected at least one tensor")
     return tensors
@@ -324,11 +327,11 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     widths = _listed_sizes("pad", pad)
     if len(widths) % 2 or len(widths) > 2 * input.ndim:
         raise RuntimeError(
-            f"pad: {len(widths)} widths given, and {input.ndim} dimensions take up to {input.ndim} pairs"
+            f"pad: widths come in pairs (before, after), at most one for each dimension of {input.shape}, not {widths}"
         )
     pairs = [(0, 0)] * (input.ndim - len(widths) // 2) + list(zip(widths[-2::-2], widths[::-2], strict=True))
     if any(size + before + after < 0 for size, (before, after) in zip(input.shape, pairs, strict=True)):
-        raise RuntimeError(f"pad: widths {widths} leave less than nothing of shape {input.shape}")
+        raise RuntimeError(f"pad: widths {widths} cut off more than shape {input.shape} has")
     cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, pairs, strict=True))
     added = [(max(a, 0), max(b, 0)) for a, b in pairs]
     if any(sum(pair) for pair in added):

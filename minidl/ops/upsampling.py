@@ -71,7 +71,9 @@ def interpolate(
     only_tensors("interpolate", input)
     rows, columns = interpolation(input.shape, size, scale_factor, mode, align_corners)
     if input.dtype not in ("float32", "float64"):
-        raise NotImplementedError(f"interpolate: input must be float32 or float64, not {input.dtype}")
+        raise NotImplementedError(
+            f"interpolate: input must be float32 or float64, not {input.dtype}; convert it with .float()"
+        )
     return resample("interpolate", input, rows, columns)
 
 
