@@ -20,7 +20,6 @@ from numba.extending import overload
 from minidl.kernels.compiling import compiled
 from minidl.kernels.cpu import plain, same_float
 from minidl.kernels.memory import empty
-from minidl.kernels.reference import adam_changing
 from minidl.kernels.threads import parallel_region
 
 Array = np.ndarray
@@ -319,7 +318,8 @@ def adam_step(
     changing: Array | None = None,
 ) -> None:
     """One step of Adam in one pass over memory. Defined in reference.py."""
-    step_size, root = adam_changing(lr, beta1, beta2, step) if changing is None else map(float, changing)
+    computed = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+    step_size, root = computed if changing is None else map(float, changing)
     tiny = TINY[p.dtype.char]
     _in_place(
         "adam_step",

@@ -57,7 +57,8 @@ def gpu(index: int | None) -> Place:
     """The memory of the GPU of this number, or of the current one."""
     count = cupy().cuda.runtime.getDeviceCount()
     if index is not None and index >= count:
-        raise RuntimeError(f"device 'cuda:{index}': there are {count} GPUs, numbered 0 to {count - 1}")
+        there = ", ".join(f"cuda:{number}" for number in range(count))
+        raise RuntimeError(f"device 'cuda:{index}': there is no such GPU, only {there}")
     return Place("cuda", cupy().cuda.runtime.getDevice() if index is None else index)
 
 
