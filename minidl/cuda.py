@@ -33,6 +33,12 @@ def current_device() -> int:
     return number
 
 
+def set_device(which: Any) -> None:
+    """Make a GPU the current one, which "cuda" stands for. Work on another GPU's tensors needs that to be current."""
+    wanted = device("cuda", which) if isinstance(which, int) else device(which)
+    devices.cupy().cuda.runtime.setDevice(place(wanted).number)
+
+
 def get_device_name(which: Any = "cuda") -> str:
     """What a GPU's maker calls it."""
     wanted = device("cuda", which) if isinstance(which, int) else device(which)

@@ -203,7 +203,9 @@ def _by_definition(definition):
 
 def _cupy():
     module = types.ModuleType("cupy")
-    runtime = types.SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: 0, CUDARuntimeError=OSError)
+    runtime = types.SimpleNamespace(
+        getDeviceCount=lambda: 1, getDevice=lambda: 0, setDevice=int, CUDARuntimeError=OSError
+    )
     module.ndarray, module.__version__ = ndarray, "stand-in"
     module.asnumpy = lambda array: array.get()
     module.array = lambda array: ndarray(np.array(array) if isinstance(array, np.ndarray) else array._hidden.copy())

@@ -171,6 +171,7 @@ def test_names_and_moves(tmp_path):
     assert minidl.zeros_like(x).is_cuda
     assert minidl.cuda.is_available()
     assert minidl.cuda.device_count() == 1
+    minidl.cuda.set_device(0)
     minidl.cuda.synchronize()
     minidl.save({"x": x}, tmp_path / "x")
     assert not minidl.load(tmp_path / "x")["x"].is_cuda

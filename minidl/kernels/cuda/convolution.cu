@@ -1,0 +1,53 @@
+// The convolutions but for their matrix products. q = (n*OH + i)*OW + j counts the pixels of all maps, Q = N*OH*OW of
+// them; k = (c*KH + u)*KW + v counts the taps under a window.
+
+// columns[k, q] = x[n, c, i*s - p + u*d, j*s - p + v*d], and 0 in the padding.
+// A thread takes one channel under one window: it finds its place once for all KH*KW taps.
+extern "C" __global__ void im2col(const real *__restrict__ x, real *__restrict__ columns, int64 N, int64 C, WINDOWS) {
+    int64 Q = N * OH * OW;
+    FOR_EACH(e, C * Q) {
+        int64 c = e / Q, q = e % Q;
+        int64 n = q / (OH * OW), i = q / OW % OH, j = q % OW;
+        const real *plane = x + (n * C + c) * H * W;
+        real *column = columns + c * KH * KW * Q + q;
+        for (int64 u = 0, h = i * sh - ph; u < KH; u++, h += dh)
+            for (int64 v = 0, w = j * sw - pw; v < KW; v++, w += dw, column += Q)
+                *column = 0 <= h && h < H && 0 <= w && w < W ? plane[h * W + w] : 0;
+    }
+}
+
+// The first tap u that has `reach` = i*s + u*d for some whole i >= 0; if none has, one beyond the last.
+__device__ int64 first_tap(int64 reach, int64 taps, int64 s, int64 d) {
+    for (int64 u = 0; u < taps && u * d <= reach; u++)
+        if ((reach - u * d) % s == 0) return u;
+    return taps;
+}
+
+// x[n,c,h,w] = bias[c] + sum of columns[k, q] over the taps that met this pixel: h + p = i*s + u*d, w + p = j*s + v*d.
+// A gather: a thread takes one pixel of the image and looks for its taps, so that no two write to one place. From one
+// tap that meets the pixel to the next are `step` = s / gcd(s, d) taps and `back` = d / gcd(s, d) pixels of the map.
+extern "C" __global__ void col2im(const real *__restrict__ columns, const real *__restrict__ bias, real *__restrict__ x,
+                                  int64 N, int64 C, WINDOWS, int64 steph, int64 stepw, int64 backh, int64 backw) {
+    int64 Q = N * OH * OW;
+    FOR_EACH(e, N * C * H * W) {
+        int64 w = e % W, h = e / W % H, c = e / (H * W) % C, n = e / (H * W) / C;
+        int64 u0 = first_tap(h + ph, KH, sh, dh), v0 = first_tap(w + pw, KW, sw, dw);
+        int64 i0 = (h + ph - u0 * dh) / sh, j0 = (w + pw - v0 * dw) / sw;
+        const real *channel = columns + c * KH * KW * Q + n * OH * OW;
+        real sum = 0;
+        for (int64 u = u0, i = i0; u < KH && i >= 0; u += steph, i -= backh)
+            for (int64 v = v0, j = j0; v < KW && j >= 0; v += stepw, j -= backw)
+                if (i < OH && j < OW) sum += channel[(u * KW + v) * Q + i * OW + j];
+        x[e] = bias ? sum + bias[c] : sum;
+    }
+}
+
+// y[n,o,r] = products[o, n*size + r] + bias[o]: the maps of each image side by side.
+extern "C" __global__ void separate_images(const real *__restrict__ products, const real *__restrict__ bias,
+                                           real *__restrict__ y, int64 N, int64 O, int64 size) {
+    FOR_EACH(e, N * O * size) {
+        int64 r = e % size, o = e / size % O, n = e / size / O;
+        real product = products[(o * N + n) * size + r];
+        y[e] = bias ? product + bias[o] : product;
+    }
+}
