@@ -1,6 +1,7 @@
 """What the benchmarks share: processes that answer requests, and the printing of tables."""
 
 import argparse
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -18,6 +19,8 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 THREAD_SETTINGS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 EAGER = ("torch", "torch_channels_last")
 WARM_UP, WARM_UP_A_ROUND, PAUSE = 10, 3, 0.2  # s: the threads of the process measured before stop spinning
+
+GPU_SETTINGS = {"NVIDIA_TF32_OVERRIDE": "0", "CUPY_TF32": "0"}  # products of float32 in float32, whoever computes them
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -97,6 +100,31 @@ def machine() -> dict[str, str]:
 
 def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
+
+
+def usable(package: str, device: str) -> bool:
+    """Whether it is installed, and PyTorch, where a GPU is wanted, in a build that can use it."""
+    if not installed(package) or device == "cpu" or package != "torch":
+        return installed(package)
+    return bool(importlib.import_module("torch").cuda.is_available())
+
+
+def gpu() -> dict[str, str]:
+    """The GPU and what drives it; without TF32 from here on.
+
+    Raises
+    ------
+    RuntimeError
+        minidl's own, which says what of CuPy, driver and GPU is missing.
+    """
+    os.environ.update(GPU_SETTINGS)  # before CuPy is imported, or a process started
+    name = importlib.import_module("minidl").cuda.get_device_name()
+    cupy = importlib.import_module("cupy")
+    runtime = cupy.cuda.runtime
+    versions = {"CUDA": runtime.runtimeGetVersion(), "CUDA of the driver": runtime.driverGetVersion()}
+    return {"GPU": name, "cupy": cupy.__version__} | {
+        key: f"{version // 1000}.{version % 1000 // 10}" for key, version in versions.items()
+    }
 
 
 def names(allowed: Any) -> Callable[[str], list[str]]:

@@ -3,6 +3,7 @@
     python benchmarks/train_step.py
 
 measures six workloads in every library that is installed and prints one table; README.md says what its columns mean.
+With `--device cuda` the same on a GPU.
 """
 
 import argparse
@@ -28,7 +29,31 @@ LIBRARIES = {  # the name of each, and the package it needs
     "torch_fused": "torch",
     "torch_compile": "torch",
     "jax": "jax",
+    "minidl_captured": "minidl",
+    "torch_reduce_overhead": "torch",
 }
+ON = {  # which of them are measured where
+    "cpu": ("minidl", "torch", "torch_channels_last", "torch_fused", "torch_compile", "jax"),
+    "cuda": (*("minidl", "minidl_captured"), *("torch", "torch_channels_last", "torch_fused", "torch_reduce_overhead")),
+}
+FUSED = ("torch_fused", "torch_reduce_overhead")
+COMPILED: dict[str, dict[str, str]] = {"torch_compile": {}, "torch_reduce_overhead": {"mode": "reduce-overhead"}}
+AGAINST = {  # in the report: whose time, the peers whose fastest it is beside, what the line under the table says
+    "better_of_eager": ("minidl", EAGER, "minidl against the better of PyTorch eager NCHW and channels_last"),
+    "captured_better_of_eager": (
+        "minidl_captured",
+        EAGER,
+        "minidl captured against the better of PyTorch eager NCHW and channels_last",
+    ),
+    "captured_reduce_overhead": (
+        "minidl_captured",
+        ("torch_reduce_overhead",),
+        'minidl captured against torch.compile(mode="reduce-overhead")',
+    ),
+}
+SIDE = {"cpu": 1024, "cuda": 4096}  # of the matrices whose product tells the speed of the machine
+TURN_WARM_UP = {"cpu": WARM_UP_A_ROUND, "cuda": 20}  # steps: a GPU that paused needs some to reach its clock again
+MOST_LAUNCHES = {"mnist_ae": 60}  # wanted, of a recorded step
 TOLERANCE, CHECKED_STEPS = 1e-4, 20  # of the losses, relative to torch's
 HEADER = (
     "workload",
@@ -41,6 +66,7 @@ HEADER = (
     "faults a step",
     "loss differs by",
 )
+GPU_HEADER = (*HEADER[:6], "GPU MB", "kernels a step", HEADER[-1])
 
 
 # In the worker: one library, one workload.
@@ -54,17 +80,17 @@ class Trainer:
         if m.__name__ == "torch":
             m.set_num_threads(threads)
         self.workload, self.last = WORKLOADS[name], library == "torch_channels_last"
-        self.model = self._channels_last(self.workload.model(m, 0.0 if check else 0.25))
-        fused = {"fused": True} if library == "torch_fused" else {}
+        self.model = self._placed(self.workload.model(m, 0.0 if check else 0.25))
+        fused = {"fused": True} if library in FUSED else {}
         self.optimiser = self.workload.optimiser(m, self.model.parameters(), **fused)
         self.batches = [[self._tensor(a) for a in pair] for pair in self.workload.data(batch, give_noise=check)]
 
         def loss(images: Any, second: Any) -> Any:
             return self.workload.loss(m, self.model, images, second)
 
-        self.loss = m.compile(loss) if library == "torch_compile" else loss
+        self.loss = m.compile(loss, **COMPILED[library]) if library in COMPILED else loss
 
-    def _channels_last(self, x: Any) -> Any:
+    def _placed(self, x: Any) -> Any:
         return x.to(memory_format=self.m.channels_last) if self.last else x
 
     def _tensor(self, array: np.ndarray | None) -> Any:
@@ -72,11 +98,11 @@ class Trainer:
             return None
         if array.ndim == 4 and self.m.__name__ == "minidl":  # in the memory order of minidl's own loader
             array = np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-        return self._channels_last(self.m.tensor(array)) if array.ndim == 4 else self.m.tensor(array)
+        return self._placed(self.m.tensor(array)) if array.ndim == 4 else self.m.tensor(array)
 
     def save(self, path: str) -> dict[str, int]:
         """Hand the initial weights over; the model's size and arithmetic a sample."""
-        state = {key: value.detach().numpy() for key, value in self.model.state_dict().items()}
+        state = {key: value.detach().cpu().numpy() for key, value in self.model.state_dict().items()}
         np.savez(path, **state)
         size = sum(a.size for a in state.values())
         if size != self.workload.parameters:
@@ -88,7 +114,10 @@ class Trainer:
             self.model.load_state_dict({key: self.m.tensor(state[key]) for key in state.files})
 
     def step(self, i: int) -> Any:
-        loss = self.loss(*self.batches[i % len(self.batches)])
+        return self.train(*self.batches[i % len(self.batches)])
+
+    def train(self, images: Any, second: Any = None) -> Any:
+        loss = self.loss(images, second)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -99,7 +128,7 @@ class Sgemm:
     """The machine's speed: a product of two 1024 x 1024 matrices in NumPy."""
 
     def __init__(self) -> None:
-        self.a = np.ones((1024, 1024), np.float32)
+        self.a = np.ones((SIDE["cpu"], SIDE["cpu"]), np.float32)
 
     def step(self, i: int) -> Any:
         return (self.a @ self.a)[0, 0]
@@ -120,8 +149,10 @@ def measure(trainer: Any, steps: int, warm_up: int) -> dict[str, float]:
 
 def work(options: dict[str, Any]) -> dict[str, Callable[..., Any]]:
     """What the worker can be asked for."""
-    if options["library"] == "sgemm":
-        trainer: Any = Sgemm()
+    if options.get("device") == "cuda":
+        trainer: Any = importlib.import_module("gpu_trainer").start(**options)
+    elif options["library"] == "sgemm":
+        trainer = Sgemm()
     elif options["library"] == "jax":
         trainer = importlib.import_module("jax_models").Trainer(**options)
     else:
@@ -130,7 +161,8 @@ def work(options: dict[str, Any]) -> dict[str, Callable[..., Any]]:
         "save": lambda path: trainer.save(path),
         "load": lambda path: trainer.load(path),
         "losses": lambda steps: [trainer.step(i).item() for i in range(steps)],
-        "measure": lambda steps, warm_up: measure(trainer, steps, warm_up),
+        "measure": lambda steps, warm_up: measure(trainer, steps, warm_up) | getattr(trainer, "figures", dict)(),
+        "digest": lambda steps: trainer.digest(steps),
     }
 
 
@@ -150,37 +182,49 @@ class Comparison:
     def __init__(self, name: str, args: argparse.Namespace, weights: str) -> None:
         self.name, self.args, self.weights = name, args, weights
         self.batch = args.batch or WORKLOADS[name].batch
+        self.device = {} if args.device == "cpu" else {"device": args.device}
         self.rounds: dict[str, list[dict[str, float]]] = {}
         self.difference: dict[str, float] = {}
+        self.repeats: dict[str, bool] = {}  # whether two runs with one seed end with the same bits
 
     def start(self, library: str, check: bool = False) -> Worker:
-        return Worker(library, self.args.threads, name=self.name, batch=self.batch, check=check)
+        return Worker(library, self.args.threads, name=self.name, batch=self.batch, check=check, **self.device)
 
     def run(self) -> list[dict[str, Any]]:
         """Hand out the weights, check that the libraries agree, measure them in turn: a row for each."""
         first = self.start(next(lib for lib in self.args.libs if lib != "jax"))
         self.gflop = first.ask("save", self.weights)["flops"] * self.batch / 1e9
         first.close()
-        losses = {lib: found for lib in self.args.libs if (found := self.losses(lib))}
+        losses = {lib: found for lib in self.args.libs if (found := self.alone(lib, "losses", check=True))}
         if wanted := losses.get("torch"):
             for lib, found in losses.items():
                 self.difference[lib] = max(abs(a / b - 1) for a, b in zip(found, wanted, strict=True))
+        if self.device:
+            self.repeats = {lib: self.repeated(lib) for lib in losses if LIBRARIES[lib] == "minidl"}
         self.measure(list(losses))
         return [self.row(lib) for lib in losses]
 
-    def losses(self, library: str) -> list[float]:
-        worker = self.start(library, check=True)
+    def alone(self, library: str, request: str, check: bool) -> list[Any]:
+        """What a new process answers after some steps: nothing if it fails."""
+        worker = self.start(library, check)
         try:
             worker.ask("load", self.weights)
-            return worker.ask("losses", CHECKED_STEPS)
+            return worker.ask(request, CHECKED_STEPS)
         except RuntimeError as error:
             print(f"{self.name}: {library} is left out: {error}", file=sys.stderr)
             return []
         finally:
             worker.close()
 
+    def repeated(self, library: str) -> bool:
+        """Whether two processes with one seed end with the same losses and parameters, bit by bit."""
+        first, second = (self.alone(library, "digest", check=False) for _ in range(2))
+        return bool(first) and first == second
+
     def measure(self, libraries: list[str]) -> None:
-        workers = {lib: self.start(lib) for lib in libraries} | {"sgemm": Worker("sgemm", self.args.threads)}
+        workers = {lib: self.start(lib) for lib in libraries} | {
+            "sgemm": Worker("sgemm", self.args.threads, **self.device)
+        }
         try:
             for lib, worker in workers.items():
                 if lib != "sgemm":
@@ -189,19 +233,19 @@ class Comparison:
             for i in range(self.args.rounds):
                 for lib in sorted(workers, reverse=i % 2 == 1):
                     time.sleep(PAUSE)
-                    answer = workers[lib].ask("measure", self.args.steps, WARM_UP_A_ROUND)
+                    answer = workers[lib].ask("measure", self.args.steps, TURN_WARM_UP[self.args.device])
                     self.rounds.setdefault(lib, []).append(answer)
         finally:
             for worker in workers.values():
                 worker.close()
 
-    def ratios(self, *libraries: str) -> list[float]:
-        """The time of the fastest of `libraries` in terms of minidl's, a round each."""
+    def ratios(self, *libraries: str, own: str = "minidl") -> list[float]:
+        """The time of the fastest of `libraries` in terms of minidl's own, a round each."""
         sound = [self.rounds[lib] for lib in libraries if lib in self.rounds and not self.void(lib)]
-        if not sound or "minidl" not in self.rounds or self.void("minidl"):
+        if not sound or own not in self.rounds or self.void(own):
             return []
         fastest = [min(r["ms"] for r in peers) for peers in zip(*sound, strict=True)]
-        return [peer / own["ms"] for peer, own in zip(fastest, self.rounds["minidl"], strict=True)]
+        return [peer / turn["ms"] for peer, turn in zip(fastest, self.rounds[own], strict=True)]
 
     def void(self, library: str) -> bool:
         """Whether its losses are others than PyTorch's."""
@@ -209,7 +253,7 @@ class Comparison:
 
     def row(self, library: str) -> dict[str, Any]:
         rounds = self.rounds[library]
-        ms, ratios = median(r["ms"] for r in rounds), self.ratios(library)
+        ms, ratios, side = median(r["ms"] for r in rounds), self.ratios(library), SIDE[self.args.device]
         return {
             "workload": self.name,
             "library": library,
@@ -217,15 +261,17 @@ class Comparison:
             "ms": ms,
             "ratio": common.spread(ratios) if ratios else None,
             "gflops": self.gflop / ms * 1e3,
-            "sgemm": 2 * 1.024**3 / min(r["best"] for r in self.rounds["sgemm"]) * 1e3,  # in GFLOP/s
+            "sgemm": 2 * (side / 1e3) ** 3 / min(r["best"] for r in self.rounds["sgemm"]) * 1e3,  # in GFLOP/s
             "peak_mb": max(r["peak"] for r in rounds),
             "faults": median(r["faults"] for r in rounds),
+            "kernels": rounds[-1].get("kernels"),
+            "repeats": self.repeats.get(library),
             "difference": self.difference.get(library),
             "void": self.void(library),
         }
 
 
-def line(row: dict[str, Any], sgemm: float) -> list[str]:
+def line(row: dict[str, Any], sgemm: float, device: str) -> list[str]:
     """The cells of one row of the table; `sgemm` is the best GFLOP/s of the run."""
     difference = "not checked" if row["difference"] is None else f"{row['difference']:.0e}"
     if row["void"]:
@@ -238,7 +284,7 @@ def line(row: dict[str, Any], sgemm: float) -> list[str]:
         f"{row['gflops']:.0f}",
         f"{row['gflops'] / sgemm:.0%}",
         f"{row['peak_mb']:.0f}",
-        f"{row['faults']:.0f}",
+        f"{row['faults']:.0f}" if device == "cpu" else str(row["kernels"] or ""),
         difference,
     ]
 
@@ -246,41 +292,72 @@ def line(row: dict[str, Any], sgemm: float) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = common.command_line(__doc__)
-    p.add_argument("--libs", type=names(LIBRARIES), default=list(LIBRARIES), help="separated by commas (all)")
+    p.add_argument("--device", choices=list(ON), default="cpu", help="where the libraries compute (%(default)s)")
+    p.add_argument("--libs", type=names(LIBRARIES), help="separated by commas (all that the device has)")
     p.add_argument("--only", type=names(WORKLOADS), default=list(WORKLOADS), help="workloads, likewise (all)")
     p.add_argument("--threads", type=int, default=CORES, help="of each library (%(default)s)")
-    p.add_argument("--batch", type=int, help="samples a step (the published number)")
+    p.add_argument("--batch", "--batch-size", type=int, help="samples a step (the published number)")
     p.add_argument("--rounds", type=int, default=7, help="turns that each library gets (%(default)s)")
     p.add_argument("--steps", type=int, default=40, help="measured in each turn (%(default)s)")
     return p
 
 
-def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything asked for: the settings, the versions, the rows, and minidl's ratio on each workload."""
-    found = common.machine()
-    rows, better = [], {}
+def compare(args: argparse.Namespace, gpu: dict[str, str]) -> dict[str, Any]:
+    """Measure everything asked for: the settings, the versions, the rows, and minidl's ratios on each workload."""
+    found = common.machine() | gpu
+    rows: list[dict[str, Any]] = []
+    better: dict[str, dict[str, float]] = {key: {} for key in AGAINST}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.only:
             print(f"{name} ...", file=sys.stderr, flush=True)
             comparison = Comparison(name, args, f"{folder}/{name}.npz")
             rows += comparison.run()
-            if ratios := comparison.ratios(*EAGER):
-                better[name] = median(ratios)
-    return {"settings": common.settings(args), "machine": found, "rows": rows, "better_of_eager": better}
+            for key, (own, peers, _) in AGAINST.items():
+                if ratios := comparison.ratios(*peers, own=own):
+                    better[key][name] = median(ratios)
+    return {"settings": common.settings(args), "machine": found, "rows": rows, **better}
 
 
 def print_report(report: dict[str, Any]) -> None:
     """The table, and what belongs under it."""
-    settings, better = report["settings"], report["better_of_eager"]
-    sgemm = max(row["sgemm"] for row in report["rows"])
-    common.print_table(HEADER, [line(row, sgemm) for row in report["rows"]])
+    settings, rows = report["settings"], report["rows"]
+    device, sgemm = settings["device"], max(row["sgemm"] for row in rows)
+    if device == "cuda":
+        print(f"### {report['machine']['GPU']}, {settings['batch'] or 'the published number of'} samples a step\n")
+    common.print_table(HEADER if device == "cpu" else GPU_HEADER, [line(row, sgemm, device) for row in rows])
     print("\n{threads} threads, {rounds} rounds of {steps} steps".format(**settings), end=", ")
     print(f"sgemm {sgemm:.0f} GFLOP/s,", ", ".join(f"{key} {value}" for key, value in report["machine"].items()))
-    if better:
-        each = ", ".join(f"{name} {ratio:.2f}" for name, ratio in better.items())
-        mean = geometric_mean(better.values())
-        print(f"minidl against the better of PyTorch eager NCHW and channels_last: {each};")
-        print(f"geometric mean of {len(better)} of {len(settings['only'])} workloads {mean:.2f}.")
+    for key, (_, _, title) in AGAINST.items():
+        if better := report[key]:
+            each = ", ".join(f"{name} {ratio:.2f}" for name, ratio in better.items())
+            mean = geometric_mean(better.values())
+            print(f"{title}: {each};")
+            print(f"geometric mean of {len(better)} of {len(settings['only'])} workloads {mean:.2f}.")
+    if device == "cuda":
+        print_gpu_checks(rows)
+
+
+def print_gpu_checks(rows: list[dict[str, Any]]) -> None:
+    """What has to hold on a GPU besides speed."""
+    print("Single precision without TF32 in all libraries.")
+    for same, text in ((True, "Bit-identical"), (False, "NOT bit-identical")):
+        if found := [f"{row['library']} {row['workload']}" for row in rows if row["repeats"] is same]:
+            print(f"{text} in two runs with one seed, {CHECKED_STEPS} steps each: {', '.join(found)}.")
+    for row in rows:
+        if row["kernels"] and (most := MOST_LAUNCHES.get(row["workload"])):
+            print(f"{row['workload']}: {row['kernels']} kernel launches in the recorded step, wanted at most {most}.")
+
+
+def chosen(args: argparse.Namespace) -> list[str]:
+    """Settle which libraries are measured; those left out, because they are not there."""
+    there = list(ON[args.device])
+    wanted = args.libs or there
+    if other := [lib for lib in wanted if lib not in there]:
+        parser().error(f"--device {args.device} does not go with {', '.join(other)}: choose from {', '.join(there)}")
+    args.libs = [lib for lib in wanted if common.usable(LIBRARIES[lib], args.device)]
+    if set(args.libs) <= {"jax"}:
+        parser().error("minidl or PyTorch has to be among the libraries, and installed")
+    return [lib for lib in wanted if lib not in args.libs]
 
 
 def main() -> None:
@@ -288,14 +365,15 @@ def main() -> None:
     if args.worker:
         common.serve(lambda: work(args.worker))
         return
-    missing = [lib for lib in args.libs if not common.installed(LIBRARIES[lib])]
-    args.libs = [lib for lib in args.libs if lib not in missing]
-    if set(args.libs) <= {"jax"}:
-        parser().error("minidl or PyTorch has to be among the libraries, and installed")
-    report = compare(args)
+    try:
+        gpu = common.gpu() if args.device == "cuda" else {}
+    except RuntimeError as error:
+        parser().error(str(error))
+    missing = chosen(args)
+    report = compare(args, gpu)
     print_report(report)
     if missing:
-        print(f"Not installed, and left out: {', '.join(missing)}.")
+        print(f"Not installed{' for CUDA' * bool(gpu)}, and left out: {', '.join(missing)}.")
     if args.json:
         args.json.write_text(json.dumps(report, indent=1))
 

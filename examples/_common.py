@@ -63,6 +63,7 @@ def parser(
     add("--batch-size", type=at_least(1), default=batch_size, help="images in each step (default: %(default)s)")
     add("--lr", type=between(0, math.inf), default=lr, help="learning rate (default: %(default)s)")
     add("--seed", type=at_least(0), default=0, help="seed of initial weights, order and noise (default: %(default)s)")
+    add("--device", type=device, default="cpu", help="where it trains: cpu, cuda or cuda:1 (default: %(default)s)")
     if data is None:
         options.set_defaults(data="synthetic", data_dir=None)
     else:
@@ -108,6 +109,16 @@ def folder(text: str) -> Path:
     if not Path(text).expanduser().is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
     return Path(text).expanduser()
+
+
+def device(text: str) -> str:
+    """The type of an option that is a device's name; a tensor goes there, to see whether it is there."""
+    try:
+        if minidl.zeros(1, device=text).is_cuda:
+            minidl.cuda.set_device(text)  # of several GPUs minidl computes on the current one
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(" ".join(str(error).split())) from None  # in one line
+    return text
 
 
 def start(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
@@ -236,7 +247,7 @@ def _in_short(error: Exception) -> str:
 
 
 def images_of(dataset: Dataset, indices: Sequence[int]) -> Tensor:
-    """Some images of a data set as one batch (N, C, H, W)."""
+    """Some images of a data set as one batch (N, C, H, W), on the CPU."""
     images, _ = next(iter(DataLoader(Subset(dataset, indices), len(indices))))
     return images
 
@@ -327,7 +338,8 @@ class Run:
             state = minidl.load(self.out / CHECKPOINT)
         except (OSError, ValueError) as error:
             raise SystemExit(f"--resume: {error}") from None
-        changed = [k for k in self.settings if self.settings[k] != state["settings"].get(k)]
+        fixed = [k for k in self.settings if k != "device"]  # a run may go on elsewhere
+        changed = [k for k in fixed if self.settings[k] != state["settings"].get(k)]
         if changed:
             listed = ", ".join(f"{k} {self.settings[k]} instead of {state['settings'].get(k)}" for k in changed)
             raise SystemExit(

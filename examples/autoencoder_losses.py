@@ -87,9 +87,10 @@ class Autoencoders(nn.Module):
 
 def main(args: argparse.Namespace) -> None:
     train_set, test_set = _common.load(args)
-    train_loader, test_loader = DataLoader(train_set, args.batch_size, shuffle=True), DataLoader(test_set, 500)
+    train_loader = DataLoader(train_set, args.batch_size, shuffle=True, device=args.device)
+    test_loader = DataLoader(test_set, 500, device=args.device)
     pixels = _common.images_of(train_set, range(len(train_set)))
-    model = Autoencoders(pixels.mean().item(), pixels.std().item())
+    model = Autoencoders(pixels.mean().item(), pixels.std().item()).to(args.device)
     # One Adam does as well as seven: each number's steps depend on its own gradients only, those of its model's loss.
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     run = _common.Run(args, model, optimizer)
@@ -110,6 +111,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"{variant.name:52}{plain[key]:12.5f}{clipped[key]:20.5f}")
     run.report(test_mean_squared_error_per_pixel=plain, the_same_clipped_to_0_1=clipped)
     run.report(mean_of_pixels=model.mean, standard_deviation_of_pixels=model.std)
+    model.cpu()  # for the pictures
     draw(run, _common.images_of(test_set, range(10)))
     print(f"Pictures, checkpoint and metrics are in {args.out}.")
 

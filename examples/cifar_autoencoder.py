@@ -53,9 +53,9 @@ class Autoencoder(nn.Module):
 
 def main(args: argparse.Namespace) -> None:
     train_set, test_set = _common.load(args, "cifar10")
-    train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
-    test_loader = DataLoader(test_set, 500)
-    model, criterion = Autoencoder(args.latent), nn.MSELoss(reduction="sum")
+    train_loader = DataLoader(train_set, args.batch_size, shuffle=True, device=args.device)
+    test_loader = DataLoader(test_set, 500, device=args.device)
+    model, criterion = Autoencoder(args.latent).to(args.device), nn.MSELoss(reduction="sum")
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     run = _common.Run(args, model, optimizer)
     parameters = sum(p.numel() for p in model.parameters())
@@ -76,6 +76,7 @@ def main(args: argparse.Namespace) -> None:
     per_pixel = run.epochs[-1]["test_loss"] / 3072
     print(f"Test error at the end: {per_pixel:.5f}, mean squared error per pixel and channel.")
     run.report(parameters=parameters, numbers_in_a_code=16 * args.latent, test_mean_squared_error_per_pixel=per_pixel)
+    model.cpu()  # for the pictures
     draw(run, test_set)
     print(f"Pictures, checkpoint and metrics are in {args.out}.")
 
@@ -96,7 +97,8 @@ def remember_reconstructions(run: _common.Run, epoch: int, test_set: Dataset) ->
     """Keep what the model makes of ten test images now, for the picture at the end."""
     run.kept.setdefault("originals", _common.images_of(test_set, range(10)))
     if epoch in SHOWN_EPOCHS or epoch == run.last:
-        run.kept[f"epoch {epoch}"] = run.model(run.kept["originals"])
+        originals = run.kept["originals"].to(run.settings["device"])
+        run.kept[f"epoch {epoch}"] = run.model(originals).cpu()
 
 
 @minidl.no_grad()

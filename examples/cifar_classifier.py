@@ -19,7 +19,7 @@ from _classifier_pictures import draw_curves, draw_predictions
 
 import minidl
 from minidl import Meter, Tensor, nn, optim, plot
-from minidl.data import CIFAR10, DataLoader, SyntheticShapes
+from minidl.data import DataLoader
 
 
 def mlp(dropout: float) -> nn.Sequential:
@@ -56,15 +56,16 @@ def cnn(dropout: float) -> nn.Sequential:
 
 def main(args: argparse.Namespace) -> None:
     train_set, test_set = _common.load(args, "cifar10")
-    train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
+    train_loader = DataLoader(train_set, args.batch_size, shuffle=True, device=args.device)
+    test_loader = DataLoader(test_set, 500, device=args.device)
     if args.dropout is None:
         args.dropout = {"mlp": 0.25, "cnn": 0.0}[args.model]
-    model = {"mlp": mlp, "cnn": cnn}[args.model](args.dropout)
+    model = {"mlp": mlp, "cnn": cnn}[args.model](args.dropout).to(args.device)
     criterion = nn.CrossEntropyLoss()
     optimizer = optim.SGD(model.parameters(), lr=args.lr, momentum=0.9, nesterov=args.nesterov)
     together, args.out = args.out, args.out / args.model
     args.out.mkdir(exist_ok=True)
-    parameters = print_layers(model, test_set[0][0])
+    parameters = print_layers(model, test_set[0][0].to(args.device))
     run = _common.Run(args, model, optimizer)
 
     for epoch in run:
@@ -79,12 +80,12 @@ def main(args: argparse.Namespace) -> None:
             accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
             for key, value in (("loss", loss.item()), ("accuracy", accuracy)):
                 run.kept.setdefault(f"train {key}", []).append(value)  # of each step, for the curves
-        test_loss, probabilities = evaluate(model, criterion, test_set)
+        test_loss, probabilities = evaluate(model, criterion, test_loader)
         accuracy = float((probabilities.argmax(axis=1) == test_set.labels).mean())
         losses = {"train_loss": train_loss.average, "test_loss": test_loss.average}
         run.finish_epoch("(loss: nats per image)", **losses, test_accuracy=accuracy)
 
-    test_loss, probabilities = evaluate(model, criterion, test_set)
+    test_loss, probabilities = evaluate(model, criterion, test_loader)
     confusion = np.zeros((10, 10), np.int64)
     np.add.at(confusion, (test_set.labels, probabilities.argmax(axis=1)), 1)
     accuracy = float(np.trace(confusion) / confusion.sum())
@@ -115,14 +116,14 @@ def print_layers(model: nn.Sequential, image: Tensor) -> int:
 
 
 @minidl.no_grad()
-def evaluate(model: nn.Module, criterion: nn.Module, dataset: CIFAR10 | SyntheticShapes) -> tuple[Meter, np.ndarray]:
+def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader) -> tuple[Meter, np.ndarray]:
     """The mean loss over a data set, and each image's probabilities of the classes (n, 10); without dropout."""
     model.eval()
     loss, probabilities = Meter("per image"), []
-    for images, labels in DataLoader(dataset, 500):
+    for images, labels in loader:
         logits = model(images)
         loss.update(criterion(logits, labels).item(), len(images))
-        probabilities.append(minidl.softmax(logits, dim=1).numpy())
+        probabilities.append(minidl.softmax(logits, dim=1).cpu().numpy())
     model.train()
     return loss, np.concatenate(probabilities)
 

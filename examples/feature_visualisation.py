@@ -60,8 +60,10 @@ def cnn(channels: int, side: int) -> nn.Sequential:
 
 def main(args: argparse.Namespace) -> None:
     train_set, test_set = _common.load(args, args.images)
+    train_loader = DataLoader(train_set, args.batch_size, shuffle=True, device=args.device)
+    test_loader = DataLoader(test_set, 500, device=args.device)
     channels, side, _ = test_set[0][0].shape
-    model, criterion = cnn(channels, side), nn.CrossEntropyLoss()
+    model, criterion = cnn(channels, side).to(args.device), nn.CrossEntropyLoss()
     optimizer = optim.SGD(model.parameters(), lr=args.lr, momentum=0.9)
     if args.checkpoint:
         load_weights(model, args.checkpoint)
@@ -71,17 +73,17 @@ def main(args: argparse.Namespace) -> None:
 
     for epoch in () if args.checkpoint else run:
         train_loss = Meter("per image")
-        for images, labels in run.progress(DataLoader(train_set, args.batch_size, shuffle=True), epoch):
+        for images, labels in run.progress(train_loader, epoch):
             loss = criterion(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             train_loss.update(loss.item(), len(images))
-        run.finish_epoch("nats per image", train_loss=train_loss.average, test_accuracy=accuracy(model, test_set))
+        run.finish_epoch("nats per image", train_loss=train_loss.average, test_accuracy=accuracy(model, test_loader))
 
-    run.report(test_accuracy=accuracy(model, test_set))
+    run.report(test_accuracy=accuracy(model, test_loader))
     print(f"test accuracy {run.results['test_accuracy']:.4f}")
-    model.eval()
+    model.cpu().eval()  # for the pictures
     for layer, values in zip(LAYERS, greatest_activations(model, test_set), strict=True):  # (images, filters)
         visualise(run, model, layer, values, test_set)
     print(f"Pictures and metrics are in {args.out}.")
@@ -96,12 +98,12 @@ def load_weights(model: nn.Module, checkpoint: str) -> None:
 
 
 @minidl.no_grad()
-def accuracy(model: nn.Module, dataset: Dataset) -> float:
+def accuracy(model: nn.Module, loader: DataLoader) -> float:
     """The share of a data set's images that are recognised."""
     model.eval()
-    right = sum((model(images).argmax(1) == labels).sum().item() for images, labels in DataLoader(dataset, 500))
+    right = sum((model(images).argmax(1) == labels).sum().item() for images, labels in loader)
     model.train()
-    return right / len(dataset)
+    return right / len(loader.dataset)
 
 
 @minidl.no_grad()

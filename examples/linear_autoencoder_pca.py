@@ -53,8 +53,9 @@ def main(args: argparse.Namespace) -> None:
     train, test = train - train.mean(0), test - train.mean(0)  # (784,), of the training images in both
     axes = np.linalg.svd(train.numpy(), full_matrices=False)[2][: args.latent]  # (latent, 784), most variance first
 
-    loader = DataLoader(TensorDataset(train), args.batch_size, shuffle=True)
-    model, criterion = LinearAutoencoder(args.latent), nn.MSELoss()
+    loader = DataLoader(TensorDataset(train), args.batch_size, shuffle=True, device=args.device)
+    held_out = test.to(args.device)
+    model, criterion = LinearAutoencoder(args.latent).to(args.device), nn.MSELoss()
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     run = _common.Run(args, model, optimizer)
     for epoch in run:
@@ -67,14 +68,15 @@ def main(args: argparse.Namespace) -> None:
             optimizer.step()
             train_loss.update(loss.item(), len(images))
         with minidl.no_grad():
-            test_loss = criterion(model(test), test).item()
+            test_loss = criterion(model(held_out), held_out).item()
         if np.isfinite(test_loss):  # if not, finish_epoch ends the run
-            weight = model.decoder.weight.detach().numpy()  # (784, latent)
+            weight = model.decoder.weight.detach().cpu().numpy()  # (784, latent)
             angles = np.degrees(subspace_angles(weight, axes.T))  # (latent,), largest first
             run.kept.setdefault("angles", []).append(angles.tolist())
         run.finish_epoch("per pixel", train_loss=train_loss.average, test_loss=test_loss)
         print("  principal angles, degrees:", *(f"{angle:.2f}" for angle in angles), flush=True)
 
+    model.cpu()  # for the comparison and the pictures
     with minidl.no_grad():
         compare(run, train, test, axes)
         draw(run, train.numpy(), axes)

@@ -45,9 +45,9 @@ class Autoencoder(nn.Module):
 
 def main(args: argparse.Namespace) -> None:
     train_set, test_set = _common.load(args)
-    train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
-    test_loader = DataLoader(test_set, 500)
-    model, criterion = Autoencoder(), nn.MSELoss()
+    train_loader = DataLoader(train_set, args.batch_size, shuffle=True, device=args.device)
+    test_loader = DataLoader(test_set, 500, device=args.device)
+    model, criterion = Autoencoder().to(args.device), nn.MSELoss()
     optimizer = optim.Adam(model.parameters(), lr=args.lr, weight_decay=1e-5)
     run = _common.Run(args, model, optimizer)
 
@@ -64,6 +64,7 @@ def main(args: argparse.Namespace) -> None:
         remember_reconstructions(run, epoch, test_set, args.noise)
         run.finish_epoch("per pixel", train_loss=train_loss.average, test_loss=test_loss.average)
 
+    model.cpu()  # for the pictures
     draw(run, test_set)
     print(f"Pictures, checkpoint and metrics are in {args.out}.")
 
@@ -86,7 +87,8 @@ def remember_reconstructions(run: _common.Run, epoch: int, test_set: Dataset, no
         run.kept["originals"] = _common.images_of(test_set, range(10))
         run.kept["noisy"] = add_noise(run.kept["originals"], noise)
     if epoch in SHOWN_EPOCHS or epoch == run.last:
-        run.kept[f"epoch {epoch}"] = run.model(run.kept["noisy"])
+        noisy = run.kept["noisy"].to(run.settings["device"])
+        run.kept[f"epoch {epoch}"] = run.model(noisy).cpu()
 
 
 @minidl.no_grad()

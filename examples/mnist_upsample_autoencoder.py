@@ -52,9 +52,9 @@ class Autoencoder(nn.Module):
 
 def main(args: argparse.Namespace) -> None:
     train_set, test_set = _common.load(args)
-    train_loader = DataLoader(train_set, args.batch_size)  # not shuffled, as published
-    test_loader = DataLoader(test_set, 500)
-    model, criterion = Autoencoder(), nn.MSELoss()
+    train_loader = DataLoader(train_set, args.batch_size, device=args.device)  # not shuffled, as published
+    test_loader = DataLoader(test_set, 500, device=args.device)
+    model, criterion = Autoencoder().to(args.device), nn.MSELoss()
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     run = _common.Run(args, model, optimizer)
 
@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
 
     test_loss = evaluate(model, criterion, test_loader)
     parameters = sum(p.numel() for p in model.parameters())
-    dead_maps = draw(run, model, test_set)
+    dead_maps = draw(run, model.cpu(), test_set)
     run.report(parameters=parameters, test_loss_per_pixel=test_loss.average, dead_maps=dead_maps)
     print(f"{parameters:,} parameters; squared error on {len(test_set):,} test images: {test_loss}.")
     print(f"Dead maps of the code, 0 all over the ten digits drawn: {dead_maps} of 4.")

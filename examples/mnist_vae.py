@@ -83,8 +83,9 @@ def losses(logits: Tensor, images: Tensor, mean: Tensor, log_var: Tensor) -> tup
 def train(args: argparse.Namespace, train_set: Dataset, test_set: Dataset) -> _common.Run:
     """Train one model, measure it on the test images and draw its pictures."""
     minidl.manual_seed(args.seed)
-    train_loader, test_loader = DataLoader(train_set, args.batch_size, shuffle=True), DataLoader(test_set, 500)
-    model = VAE(args.latent)
+    train_loader = DataLoader(train_set, args.batch_size, shuffle=True, device=args.device)
+    test_loader = DataLoader(test_set, 500, device=args.device)
+    model = VAE(args.latent).to(args.device)
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     run = _common.Run(args, model, optimizer)
 
@@ -105,6 +106,7 @@ def train(args: argparse.Namespace, train_set: Dataset, test_set: Dataset) -> _c
         test = {f"test_{key}": run.kept[key] for key in ("elbo", "distortion", "rate")}
         run.finish_epoch("nats per image", train_elbo=train_elbo.average, **test)
 
+    model.cpu()  # for the check and the pictures
     run.report(**run.kept, kl_check=report.check_kl(model, _common.images_of(test_set, range(1000))))
     report.show(run.results, args.beta, args.warmup)
     report.draw(run, test_set)
@@ -118,7 +120,7 @@ def evaluate(model: nn.Module, loader: DataLoader) -> dict[str, Any]:
     for images, _ in loader:
         logits, mean, log_var = model(images)
         distortion.update(losses(logits, images, mean, log_var)[0].item(), len(images))
-        kl += F.gaussian_kl(mean, log_var, reduction="none").sum(0).numpy()  # (D,)
+        kl += F.gaussian_kl(mean, log_var, reduction="none").sum(0).cpu().numpy()  # (D,)
     kl /= len(loader.dataset)
     return {
         "elbo": -distortion.average - kl.sum().item(),

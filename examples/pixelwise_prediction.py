@@ -53,8 +53,9 @@ class PixelClassifier(nn.Module):
 def main(args: argparse.Namespace) -> None:
     train_set = SyntheticShapes(args.train_size, seed=0, target="mask")
     test_set = SyntheticShapes(2_000, seed=1, target="mask")
-    train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
-    model, criterion = PixelClassifier(), nn.CrossEntropyLoss()
+    train_loader = DataLoader(train_set, args.batch_size, shuffle=True, device=args.device)
+    test_loader = DataLoader(test_set, 500, device=args.device)
+    model, criterion = PixelClassifier().to(args.device), nn.CrossEntropyLoss()
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     run = _common.Run(args, model, optimizer)
 
@@ -67,25 +68,25 @@ def main(args: argparse.Namespace) -> None:
             loss.backward()
             optimizer.step()
             train_loss.update(loss.item(), len(images))
-        test_loss, predicted = evaluate(model, criterion, test_set)
+        test_loss, predicted = evaluate(model, criterion, test_loader)
         scores = {"test_iou": iou(predicted, test_set.masks), "test_accuracy": (predicted == test_set.masks).mean()}
         run.finish_epoch("(loss: nats per pixel)", train_loss=train_loss.average, test_loss=test_loss.average, **scores)
 
-    predicted = evaluate(model, criterion, test_set)[1]
+    predicted = evaluate(model, criterion, test_loader)[1]
     report(run, predicted, test_set)
     draw(run, predicted, test_set)
     print(f"Pictures, checkpoint and metrics are in {args.out}.")
 
 
 @minidl.no_grad()
-def evaluate(model: nn.Module, criterion: nn.Module, dataset: SyntheticShapes) -> tuple[Meter, np.ndarray]:
+def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader) -> tuple[Meter, np.ndarray]:
     """The mean loss over a data set, and the predicted masks, bool (n, 32, 32)."""
     model.eval()
     loss, predicted = Meter("per pixel"), []
-    for images, masks in DataLoader(dataset, 500):
+    for images, masks in loader:
         logits = model(images)
         loss.update(criterion(logits, masks).item(), len(images))
-        predicted.append(logits.argmax(dim=1).numpy() == 1)
+        predicted.append(logits.argmax(dim=1).cpu().numpy() == 1)
     model.train()
     return loss, np.concatenate(predicted)
 

@@ -431,7 +431,7 @@ def confusion_matrix(
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['75', '25', '0', '100']
     """
-    table = np.asarray(counts.detach().numpy() if isinstance(counts, Tensor) else counts, np.float64)
+    table = np.asarray(counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts, np.float64)
     if table.shape != (len(names), len(names)) or not len(names):
         raise ValueError(
             f"counts of C classes must be (C, C) with C names, not {table.shape} with {len(names)} of them"

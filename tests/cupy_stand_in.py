@@ -208,7 +208,9 @@ def _cupy():
     )
     module.ndarray, module.__version__ = ndarray, "stand-in"
     module.asnumpy = lambda array: array.get()
-    module.array = lambda array: ndarray(np.array(array) if isinstance(array, np.ndarray) else array._hidden.copy())
+    module.array = lambda array, order: ndarray(
+        np.array(array) if isinstance(array, np.ndarray) else array._hidden.copy()
+    )
     module.empty = lambda shape, dtype: ndarray(np.full(shape, 99, dtype))
     module.cuda = types.SimpleNamespace(
         runtime=runtime,

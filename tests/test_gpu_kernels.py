@@ -383,8 +383,9 @@ def test_add_at_of_long_runs(backend: Backend, dtype: type, count: int, places: 
 # --- Elementwise ---
 
 
-def scalars(name: str) -> tuple[float, ...]:
-    return (0.3,) if name == "scaled_difference" else ()
+def numbers(name: str, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """The 0-d arrays that a kernel takes besides."""
+    return (np.array(0.3, arrays[0].dtype),) if name == "scaled_difference" else ()
 
 
 @dtypes
@@ -392,7 +393,7 @@ def scalars(name: str) -> tuple[float, ...]:
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (1000,), (3, 4, 5, 6), (2, 1, 4, 1)])
 def test_elementwise_equals_reference(backend: Backend, name: str, dtype: type, shape: tuple[int, ...]):
     a = [normal(i, shape, dtype) for i in range(ELEMENTWISE[name])]
-    actual, expected = backend.run(name, *a, *scalars(name)), getattr(reference, name)(*a, *scalars(name))
+    actual, expected = backend.run(name, *a, *numbers(name, a)), getattr(reference, name)(*a, *numbers(name, a))
     assert (actual.dtype, actual.shape) == (dtype, shape)
     np.testing.assert_allclose(actual, expected, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
 
@@ -401,7 +402,7 @@ def test_elementwise_equals_reference(backend: Backend, name: str, dtype: type, 
 @pytest.mark.parametrize("dtype", [np.float16, np.int32])
 def test_elementwise_of_other_types_is_the_definition(backend: Backend, name: str, dtype: type):
     a = [(5 * normal(i, (3, 4))).astype(dtype) for i in range(ELEMENTWISE[name])]
-    actual, expected = backend.run(name, *a, *scalars(name)), getattr(reference, name)(*a, *scalars(name))
+    actual, expected = backend.run(name, *a, *numbers(name, a)), getattr(reference, name)(*a, *numbers(name, a))
     assert actual.dtype == expected.dtype
     np.testing.assert_allclose(actual, expected, rtol=4e-3 if dtype == np.float16 else 1e-6)
 
@@ -606,7 +607,7 @@ def cases(dtype: type) -> dict[str, tuple[list[np.ndarray], Callable[..., Any]]]
         ),
     }
     for name, count in ELEMENTWISE.items():
-        found[name] = [x, z][:count], lambda gpu, *a, name=name: getattr(gpu, name)(*a, *scalars(name))
+        found[name] = [*[x, z][:count], *numbers(name, [x])], lambda gpu, *a, name=name: getattr(gpu, name)(*a)
     return found
 
 
@@ -666,7 +667,8 @@ OF_ONE = ("reversed", "every second")  # that an array of one dimension can have
 def test_any_memory_order_is_taken_and_no_input_is_changed(backend: Backend, name: str, order: str):
     arrays, call = cases(np.float64)[name]
     plain = results(backend, call, [backend.to(a) for a in arrays])
-    given_arrays = [ORDERS[order](backend, a) if a.ndim > 1 or order in OF_ONE else backend.to(a) for a in arrays]
+    least = 1 if order in OF_ONE else 2
+    given_arrays = [ORDERS[order](backend, a) if a.ndim >= least else backend.to(a) for a in arrays]
     for actual, expected in zip(results(backend, call, given_arrays), plain, strict=True):
         np.testing.assert_allclose(actual, expected, 1e-14, 1e-14)
     if name not in ("adam_step", "sgd_step", "add_at"):

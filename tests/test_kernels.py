@@ -338,8 +338,8 @@ def operand_count(name: str) -> int:
 
 
 def elementwise(backend: ModuleType, name: str, *arrays: np.ndarray) -> np.ndarray:
-    scalars = (0.3,) if name == "scaled_difference" else ()
-    return getattr(backend, name)(*arrays, *scalars)
+    scale = (np.array(0.3, arrays[0].dtype),) if name == "scaled_difference" else ()
+    return getattr(backend, name)(*arrays, *scale)
 
 
 @dtypes

@@ -59,7 +59,8 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         raise ValueError(
             f"normalize: std must not be 0, by which it would divide; it is {tuple(std)} in {images.dtype}"
         )
-    return (images - Tensor(numbers[0])) / Tensor(numbers[1])
+    shift, scale = (Tensor(number).to(images.device) for number in numbers)
+    return (images - shift) / scale
 
 
 def add_noise(images: Tensor, sigma: float, generator: Generator | None = None) -> Tensor:

@@ -171,9 +171,9 @@ def _squared_error(x, t, y):
         y[i] = (x[i] - t[i]) * (x[i] - t[i])
 
 
-def scaled_difference(x: Array, t: Array, scale: float) -> Array:
-    """scale * (x - t)"""
-    return _elementwise("scaled_difference", _scaled_difference, x, t, scalars=(scale,))
+def scaled_difference(x: Array, t: Array, scale: Array) -> Array:
+    """scale * (x - t), with a 0-d scale."""
+    return _elementwise("scaled_difference", _scaled_difference, x, t, scalars=(scale.item(),))
 
 
 @compiled(parallel=True)

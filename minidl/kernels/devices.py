@@ -41,7 +41,7 @@ def cupy() -> Any:
     except ImportError as error:
         raise RuntimeError(
             "device 'cuda': CuPy is missing, with which minidl computes on a GPU: install it with "
-            f'pip install "minidl[gpu]" for CUDA 12, or pip install cupy-cuda13x for CUDA 13 ({error})'
+            f'pip install "minidl[gpu]" for CUDA 12, or pip install cupy-cuda13x for CUDA 13 ({" ".join(str(error).split())})'
         ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
@@ -92,7 +92,7 @@ def moved(array: Array, place: Place) -> Array:
     if recording() and place_of(array) == CPU:
         return sent(lambda: array, place)
     with cupy().cuda.Device(place.number):
-        return cupy().array(array)
+        return cupy().array(array, order="C")
 
 
 @functools.lru_cache(maxsize=1024, typed=True)

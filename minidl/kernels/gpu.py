@@ -359,13 +359,13 @@ def _floating(x: Array) -> bool:
     return x.dtype.char in "fd"
 
 
-def _elementwise(name: str, *arrays: Array, scalars: tuple[float, ...] = ()) -> Array:
-    """The kernel of this name on arrays of one shape."""
+def _elementwise(name: str, *arrays: Array, numbers: tuple[Array, ...] = ()) -> Array:
+    """The kernel of this name on arrays of one shape, and 0-d ones."""
     if not _floating(arrays[0]):
-        return getattr(reference, name)(*arrays, *scalars)
+        return getattr(reference, name)(*arrays, *numbers)
     _alike(name, *arrays)
     dtype, out = arrays[0].dtype, cupy.empty(arrays[0].shape, arrays[0].dtype)
-    _launch(name, out.size, dtype, *map(_plain, arrays), out, *map(dtype.type, scalars), out.size)
+    _launch(name, out.size, dtype, *map(_plain, arrays), *numbers, out, out.size)
     return out
 
 
@@ -399,9 +399,9 @@ def squared_error(x: Array, t: Array) -> Array:
     return _elementwise("squared_error", x, t)
 
 
-def scaled_difference(x: Array, t: Array, scale: float) -> Array:
-    """scale * (x - t)"""
-    return _elementwise("scaled_difference", x, t, scalars=(scale,))
+def scaled_difference(x: Array, t: Array, scale: Array) -> Array:
+    """scale * (x - t), with a 0-d scale, which stays on the GPU."""
+    return _elementwise("scaled_difference", x, t, numbers=(scale,))
 
 
 def cross_entropy(x: Array, classes: Array) -> Array:

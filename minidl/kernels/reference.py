@@ -247,9 +247,9 @@ def squared_error(x: Array, t: Array) -> Array:
     return np.square(x - t)
 
 
-def scaled_difference(x: Array, t: Array, scale: float) -> Array:
-    """scale * (x - t), elementwise: the gradient of a sum of squared errors."""
-    return (x - t) * x.dtype.type(scale)
+def scaled_difference(x: Array, t: Array, scale: Array) -> Array:
+    """scale * (x - t), elementwise, with a 0-d scale: the gradient of a sum of squared errors."""
+    return (x - t) * scale
 
 
 def cross_entropy(x: Array, classes: Array) -> Array:

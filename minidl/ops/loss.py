@@ -63,7 +63,7 @@ def _scaled_difference(x: Tensor, t: Tensor, scale: Tensor) -> Tensor:
     """scale (x - t), with one number as scale."""
     return record(
         "scaled_difference",
-        kernels.scaled_difference(x.array, t.array, scale.item()),
+        kernels.scaled_difference(x.array, t.array, scale.array),
         (x, lambda gy: gy * scale),
         (t, lambda gy: gy * -scale),
         (scale, lambda gy: (gy * (x - t)).sum()),

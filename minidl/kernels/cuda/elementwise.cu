@@ -32,6 +32,6 @@ extern "C" __global__ void squared_error(const real *__restrict__ x, const real 
 }
 
 extern "C" __global__ void scaled_difference(const real *__restrict__ x, const real *__restrict__ t,
-                                             real *__restrict__ y, real scale, int64 n) {
-    FOR_EACH(e, n) y[e] = (x[e] - t[e]) * scale;
+                                             const real *__restrict__ scale, real *__restrict__ y, int64 n) {
+    FOR_EACH(e, n) y[e] = (x[e] - t[e]) * scale[0];
 }
