@@ -39,9 +39,10 @@ def cupy() -> Any:
     try:
         import cupy  # type: ignore[import-not-found]
     except ImportError as error:
+        reason = " ".join(str(error).split())
         raise RuntimeError(
             "device 'cuda': CuPy is missing, with which minidl computes on a GPU: install it with "
-            f'pip install "minidl[gpu]" for CUDA 12, or pip install cupy-cuda13x for CUDA 13 ({" ".join(str(error).split())})'
+            f'pip install "minidl[gpu]" for CUDA 12, or pip install cupy-cuda13x for CUDA 13 ({reason})'
         ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
