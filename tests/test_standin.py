@@ -288,11 +288,18 @@ def test_a_recorded_step_is_the_step(optimiser):
 
 def test_what_cannot_be_recorded():
     x = minidl.ones(2, device="cuda")
-    step = minidl.cuda.capture(lambda x: (x * x.sum().item()).sum())
+    calls = []
+
+    def reads(x):
+        calls.append(x)
+        return x * (x * (10.5 + len(calls))).sum().item()  # another number at each call
+
+    step = minidl.cuda.capture(reads)
     step(x)
     with pytest.raises(RuntimeError, match=r"capture: the step cannot be recorded. It may read a value back .*item"):
         step(x)
     assert (x + 1).tolist() == [2, 2]  # nothing is recorded any more
+    assert (x * 12.5).tolist() == [12.5, 12.5]  # nor is a number of that graph used elsewhere
     step = minidl.cuda.capture(lambda x: x * 2)
     step(x), step(x)
     with pytest.raises(RuntimeError, match=r"recorded for inputs of \[\(\(2,\).*, not \[\(\(3,\)"):

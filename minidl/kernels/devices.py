@@ -103,7 +103,11 @@ def _number(value: Any, dtype: str, place: Place) -> Array:
 
 def number(value: Array, place: Place) -> Array:
     """A 0-d array of NumPy's in another memory; the same one for the same number, so that none is sent twice."""
-    return value if place == CPU else _number(value.item(), value.dtype.char, place)
+    if place == CPU:
+        return value
+    if recording():  # a buffer of the graph, which others must not use
+        return moved(value, place)
+    return _number(value.item(), value.dtype.char, place)
 
 
 def beside(value: Any, array: Array) -> Array:
