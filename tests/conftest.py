@@ -29,7 +29,7 @@ settings.register_profile("reduced", settings.get_profile("minidl"), max_example
 settings.load_profile("minidl")  # --hypothesis-profile comes after this, and wins
 
 if numba.config.DISABLE_JIT:  # what trains for minutes without compiled kernels; single tests have the marker `jit`
-    collect_ignore_glob = ["parity/*", "test_benchmarks.py", "test_examples*.py", "test_memory.py"]
+    collect_ignore_glob = ["parity/*", "test_benchmarks.py", "test_examples*.py", "test_memory.py", "test_*gpu*.py"]
 
 
 def pytest_collection_modifyitems(items):

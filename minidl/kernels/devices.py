@@ -117,11 +117,9 @@ def beside(value: Any, array: Array) -> Array:
 
 def writable(array: Array) -> bool:
     """Whether values can be written to the array, each to a place of its own."""
-    flags = array.flags
-    if flags.forc:
-        return on_gpu(array) or flags.writeable
-    shared = any(n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True))
-    return not shared and (on_gpu(array) or flags.writeable)
+    steps = zip(array.shape, array.strides, strict=True)
+    shared = not array.flags.forc and any(n > 1 and stride == 0 for n, stride in steps)
+    return not shared and (on_gpu(array) or array.flags.writeable)
 
 
 def same_memory(a: Array, b: Array) -> bool:
