@@ -176,6 +176,8 @@ def _held_by(gradient: Gradient) -> list[Any]:
 def _checked(name: str, source: Source, gradient: Gradient, given: tuple[Tensor, ...]) -> Tensor:
     """The gradient for a source, of its shape and dtype; for a leaf, which will own it, not a tensor held elsewhere."""
     gx = gradient(*given)
+    if not isinstance(gx, Tensor):
+        raise TypeError(f"backward of {name}: the gradient must be a Tensor, not {type(gx).__name__}")
     if gx.shape != source.shape or gx.dtype != source.dtype:
         raise RuntimeError(
             f"backward of {name}: gradient of shape {gx.shape} and dtype {gx.dtype} for an input of shape "

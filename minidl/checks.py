@@ -6,13 +6,13 @@ Letters: x are the inputs, y = f(x) the outputs, each as one long vector; J[k, j
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minidl.autograd import Node, enable_grad, grad
-from minidl.diagnosis import Suspect, Tolerance, explain
+from minidl.diagnosis import ROUNDING, Suspect, Tolerance, explain
 from minidl.tensor import Array, Tensor
 
 LARGEST_JACOBIAN = 4096  # elements; of a larger one, PROJECTIONS random combinations of rows are compared
@@ -43,13 +43,15 @@ def gradcheck(
     Parameters
     ----------
     func : callable
-        Takes the inputs and returns a tensor, or a tuple of tensors of which the floating ones count.
+        Takes the inputs and returns a tensor, or tuples, lists and dicts of tensors, of which the floating ones count.
     inputs : Tensor or sequence
-        The tensors among them that require grad, in float64, are checked. They are not changed.
+        The tensors among them that require grad, in float64, are checked: not what the function takes from elsewhere,
+        such as a model's parameters (``minidl.testing.check_operation`` checks those). They are not changed.
     eps : float
         The step.
     atol, rtol : float
-        A gradient may differ by atol + rtol * |difference|.
+        A gradient may differ by atol + rtol * |difference|; where all gradients in an input are less than 1, atol is
+        taken times the largest.
     raise_exception : bool
         Whether a difference is raised, or returned as False.
 
@@ -77,7 +79,9 @@ def gradcheck(
     __tracebackhide__ = True  # pytest shows the line that called
     own = _own_copies("gradcheck", inputs)
     return _checked(
-        _Function("gradcheck", func, own, functools.partial(func, *own)), Tolerance(eps, atol, rtol), raise_exception
+        _Function("gradcheck", func, own, functools.partial(func, *own), _listed(inputs)),
+        _tolerance("gradcheck", eps, atol, rtol),
+        raise_exception,
     )
 
 
@@ -126,8 +130,9 @@ def gradgradcheck(
         x = [a for a in args[: len(own)] if isinstance(a, Tensor) and a.requires_grad]
         return _gradients(_real_outputs("gradgradcheck", func(*args[: len(own)])), x, args[len(own) :], True)
 
-    function = _Function("gradgradcheck", gradient, [*own, *cotangents], functools.partial(func, *own))
-    return _checked(function, Tolerance(eps, atol, rtol), raise_exception)
+    original = functools.partial(func, *own)
+    function = _Function("gradgradcheck", gradient, [*own, *cotangents], original, _listed(inputs))
+    return _checked(function, _tolerance("gradgradcheck", eps, atol, rtol), raise_exception)
 
 
 def _cotangents(func: Callable[..., Any], inputs: list[Any], given: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
@@ -144,9 +149,19 @@ def _cotangents(func: Callable[..., Any], inputs: list[Any], given: Tensor | Seq
     return [Tensor(np.array(gy.array, np.float64), requires_grad=True) for gy in listed]
 
 
+def _tolerance(name: str, eps: float, atol: float, rtol: float) -> Tolerance:
+    if not (eps > 0 and atol >= 0 and rtol >= 0):
+        raise ValueError(f"{name}: eps must be above 0, atol and rtol at least 0, not {eps}, {atol} and {rtol}")
+    return Tolerance(eps, atol, rtol)
+
+
+def _listed(inputs: Tensor | Sequence[Any]) -> list[Any]:
+    return [inputs] if isinstance(inputs, Tensor) else list(inputs)
+
+
 def _own_copies(name: str, inputs: Tensor | Sequence[Any]) -> list[Any]:
     """Copies: the caller's tensors may share memory with one another, and must stay as they are."""
-    listed = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    listed = _listed(inputs)
     if not any(isinstance(x, Tensor) and x.requires_grad for x in listed):
         raise ValueError(f"{name}: no input requires grad: make one with requires_grad=True")
     for i, x in enumerate(listed):
@@ -155,7 +170,7 @@ def _own_copies(name: str, inputs: Tensor | Sequence[Any]) -> list[Any]:
                 f"{name}: input {i} is {x.dtype}; convert it with .double(): float32 keeps 7 digits, and "
                 "a difference over a small step loses most of them"
             )
-    return [Tensor(x.array.copy(), x.requires_grad) if isinstance(x, Tensor) else x for x in listed]
+    return [Tensor(x.array.copy(order="K"), x.requires_grad) if isinstance(x, Tensor) else x for x in listed]
 
 
 def _checked(function: _Function, tolerance: Tolerance, raise_exception: bool) -> bool:
@@ -198,13 +213,14 @@ class _Rows(NamedTuple):
 class _Function(NamedTuple):
     """A function of tensors, seen as one from its checked inputs to one long vector y.
 
-    `func` is the user's function or its gradient; `original` calls the user's.
+    `func` is the user's function or its gradient; `original` calls the user's. `inputs` are copies of what is `given`.
     """
 
     name: str
     func: Callable[..., Any]
     inputs: list[Any]
     original: Callable[[], Any]
+    given: list[Any]
 
     def title(self) -> str:
         """What the user's function recorded."""
@@ -251,16 +267,27 @@ class _Function(NamedTuple):
 
 
 def _real_outputs(name: str, outputs: Any) -> list[Tensor]:
-    listed = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
-    real = [y for y in listed if isinstance(y, Tensor) and y.is_floating_point()]
+    """The float tensors among the outputs, which may be nested in tuples, lists and dicts."""
+    real = [y for y in tensors_in(outputs) if y.is_floating_point()]
     if not real:
-        raise ValueError(f"{name}: the function returned no float tensor, but {type(outputs).__name__}")
+        found = ", ".join(str(y.dtype) for y in tensors_in(outputs)) or type(outputs).__name__
+        hint = ": is its return missing?" if outputs is None else ""
+        raise ValueError(f"{name}: the function returned no float tensor, but {found}{hint}")
     for k, y in enumerate(real):
         if y.dtype != np.float64:
             raise GradcheckError(
                 f"{name}: output {k} is {y.dtype}, though all checked inputs are float64: let it keep the dtype"
             )
     return real
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(part)
 
 
 def _gradients(outputs: Sequence[Tensor], x: list[Tensor], cotangents: Sequence[Tensor], create: bool) -> list[Tensor]:
@@ -275,23 +302,43 @@ def _gradients(outputs: Sequence[Tensor], x: list[Tensor], cotangents: Sequence[
 
 def _compare(f: _Function, tolerance: Tolerance) -> None:
     __tracebackhide__ = True
-    before = [f.inputs[i].array.copy() for i in f.checked()]
+    before = [(i, x.array.copy()) for i, x in enumerate(f.inputs) if isinstance(x, Tensor)]
+    _refuse_outside(f)
     y = f.values()
     _refuse_impure(f, before, y)
-    rows = _Rows.for_sizes(y.size, sum(x.size for x in before))
+    rows = _Rows.for_sizes(y.size, sum(f.inputs[i].numel() for i in f.checked()))
     for i, analytic in zip(f.checked(), f.backward(rows), strict=True):
         with np.errstate(invalid="ignore"):
             numeric = f.differences(rows, i, tolerance.eps)  # (K, n), as is analytic
-            wrong = ~(np.abs(analytic - numeric) <= tolerance.bound(numeric))  # NaN is wrong
+            allowed = _allowed(tolerance, numeric, y)
+            wrong = ~(np.abs(analytic - numeric) <= allowed.bound(numeric))  # NaN is wrong
         if wrong.any():
-            raise GradcheckError(_message(f, i, rows, analytic, numeric, wrong, tolerance))
+            raise GradcheckError(_message(f, i, rows, analytic, numeric, wrong, allowed))
 
 
-def _refuse_impure(f: _Function, before: list[Array], y: Array) -> None:
-    for i, old in zip(f.checked(), before, strict=True):
-        if not np.array_equal(old, f.inputs[i].array, equal_nan=True):
-            raise GradcheckError(f"{f.name}: the function changed its input {i} in place")
+def _allowed(tolerance: Tolerance, numeric: Array, y: Array) -> Tolerance:
+    """For gradients that are all small a smaller atol, down to what rounding leaves in the differences."""
+    largest = np.abs(numeric[np.isfinite(numeric)]).max(initial=0)
+    rounding = ROUNDING * max(1.0, np.abs(y[np.isfinite(y)]).max(initial=0)) / tolerance.eps
+    return tolerance._replace(atol=min(tolerance.atol, max(tolerance.atol * largest, rounding)))
+
+
+def _refuse_outside(f: _Function) -> None:
+    """A function that reads the caller's tensor and not its argument, a copy, would have no slope on either side."""
+    leaves = _leaves(_real_outputs(f.name, f.original()))
+    for i, x in enumerate(f.given):
+        if isinstance(x, Tensor) and any(leaf is x for leaf in leaves):
+            raise ValueError(
+                f"{f.name}: the function uses the tensor of input {i} from outside, not its argument, which is a copy; "
+                "pass all that it needs as arguments. For a model use minidl.testing.check_operation"
+            )
+
+
+def _refuse_impure(f: _Function, before: list[tuple[int, Array]], y: Array) -> None:
     again = f.values()
+    for i, old in before:
+        if not np.array_equal(old, f.inputs[i].array, equal_nan=old.dtype.kind == "f"):
+            raise GradcheckError(f"{f.name}: the function changed its input {i} in place")
     if y.shape != again.shape or not np.array_equal(y, again, equal_nan=True):
         raise GradcheckError(
             f"{f.name}: called twice with the same inputs, the function returned different values; if it draws random "
@@ -312,11 +359,11 @@ def _message(
         numeric=float(numeric[k, j]),
     )
     y = _place(outputs, k) if rows.single else f"(random combination {k} of the outputs)"
+    what = "of the Jacobian" if rows.single else "of random combinations of the Jacobian's rows"
     index = np.unravel_index(j, x.shape)
     return "\n".join(
         [
-            f"{f.title()}: {wrong.sum()} of {wrong.size} elements of the Jacobian "
-            f"in input {i} of shape {x.shape} are wrong",
+            f"{f.title()}: {wrong.sum()} of {wrong.size} elements {what} in input {i} of shape {x.shape} are wrong",
             f"  worst: d {y} / d input {i}{_brackets(index)}, where that element is {x.array[index]:.6g}",
             f"  {suspect.backward:.8g} from backward, {suspect.numeric:.8g} from differences with eps={tolerance.eps}",
             *explain(suspect, analytic[wrong], numeric[wrong], tolerance),
@@ -345,15 +392,26 @@ def _place(outputs: Sequence[Tensor], k: int) -> str:
 
 def _operations(outputs: Sequence[Tensor], most: int = 8) -> list[str]:
     """The names of the operations recorded, first to last; of many, the last."""
-    stack: list[Any] = [y.grad_fn for y in outputs]
-    nodes: set[Node] = set()
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Node) and node not in nodes:
-            nodes.add(node)
-            stack += [source for source, _ in node.edges or ()]
+    nodes = [source for source in _sources(outputs) if isinstance(source, Node)]
     names = [node.name for node in sorted(nodes, key=lambda node: node.order)]
     return names if len(names) <= most else ["...", *names[-most:]]
+
+
+def _leaves(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors that the outputs were computed from."""
+    return [source for source in _sources(outputs) if isinstance(source, Tensor)]
+
+
+def _sources(outputs: Sequence[Tensor]) -> set[Node | Tensor]:
+    """All nodes and leaves of the graph."""
+    stack: list[Any] = [y if y.grad_fn is None else y.grad_fn for y in outputs]
+    found: set[Node | Tensor] = set()
+    while stack:
+        source = stack.pop()
+        if source not in found:
+            found.add(source)
+            stack += [below for below, _ in source.edges or ()] if isinstance(source, Node) else []
+    return found
 
 
 def check_adjoint(
@@ -376,7 +434,9 @@ def check_adjoint(
     dtype : dtype
         Of random values: float32 or float64.
     rtol : float, optional
-        Bound on the difference over |A x| |y| + |x| |At y|; by default 1e-12 in float64 and 1e-5 in float32.
+        Bound on the difference over |A x| |y| + |x| |At y|; by default 1e-12 in float64 and 1e-5 in float32. Where y
+        is drawn, the identity is checked for y = A x too, where no terms cancel: a factor that is wrong by more than
+        that is noticed.
 
     Returns
     -------
@@ -397,8 +457,26 @@ def check_adjoint(
     """
     __tracebackhide__ = True
     rng = np.random.default_rng(0)
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise TypeError(f"check_adjoint: dtype must be float32 or float64, not {np.dtype(dtype)}")
+    drawn = not isinstance(y, Tensor)
     x, y = (v if isinstance(v, Tensor) else Tensor(rng.standard_normal(tuple(v)).astype(dtype)) for v in (x, y))
-    ax, aty = forward(x), adjoint(y)
+    _compare_products(forward, adjoint, x, y, rtol)
+    if drawn:  # <A x, A x> has no cancellation, and shows a smaller error
+        _compare_products(forward, adjoint, x, forward(_copy(x)), rtol)
+    return True
+
+
+def _copy(x: Tensor) -> Tensor:
+    """A map that changes its argument in place changes this."""
+    return Tensor(x.array.copy(order="K"))
+
+
+def _compare_products(
+    forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, rtol: float | None
+) -> None:
+    __tracebackhide__ = True
+    ax, aty = forward(_copy(x)), adjoint(_copy(y))
     for name, result, wanted in (("forward", ax, y), ("adjoint", aty, x)):
         if (result.shape, result.dtype) != (wanted.shape, wanted.dtype):
             raise AssertionError(
@@ -407,14 +485,16 @@ def check_adjoint(
             )
     left, right = _inner(ax, y), _inner(x, aty)
     scale = np.sqrt(_inner(ax, ax) * _inner(y, y)) + np.sqrt(_inner(x, x) * _inner(aty, aty))
-    bound = rtol if rtol is not None else (1e-12 if x.dtype == np.float64 else 1e-5)
+    bound = rtol if rtol is not None else (1e-12 if x.dtype == y.dtype == np.float64 else 1e-5)
+    if not np.isfinite(scale):
+        raise AssertionError(f"check_adjoint: <A x, y> = {left:.10g}, and <x, At y> = {right:.10g}: not finite")
     if not abs(left - right) <= bound * scale:
         raise AssertionError(
             f"check_adjoint: <A x, y> = {left:.10g}, and <x, At y> = {right:.10g}: they differ by "
             f"{abs(left - right):.3g}, and rounding explains {bound * scale:.3g}"
         )
-    return True
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _inner(a: Tensor, b: Tensor) -> float:
     return float(np.sum(a.array.astype(np.float64) * b.array.astype(np.float64)))

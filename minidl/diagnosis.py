@@ -80,33 +80,58 @@ def _sweep(suspect: Suspect) -> _Sweep:
 
 def _verdict(suspect: Suspect, sweep: _Sweep, tolerance: Tolerance) -> str | None:
     """The reason why the difference quotient is no gradient here, if there is one."""
-    small = tolerance.eps >= STEPS
+    small, bound = tolerance.eps >= STEPS, tolerance.bound(sweep.central)
     if not np.isfinite([*sweep.right[small], *sweep.left[small]]).all():
         return "the function is not finite here or a small step away: move the input into its domain."
-    fits = np.abs(sweep.central - suspect.backward) + sweep.noise <= tolerance.bound(sweep.central)
-    if fits[tolerance.eps > STEPS].any():
+    error = np.abs(sweep.central - suspect.backward)
+    if (error + sweep.noise <= bound)[small & ~np.isclose(STEPS, tolerance.eps)].any():
         return (
             "for smaller steps the quotients agree with backward, which is right: eps reaches over a kink or a tie, "
             "or the function bends too much. Move the input away from the kink, or take a smaller eps."
         )
-    growth = _growth_of_gap(sweep, tolerance)
-    if growth > 3:
-        return "the function jumps here: it has no gradient at this point. Move the input away."
-    if growth > 1 / 3:
-        return _kink(suspect, sweep, tolerance)
-    if ROUNDING * suspect.size / tolerance.eps > tolerance.bound(sweep.central).max():
+    if np.abs(suspect.backward - suspect.numeric) <= ROUNDING * suspect.size / tolerance.eps:
         return (
             f"the outputs are sums of terms as large as {suspect.size:.2g}, of which a step of {tolerance.eps} moves "
-            "too few digits: take a larger eps, or smaller values."
+            "too few digits: take a larger eps, smaller values, or a larger atol."
         )
-    return None
+    if _settled(sweep, tolerance):
+        return None
+    larger = (error <= bound) & (1.01 * tolerance.eps < STEPS)
+    if (larger[1:] & larger[:-1]).any():
+        return (
+            "for larger steps the quotients agree with backward: at the scale of eps the function is rough, by "
+            "rounding inside (float32, large terms that cancel) or a small jump. Take a larger eps."
+        )
+    return _unsettled(suspect, sweep, tolerance)
 
 
-def _growth_of_gap(sweep: _Sweep, tolerance: Tolerance) -> float:
-    """By how much the gap grows from one step to the next that is a tenth of it, at the smallest steps that count."""
-    counts = (sweep.gap > 10 * sweep.noise) & (sweep.gap > tolerance.bound(sweep.central)) & (STEPS < 1e-2)
+def _unsettled(suspect: Suspect, sweep: _Sweep, tolerance: Tolerance) -> str:
+    """What a function has in place of a slope whose quotients settle nowhere."""
+    gap, slope = _growth(sweep.gap, sweep, tolerance), _growth(np.abs(sweep.central), sweep, tolerance)
+    if max(gap, slope) > 5:
+        return "the function jumps here: it has no gradient at this point. Move the input away."
+    if max(gap, slope) > 2:
+        return "the slope grows without bound as the step shrinks: there is no gradient here. Move the input away."
+    if gap > 1 / 3:
+        return _kink(suspect, sweep, tolerance)
+    return "the quotients do not settle, since the function bends too much for these steps: take a smaller eps."
+
+
+def _settled(sweep: _Sweep, tolerance: Tolerance) -> bool:
+    """Whether both sides give one slope, at two steps in a row that leave enough digits: then that is the gradient."""
+    bound = tolerance.bound(sweep.central)
+    slack, clear = bound + sweep.noise, sweep.noise <= bound
+    largest = 1.01 * max(tolerance.eps, 10 * STEPS[clear].min(initial=0.1))
+    one = (sweep.gap[1:] <= slack[1:]) | (sweep.gap[1:] <= 0.3 * sweep.gap[:-1])
+    same = np.abs(np.diff(sweep.central)) <= slack[1:]
+    return bool((one & same & clear[1:] & (STEPS[:-1] <= largest)).any())
+
+
+def _growth(values: Array, sweep: _Sweep, tolerance: Tolerance) -> float:
+    """By how much they grow from one step to the next that is a tenth of it, at the smallest steps that count."""
+    counts = (values > 10 * sweep.noise) & (values > tolerance.bound(sweep.central * 0)) & (STEPS < 1e-2)
     last = np.flatnonzero(counts[1:] & counts[:-1])
-    return float(sweep.gap[last[-1] + 1] / sweep.gap[last[-1]]) if len(last) else 0.0
+    return float(values[last[-1] + 1] / values[last[-1]]) if len(last) else 0.0
 
 
 def _kink(suspect: Suspect, sweep: _Sweep, tolerance: Tolerance) -> str:
@@ -129,8 +154,8 @@ def _wrong(analytic: Array, numeric: Array, tolerance: Tolerance) -> str:
     if not np.any(analytic):
         return f"{text}; backward gives 0 in each wrong element: is the graph cut (detach, no_grad, x.array)?"
     plain = np.abs(numeric) > tolerance.bound(numeric)
-    ratios = analytic[plain] / numeric[plain]
-    if len(ratios) and np.ptp(ratios) <= 1e-3 * np.abs(ratios[0]):
-        factor = "the sign is wrong" if np.isclose(ratios[0], -1, rtol=1e-3) else f"{ratios[0]:.4g} times the quotient"
+    ratios = analytic / np.where(plain, numeric, np.nan)
+    if np.ptp(ratios) <= min(1e-3 * np.abs(ratios[0]), 0.1 * np.abs(ratios[0] - 1)):
+        factor = "the sign is wrong" if np.isclose(ratios[0], -1, rtol=1e-3) else f"{ratios[0]:.6g} times the quotient"
         return f"{text}; in each wrong element it is off by the same factor: {factor}."
     return f"{text}."

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minidl import cuda, kernels, nn
-from minidl.checks import gradcheck, gradgradcheck
+from minidl.checks import gradcheck, gradgradcheck, tensors_in
 from minidl.kernels import devices, reference
 from minidl.kernels.geometry import ConvGeometry, Pair
 from minidl.kernels.pool_geometry import PoolGeometry
@@ -49,10 +49,9 @@ __all__ = [
 
 Shape = tuple[int, ...]
 SEEDS = st.integers(0, 2**32 - 1)
-AGREEMENT: dict[np.dtype, float] = {
-    np.dtype(np.float32): 1e-5,
-    np.dtype(np.float64): 1e-12,
-}  # of kernels, see _check_agreement
+AGREEMENT: dict[np.dtype, float] = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-5}  # see _check_agreement
+
+SIMILAR = 1e-3  # of float32 and float64, likewise
 
 
 # --- Shapes and values --------------------------------------------------------------------------------------
@@ -107,21 +106,28 @@ def tensors(
     >>> tensors((2, 3), low=0.1)  # for log and sqrt
     tensors(shape=(2, 3), low=0.1)
     """
-    size = shape if isinstance(shape, tuple) else draw(shape)
+    size = tuple(shape) if isinstance(shape, tuple | list) else draw(shape)
     rng, kind = np.random.default_rng(draw(SEEDS)), np.dtype(dtype)
     if kind.kind == "b":
         return Tensor(rng.random(size) < 0.5)
     if kind.kind != "f":
         return Tensor(rng.integers(int(low), int(high), size, kind, endpoint=True))
-    values = _apart(rng, math.prod(size), low, high, kinks)
-    return Tensor(values.reshape(size).astype(kind), requires_grad)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"tensors: low must be less than high, and both finite, not {low} and {high}")
+    values = _apart(rng, math.prod(size), low, high, kinks).astype(kind)
+    if len(np.unique(values)) < values.size:
+        raise ValueError(f"tensors: {kind} cannot hold {values.size} different values from {low} to {high}")
+    return Tensor(values.reshape(size), requires_grad)
 
 
 def _apart(rng: np.random.Generator, count: int, low: float, high: float, kinks: Sequence[float]) -> Array:
     """So many values, one in the middle half of each cell of a grid over the range without the kinks, shuffled."""
     ends = np.array([low, *sorted(k for k in kinks if low < k < high), high])
     margin = (high - low) / 40
-    starts, lengths = ends[:-1] + margin, np.diff(ends) - 2 * margin
+    room = np.diff(ends) > 2 * margin
+    if not room.any():
+        raise ValueError(f"tensors: the kinks {list(kinks)} leave no room from {low} to {high}")
+    starts, lengths = (ends[:-1] + margin)[room], (np.diff(ends) - 2 * margin)[room]
     passed = np.cumsum(lengths) - lengths  # the length of all gaps before this one
     along = (rng.permutation(count) + rng.uniform(0.25, 0.75, count)) * lengths.sum() / max(count, 1)
     gap = np.searchsorted(passed, along, side="right") - 1
@@ -174,7 +180,7 @@ def _pairs(least: int, most: int) -> st.SearchStrategy[Pair]:
 
 
 @st.composite
-def models(draw: st.DrawFn, *, max_layers: int = 8, dtype: Any = np.float32) -> tuple[nn.Sequential, Tensor]:
+def models(draw: st.DrawFn, *, max_layers: int = 8, dtype: Any = np.float64) -> tuple[nn.Sequential, Tensor]:
     """A model of drawn layers that fit each other, with at least one parameter, and an input for it.
 
     Layers are convolutions and transposed convolutions, poolings, upsampling, linear, flattening and activations.
@@ -263,6 +269,11 @@ def property_test_gradient(
     second : bool
         Whether second gradients are checked too.
 
+    Notes
+    -----
+    Settings of Hypothesis go above: ``@settings(max_examples=20, deadline=None)``, with the deadline, since the first
+    example may wait for kernels to be compiled.
+
     Returns
     -------
     decorator
@@ -278,18 +289,38 @@ def property_test_gradient(
     """
 
     def decorate(operation: Callable[..., Any]) -> Callable[..., None]:
-        parameters = list(inspect.signature(operation).parameters)
-        drawn = {**dict(zip(parameters[len(parameters) - len(strategies) :], strategies, strict=True)), **named}
+        drawn = _by_name(operation, strategies, named)
 
-        @given(**drawn)
         @functools.wraps(operation)
         def test(**arguments: Any) -> None:
             __tracebackhide__ = True  # pytest shows the operation, not this
             check_operation(operation, arguments, second=second)
 
-        return test
+        return _without_deadline(given(**drawn)(test))
 
     return decorate
+
+
+def _by_name(operation: Any, strategies: Sequence[Any], named: dict[str, Any]) -> dict[str, st.SearchStrategy[Any]]:
+    """Each strategy with the parameter that it is for."""
+    name, parameters = getattr(operation, "__name__", repr(operation)), list(inspect.signature(operation).parameters)
+    count = len(strategies) + len(named)
+    if not count or len(strategies) > len(parameters) or not named.keys() <= set(parameters):
+        given_for = f"{count} strategies{''.join(f', for {n}' for n in named)}"
+        raise TypeError(f"property_test_gradient: {given_for}; the parameters of {name} are {parameters}")
+    found = {**dict(zip(parameters[len(parameters) - len(strategies) :], strategies, strict=True)), **named}
+    for parameter, strategy in found.items():
+        if not isinstance(strategy, st.SearchStrategy):
+            raise TypeError(f"property_test_gradient: {parameter} of {name} needs a strategy, not {strategy!r}")
+    return found
+
+
+def _without_deadline(test: Any) -> Any:
+    """The first example may wait for kernels to be compiled; a deadline of the user's own settings counts."""
+    used = "_hypothesis_internal_use_settings"  # @settings would forbid another @settings on top
+    if hasattr(test, used):
+        setattr(test, used, settings(getattr(test, used), deadline=None))
+    return test
 
 
 def check_operation(operation: Callable[..., Any], arguments: dict[str, Any], *, second: bool = True) -> None:
@@ -300,8 +331,9 @@ def check_operation(operation: Callable[..., Any], arguments: dict[str, Any], *,
     3. No input is changed, whether it requires grad or not.
     4. The gradients that ``backward`` leaves share no memory with each other, an input, an output or the gradient
        that was passed in.
-    5. Outputs and gradients are those of the kernels' definitions in ``minidl/kernels/reference.py``, on the CPU and,
-       where there is one, on a GPU.
+    5. Outputs and gradients in float32 are near those in float64, and do not depend on the inputs' memory order.
+    6. They are those of the kernels' definitions in ``minidl/kernels/reference.py``, on the CPU and, where there is
+       one, on a GPU: of an operation in NumPy of your own this says nothing.
 
     Parameters
     ----------
@@ -321,14 +353,19 @@ def check_operation(operation: Callable[..., Any], arguments: dict[str, Any], *,
     gradcheck(call, call.inputs())
     if second:
         gradgradcheck(call, call.inputs())
-    for dtype in AGREEMENT:
+    exact = None
+    for dtype in AGREEMENT:  # float64 first
         with _defined_kernels():
             defined = call.to(dtype, devices.CPU).run()
+        exact = exact or defined
+        _check_agreement(call, defined, exact, SIMILAR, "that in float64")
+        turned = call.to(dtype, devices.CPU, order="F").run()
+        _check_agreement(call, turned, defined, AGREEMENT[dtype], "that of inputs in another memory order")
         for place in _places():
             run = call.to(dtype, place).run()
             _check_dtypes(call, run, dtype)
             _check_memory(call, run)
-            _check_agreement(call, run, defined, AGREEMENT[dtype])
+            _check_agreement(call, run, defined, AGREEMENT[dtype], "that of minidl/kernels/reference.py")
 
 
 class _Run(NamedTuple):
@@ -355,17 +392,16 @@ class _Call:
         given = iter(inputs)
         return self.operation(**_replaced(self.arguments, lambda x: next(given) if x.requires_grad else x))
 
-    def to(self, dtype: np.dtype, place: devices.Place) -> _Call:
+    def to(self, dtype: np.dtype, place: devices.Place, order: Any = "K") -> _Call:
         """The same with copies of all tensors, floating ones of this dtype."""
-        return _Call(self.operation, _replaced(self.arguments, lambda x: _copy(x, dtype, place)))
+        return _Call(self.operation, _replaced(self.arguments, lambda x: _copy(x, dtype, place, order)))
 
     def run(self) -> _Run:
         """Forward and backward; refuses an operation that changes what it is given."""
         inputs, held = self.inputs(), list(_tensors_in(self.arguments))
         before = [x.array.copy() for x in held]
         result = self(*inputs)
-        listed = [result] if isinstance(result, Tensor) else list(result)
-        outputs = [y for y in listed if isinstance(y, Tensor) and y.requires_grad]
+        outputs = [y for y in tensors_in(result) if y.requires_grad]
         rng = np.random.default_rng(0)
         drawn = [rng.standard_normal(y.shape).astype(y.dtype) for y in outputs]
         cotangents = [Tensor(devices.beside(gy, y.array)) for y, gy in zip(outputs, drawn, strict=True)]
@@ -387,19 +423,20 @@ def _places() -> list[devices.Place]:
     return [devices.CPU, *([devices.gpu(None)] if cuda.is_available() else [])]
 
 
-def _copy(x: Tensor, dtype: np.dtype, place: devices.Place) -> Tensor:
-    array = x.array.astype(dtype) if x.is_floating_point() else x.array.copy()
+def _copy(x: Tensor, dtype: np.dtype, place: devices.Place, order: Any) -> Tensor:
+    array = x.array.astype(dtype, order) if x.is_floating_point() else x.array.copy(order)
     return Tensor(devices.moved(array, place), requires_grad=x.requires_grad)
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, nn.Module):
+    """The tensors in nested containers and modules."""
+    if isinstance(value, nn.Module):
         yield from value.parameters()
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _tensors_in(part)
+    elif isinstance(value, Tensor):
+        yield value
 
 
 def _replaced(value: Any, new: Callable[[Tensor], Tensor]) -> Any:
@@ -410,7 +447,10 @@ def _replaced(value: Any, new: Callable[[Tensor], Tensor]) -> Any:
         return _with_parameters(copy.deepcopy(value), new)
     if isinstance(value, dict):
         return {key: _replaced(part, new) for key, part in value.items()}
-    return type(value)(_replaced(part, new) for part in value) if isinstance(value, list | tuple) else value
+    if not isinstance(value, list | tuple):
+        return value
+    parts = [_replaced(part, new) for part in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
 
 
 def _with_parameters(module: nn.Module, new: Callable[[Tensor], Any]) -> nn.Module:
@@ -437,7 +477,7 @@ def _check_memory(call: _Call, run: _Run) -> None:
         assert not np.may_share_memory(a.array, b.array), f"{call.name}: {name} shares memory with {other}"
 
 
-def _check_agreement(call: _Call, run: _Run, defined: _Run, tolerance: float) -> None:
+def _check_agreement(call: _Call, run: _Run, defined: _Run, tolerance: float, other: str) -> None:
     """Equal but for rounding, which scales with the largest value that took part."""
     size = max((_largest(x) for x in defined.inputs), default=0.0)
     for what, mine, wanted in (
@@ -447,7 +487,7 @@ def _check_agreement(call: _Call, run: _Run, defined: _Run, tolerance: float) ->
         for number, (a, b) in enumerate(zip(mine, wanted, strict=True)):
             assert (a is None) == (b is None), f"{call.name}: {what} {number} is missing from one of the backends"
             if a is not None and b is not None:
-                message = f"{call.name}: {what} {number} differs from that of minidl/kernels/reference.py"
+                message = f"{call.name}: {what} {number} differs from {other}"
                 atol = tolerance * max(size, _largest(b))
                 np.testing.assert_allclose(a.cpu().array, b.array, tolerance, atol, err_msg=message)
 

@@ -48,7 +48,7 @@ def test_gradcheck_notices_a_wrong_gradient(name, size):
     """In the whole Jacobian of a small input, and by random combinations of its rows for a large one."""
     x = minidl.tensor([0.3, -0.5, 0.7] * (size // 3), dtype=minidl.float64, requires_grad=True)
     func = WRONG[name] if size == 3 else lambda x: minidl.stack([WRONG[name](v) for v in (x[:3], x[-3:])])
-    with pytest.raises(GradcheckError, match=rf"the Jacobian in input 0 of shape \({size},\) are wrong"):
+    with pytest.raises(GradcheckError, match=rf"the Jacobian('s rows)? in input 0 of shape \({size},\) are wrong"):
         gradcheck(func, x)
     assert not gradcheck(func, x, raise_exception=False)
 
@@ -119,7 +119,29 @@ def step_function(x):
     return record("step", (x.array > 0) * 1.0, (x, lambda gy: gy * 0))
 
 
+def gradient_of(forward, slope):
+    """An elementwise operation of one input, with this slope as its gradient."""
+    return backward_of("own", forward, lambda gy, x: gy * minidl.tensor(slope(x.array)))
+
+
+def signed_root(x):
+    return np.sign(x) * np.sqrt(np.abs(x))
+
+
 VERDICTS = {
+    "jump with the value in its middle": (gradient_of(np.sign, lambda x: 0 * x), (0.0,), "jumps here"),
+    "no bound on the slope": (gradient_of(signed_root, lambda x: 1 + 0 * x), (0.0,), "grows without bound"),
+    "no bound on one side": (lambda x: minidl.where(x > 0, x.sqrt(), x * 0), (0.0,), "without bound"),
+    "terms that cancel": (lambda x: (x * 2 + 1e8) - 1e8, (0.3,), "for larger steps .* rounding inside"),
+    "float32 inside": (lambda x: (x.float() * 2).double(), (0.3,), "for larger steps .*float32"),
+    "too steep for all steps but small ones": (lambda x: (x * 1e7).tanh(), (0.0,), "smaller steps|do not settle"),
+    "wrong near a kink": (
+        gradient_of(lambda x: np.maximum(x, 0), lambda x: 0.5 * (x > 0)),
+        (3e-7,),
+        "gradient is wrong",
+    ),
+    "wrong beside large terms": (gradient_of(lambda x: x * 2 + 1e7, lambda x: 3 + 0 * x), (0.3,), "gradient is wrong"),
+    "transposed": (lambda x: WRONG["reversed"](x), (0.1, 0.2, 0.4), "not the step[.]$"),
     "kink": (F.relu, (0.0, 1.0), r"kink or a tie: .* 0 and 1\. Backward's value is .* no fault"),
     "wrong at a kink": (
         backward_of("relu", lambda x: np.maximum(x, 0), lambda gy, x: gy * 5),
@@ -176,6 +198,28 @@ def test_both_are_where_pytorch_has_them():
     assert minidl.autograd.gradgradcheck is gradgradcheck
 
 
+def test_tensors_nested_in_the_outputs_are_checked():
+    x = leaf(0.3, 0.5)
+    assert gradcheck(lambda x: (x * 2, {"h": [x.exp(), None]}), x)
+    for outputs in (lambda x: (x * 2, (WRONG["sign"](x),)), lambda x: {"y": x, "h": [WRONG["sign"](x)]}):
+        with pytest.raises(GradcheckError, match="output 1"):
+            gradcheck(outputs, x)
+
+
+def test_small_gradients_are_checked_too():
+    x = minidl.tensor(np.linspace(-1, 1, 100), requires_grad=True)
+    assert gradcheck(lambda x: x.mean() * 1e-3, x)
+    with pytest.raises(GradcheckError):
+        gradcheck(lambda x: WRONG["factor"](x).mean() * 1e-3, x)
+
+
+def test_the_order_of_memory_is_kept():
+    by_memory = backward_of("own", lambda x: x.ravel(order="K").reshape(x.shape) ** 2, lambda gy, x: gy * 2 * x)
+    x = minidl.tensor(np.arange(6.0).reshape(2, 3).T + 1, requires_grad=True)
+    with pytest.raises(GradcheckError):
+        gradcheck(by_memory, x)
+
+
 # -- what cannot be checked is refused ------------------------------------------------------------------------------
 
 
@@ -185,10 +229,32 @@ def test_float32_constants_and_results_without_floats_are_refused(check):
         check(minidl.exp, minidl.ones(2, requires_grad=True))
     with pytest.raises(ValueError, match="no input requires grad: make one with requires_grad=True"):
         check(minidl.exp, minidl.ones(2))
-    with pytest.raises(ValueError, match="returned no float tensor, but Tensor"):
+    with pytest.raises(ValueError, match="returned no float tensor, but bool"):
         check(lambda x: x > 0, leaf(0.5))
     with pytest.raises(GradcheckError, match="output 0 is float32, though all checked inputs are float64"):
         check(lambda x: x.float(), leaf(0.5))
+
+
+def test_a_function_that_reads_the_callers_tensor_is_refused():
+    layer, x = nn.Linear(2, 2).double(), leaf(0.3, 0.5)
+    for check in (gradcheck, gradgradcheck):
+        with pytest.raises(ValueError, match="uses the tensor of input 0 from outside, not its argument"):
+            check(lambda *parameters: layer(x), list(layer.parameters()))
+        with pytest.raises(ValueError, match="uses the tensor of input 1 from outside"):
+            check(lambda a, b: a * x, [leaf(1.0, 2.0), x])
+
+
+@pytest.mark.parametrize("wrong", [{"eps": 0}, {"eps": -1e-6}, {"atol": -1}, {"rtol": float("nan")}])
+def test_senseless_tolerances_are_refused(wrong):
+    with pytest.raises(ValueError, match="eps must be above 0, atol and rtol at least 0"):
+        gradcheck(minidl.exp, leaf(0.5), **wrong)
+
+
+def test_a_gradient_that_is_no_tensor_is_refused():
+    with pytest.raises(TypeError, match="backward of own: the gradient must be a Tensor, not NoneType"):
+        gradcheck(backward_of("own", lambda x: x * 2, lambda gy, x: None), leaf(0.5))
+    with pytest.raises(ValueError, match="returned no float tensor, but NoneType: is its return missing"):
+        gradcheck(lambda x: None, leaf(0.5))
 
 
 def test_functions_that_are_none():
@@ -198,6 +264,11 @@ def test_functions_that_are_none():
 
     with pytest.raises(GradcheckError, match="changed its input 0 in place"):
         gradcheck(changes, leaf(0.5))
+    with pytest.raises(GradcheckError, match="changed its input 1 in place"):
+        gradcheck(
+            lambda x, t: x * t.fill_(0.5),
+            [leaf(0.5), minidl.ones(1).double()],
+        )
     with pytest.raises(GradcheckError, match=r"returned different values; if it draws random numbers \(dropout\)"):
         gradcheck(F.dropout, minidl.ones(50, dtype=minidl.float64, requires_grad=True))
 
@@ -221,3 +292,16 @@ def test_check_adjoint(dtype):
         check_adjoint(lambda x: a @ x, lambda y: y, x, y)
     with pytest.raises(AssertionError, match=r"forward returned shape \(3,\) in float16 instead of \(3,\) in"):
         check_adjoint(lambda x: (a @ x).to(minidl.float16), lambda y: a.T @ y, x, y)
+
+
+def test_check_adjoint_gives_each_map_its_own_argument_and_sees_small_factors():
+    with pytest.raises(AssertionError, match="they differ by"):
+        check_adjoint(lambda x: x.mul_(2), lambda y: y.mul_(3), (3,), (3,))
+    a = minidl.randn(300, 200)
+    with pytest.raises(AssertionError, match="they differ by"):
+        check_adjoint(lambda x: a @ x, lambda y: a.T @ y * 1.0001, (200,), (300,))
+    assert check_adjoint(lambda x: a @ x.float(), lambda y: (a.T @ y).double(), minidl.randn(200).double(), (300,))
+    with pytest.raises(AssertionError, match="not finite"):
+        check_adjoint(lambda x: x * 1e200, lambda y: y * 2e200, (3,), (3,), dtype=minidl.float64)
+    with pytest.raises(TypeError, match="dtype must be float32 or float64, not int64"):
+        check_adjoint(lambda x: x, lambda y: y, (3,), (3,), dtype="int64")

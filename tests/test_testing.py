@@ -82,7 +82,7 @@ def test_models_run_are_of_many_kinds_and_leave_the_generator_alone():
         model, x = case
         assert any(True for _ in model.parameters())
         y = model(x)
-        assert y.dtype == np.float32
+        assert y.dtype == np.float64
         assert np.isfinite(y.detach().numpy()).all()
         kinds.update(type(layer).__name__ for layer in model)
         lengths.add(len(model))
@@ -91,6 +91,48 @@ def test_models_run_are_of_many_kinds_and_leave_the_generator_alone():
     assert minidl.rand(1).item() == before
     assert max(lengths) == 8
     assert kinds >= {"Conv2d", "ConvTranspose2d", "MaxPool2d", "AvgPool2d", "Upsample", "Linear", "Flatten", "ReLU"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"low": 1, "high": 1}, "low must be less than high"),
+        ({"low": 2, "high": 1}, "low must be less than high"),
+        ({"high": float("inf")}, "both finite"),
+        ({"kinks": np.linspace(-2, 2, 41)}, "leave no room"),
+        ({"dtype": "float16", "shape": (5000,)}, "float16 cannot hold 5000 different values"),
+    ],
+)
+def test_ranges_without_room_are_refused(options, message):
+    @given(x=tensors(**{"shape": (3,), **options}))
+    def draw(x):
+        pass
+
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
+@given(x=tensors((50,), kinks=(-1.95, -1, 0, 0.05, 7)))
+def test_values_stay_in_their_range(x):
+    assert (np.abs(x.array) <= 2).all()
+
+
+def test_wrong_use_of_the_decorator_is_refused():
+    def f(x):
+        return x
+
+    for strategies, named in (((), {}), ((tensors(), tensors()), {}), ((), {"y": tensors()})):
+        with pytest.raises(TypeError, match=r"\d strategies(, for y)?; the parameters of f are \['x'\]"):
+            property_test_gradient(*strategies, **named)(f)
+    with pytest.raises(TypeError, match="x of f needs a strategy, not 3"):
+        property_test_gradient(3)(f)
+
+
+def test_there_is_no_deadline_but_the_users_own():
+    test = property_test_gradient(tensors((2,)))(lambda x: x * 2)
+    assert test._hypothesis_internal_use_settings.deadline is None
+    above = settings(deadline=500)(property_test_gradient(tensors((2,)))(lambda x: x * 2))
+    assert above._hypothesis_internal_use_settings.deadline.total_seconds() == 0.5
 
 
 # -- the decorator catches ------------------------------------------------------------------------------------------
@@ -121,7 +163,18 @@ def cuts_the_second(x):
     return record("square", x.array**2, (x, lambda gy: gy * x.detach() * 2))
 
 
+def wrong_in_float32(x):
+    k = 2 if x.dtype == minidl.float32 else 3
+    return record("power", x.array**k, (x, lambda gy: gy * k * x ** (k - 1)))
+
+
+def by_memory(x):
+    return record("square", x.array.ravel(order="K").reshape(x.shape) ** 2, (x, lambda gy: gy * 2 * x))
+
+
 FAULTS = {
+    "wrong in float32": (wrong_in_float32, AssertionError, "differs from that in float64"),
+    "order of memory": (by_memory, AssertionError, "output 0 differs from that of inputs in another memory order"),
     "wrong gradient": (lambda x: record("square", x.array**2, (x, lambda gy: gy * x)), GradcheckError, "square"),
     "wrong second gradient": (cuts_the_second, GradcheckError, "gradgradcheck: the gradient of square"),
     "changed input": (mutates, GradcheckError, "changed its input 0 in place"),
@@ -130,7 +183,7 @@ FAULTS = {
     "other than the reference": (
         wrong_when_compiled,
         AssertionError,
-        "output 0 differs from that of minidl/kernels/ref",
+        "output 0 differs from that",
     ),
 }
 
