@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.autograd import Node, enable_grad, grad
-from minidl.diagnosis import ROUNDING, Suspect, Tolerance, explain
+from minidl.diagnosis import ROUNDING, Suspect, Tolerance, explain, is_fault
 from minidl.tensor import Array, Tensor
 
 LARGEST_JACOBIAN = 4096  # elements; of a larger one, PROJECTIONS random combinations of rows are compared
@@ -351,13 +351,19 @@ def _message(
 ) -> str:
     """What is wrong with the gradient in input i, and the likely reason."""
     x, outputs = f.inputs[i], f.outputs()
-    k, j = _worst(analytic, numeric, wrong)
-    suspect = Suspect(
-        along=lambda step: float(rows.of(f.moved(i, j, step))[k]),
-        size=float(np.abs(rows.cotangents[k] / rows.factors[k]) @ np.abs(f.values())),
-        backward=float(analytic[k, j]),
-        numeric=float(numeric[k, j]),
-    )
+
+    def suspect_at(k: int, j: int) -> Suspect:
+        return Suspect(
+            along=lambda step: float(rows.of(f.moved(i, j, step))[k]),
+            size=float(np.abs(rows.cotangents[k] / rows.factors[k]) @ np.abs(f.values())),
+            backward=float(analytic[k, j]),
+            numeric=float(numeric[k, j]),
+        )
+
+    places = _worst(analytic, numeric, wrong)
+    # A kink at one element must not hide a fault at another.
+    k, j = next((place for place in places if is_fault(suspect_at(*place), tolerance)), places[0])
+    suspect = suspect_at(k, j)
     y = _place(outputs, k) if rows.single else f"(random combination {k} of the outputs)"
     what = "of the Jacobian" if rows.single else "of random combinations of the Jacobian's rows"
     index = np.unravel_index(j, x.shape)
@@ -371,10 +377,11 @@ def _message(
     )
 
 
-def _worst(analytic: Array, numeric: Array, wrong: Array) -> tuple[int, int]:
+def _worst(analytic: Array, numeric: Array, wrong: Array, most: int = 8) -> list[tuple[int, int]]:
+    """The places of the largest errors, the largest first."""
     error = np.nan_to_num(np.abs(analytic - numeric), nan=np.inf, posinf=np.inf)
-    k, j = np.unravel_index(np.argmax(np.where(wrong, error, -1)), error.shape)
-    return int(k), int(j)
+    order = np.argsort(np.where(wrong, -error, np.inf), axis=None, kind="stable")[: min(most, wrong.sum())]
+    return [(int(k), int(j)) for k, j in zip(*np.unravel_index(order, error.shape), strict=True)]
 
 
 def _brackets(index: Sequence[Any]) -> str:

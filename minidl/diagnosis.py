@@ -71,6 +71,12 @@ def explain(suspect: Suspect, analytic: Array, numeric: Array, tolerance: Tolera
     return [f"  {'step':>8} {'difference quotient':>22} {'error':>12}", *table, *lines]
 
 
+def is_fault(suspect: Suspect, tolerance: Tolerance) -> bool:
+    """Whether the gradient is wrong here, and not the difference quotient."""
+    with np.errstate(all="ignore"):
+        return _verdict(suspect, _sweep(suspect), tolerance) is None
+
+
 def _sweep(suspect: Suspect) -> _Sweep:
     middle = suspect.along(0.0)
     above = np.array([suspect.along(h) for h in STEPS])

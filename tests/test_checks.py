@@ -141,6 +141,11 @@ VERDICTS = {
         "gradient is wrong",
     ),
     "wrong beside large terms": (gradient_of(lambda x: x * 2 + 1e7, lambda x: 3 + 0 * x), (0.3,), "gradient is wrong"),
+    "fault beside a kink": (
+        gradient_of(lambda x: np.maximum(x, 0), lambda x: 0.9 * (x > 0)),
+        (0.0, 2.0),
+        r"input 0\[1\], where that element is 2 .*gradient is wrong",
+    ),
     "transposed": (lambda x: WRONG["reversed"](x), (0.1, 0.2, 0.4), "not the step[.]$"),
     "kink": (F.relu, (0.0, 1.0), r"kink or a tie: .* 0 and 1\. Backward's value is .* no fault"),
     "wrong at a kink": (
