@@ -346,6 +346,7 @@ def _refuse_impure(f: _Function, before: list[tuple[int, Array]], y: Array) -> N
         )
 
 
+@np.errstate(all="ignore")
 def _message(
     f: _Function, i: int, rows: _Rows, analytic: Array, numeric: Array, wrong: Array, tolerance: Tolerance
 ) -> str:
