@@ -176,12 +176,9 @@ def _refuse_variants(group: Mapping[str, Any]) -> None:
             raise ValueError(f"optimizer: {name}={group[name]} is not supported")
 
 
-def _changing(advance: Callable[[], np.ndarray], p: Tensor) -> np.ndarray | None:
-    """What changes from step to step, for the kernel: where a graph is recorded, a buffer that each replay fills."""
-    if devices.recording():
-        return devices.sent(advance, devices.place_of(p.array))
-    advance()
-    return None
+def _changing(draw: Callable[[], np.ndarray], p: Tensor) -> np.ndarray:
+    """What changes from step to step, while a graph is recorded: a buffer that is filled before each replay."""
+    return devices.sent(draw, devices.place_of(p.array))
 
 
 def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
@@ -257,7 +254,8 @@ class SGD(Optimizer):
         b = state["momentum_buffer"].array if group["momentum"] else None
         dampening = 0 if first else group["dampening"]
         settings = group["lr"], group["momentum"], dampening, group["nesterov"], group["weight_decay"]
-        kernels.sgd_step(p.array, g, b, *settings, _changing(lambda: np.array([group["lr"]]), p))
+        changing = _changing(lambda: np.array([group["lr"]]), p) if devices.recording() else None
+        kernels.sgd_step(p.array, g, b, *settings, changing)
 
 
 class Adam(Optimizer):
@@ -313,6 +311,9 @@ class Adam(Optimizer):
             state["step"] += 1
             return np.array(kernels.adam_changing(group["lr"], beta1, beta2, state["step"]))
 
-        changing = _changing(advance, p)
+        if devices.recording():
+            changing = _changing(advance, p)
+        else:
+            changing, state["step"] = None, state["step"] + 1
         settings = group["lr"], beta1, beta2, group["eps"], group["weight_decay"], state["step"]
         kernels.adam_step(p.array, g, m, v, *settings, changing)
