@@ -27,7 +27,6 @@ ELEMENTWISE = {  # how many arrays each takes
     "sigmoid": 1,
     "sigmoid_backward": 2,
     "tanh_backward": 2,
-    "squared_error": 2,
 }
 IN_PLACE = {"adam_step": (0, 2, 3), "sgd_step": (0, 2), "add_at": (0,)}  # the arguments that each also writes
 CHANNELS, MAPS, PIXELS, CLASSES = 16, 32, 28, 10  # PIXELS along each axis
@@ -73,16 +72,19 @@ class Cases:
     def of(self, kernel: str, *args: Any, flops: int = 0) -> Case:
         call = partial(getattr(self.gpu, kernel), *args)
         result = call()
-        written = [*(result if isinstance(result, tuple) else (result,)), *(args[i] for i in IN_PLACE.get(kernel, ()))]
+        written = [result, *(args[i] for i in IN_PLACE.get(kernel, ()))]
         return Case(kernel, described(args), call, size((*args, *written)), flops)
 
     def _elementwise(self) -> Iterator[Case]:
         for name, count in ELEMENTWISE.items():
             yield self.of(name, *(self.array(self.elements) for _ in range(count)))
-        yield self.of("scaled_difference", self.array(self.elements), self.array(self.elements), self.array())
+        for name in ("scaled_difference", "scaled_logistic_difference"):
+            yield self.of(name, self.array(self.elements), self.array(self.elements), self.array(), 2.0)
 
     def _sums(self) -> Iterator[Case]:
         yield self.of("total", self.array(self.elements))
+        for name in ("total_squared_error", "total_logistic_loss"):
+            yield self.of(name, self.array(self.elements), self.array(self.elements))
         yield self.of("channel_sums", self.array(self.images, CHANNELS, PIXELS, PIXELS))
         yield self.of("channel_sums", self.array(self.elements // MAPS, MAPS))
 
@@ -113,9 +115,10 @@ class Cases:
                 yield case._replace(arguments=f"{case.arguments}, {mode} to {axis.outputs}")
 
     def _optimisers(self) -> Iterator[Case]:
-        p, g, m = (self.array(self.elements) for _ in range(3))
+        """Two parameters, a large one and a small one."""
+        p, g, m = ([self.array(size) for size in (self.elements - 9, 9)] for _ in range(3))
         yield self.of("sgd_step", p, g, m, 1e-3, 0.9, 0.0, False, 0.0)
-        v = m * m
+        v = [x * x for x in m]
         yield self.of("adam_step", p, g, m, v, 1e-3, 0.9, 0.999, 1e-8, 0.0, 1)
 
     def _adding(self) -> Case:
@@ -167,8 +170,8 @@ def launches(gpu: Any, call: Callable[[], Any]) -> list[tuple[Any, ...]]:
 
 
 def arrays(args: Any) -> list[Any]:
-    """Those among the arguments, also in a tuple."""
-    flat = [part for arg in args for part in (arg if isinstance(arg, tuple) else (arg,))]
+    """Those among the arguments, also in a tuple or a list."""
+    flat = [part for arg in args for part in (arg if isinstance(arg, tuple | list) else (arg,))]
     return [a for a in flat if hasattr(a, "flags") and a.ndim]  # no NumPy scalar
 
 

@@ -47,7 +47,9 @@ def describe(args: tuple[Any, ...]) -> str:
 
 
 def arrays(args: Any) -> list[np.ndarray]:
-    return [a for a in args if isinstance(a, np.ndarray)]
+    """Those among the arguments, also in a list."""
+    flat = [part for arg in args for part in (arg if isinstance(arg, list) else (arg,))]
+    return [a for a in flat if isinstance(a, np.ndarray)]
 
 
 def _steps(arg: Any) -> str:

@@ -132,13 +132,12 @@ def channel_sums(y: Any) -> Call:
 def adam(p: Any, g: Any, m: Any, v: Any, lr: float, b1: float, b2: float, eps: float, decay: float, n: int) -> Call:
     options = {"lr": lr, "beta1": b1, "beta2": b2, "weight_decay": decay, "eps": eps}
     step = torch.tensor(float(n))
-    return lambda: aten._fused_adam_([p], [g], [m], [v], [], [step], **options, amsgrad=False, maximize=False)
+    return lambda: aten._fused_adam_(p, g, m, v, [], [step] * len(p), **options, amsgrad=False, maximize=False)
 
 
 def sgd(p: Any, g: Any, buf: Any, lr: float, momentum: float, dampening: float, nesterov: bool, decay: float) -> Call:
     options = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov, "weight_decay": decay}
-    buffers = [] if buf is None else [buf]
-    return lambda: aten._fused_sgd_([p], [g], buffers, **options, maximize=False, is_first_step=False)
+    return lambda: aten._fused_sgd_(p, g, buf or [], **options, maximize=False, is_first_step=False)
 
 
 def _elementwise(operation: Callable[..., Any], *more: float) -> Callable[..., Call]:

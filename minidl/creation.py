@@ -108,9 +108,11 @@ def _refuse_object(array: Array) -> NoReturn:
     raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
 
 
-def _drawn(draw: Callable[[], Any], dtype: np.dtype[Any], device: Any, requires_grad: bool) -> Tensor:
+def _drawn(
+    draw: Callable[[], Any], shape: tuple[int, ...], dtype: np.dtype[Any], device: Any, requires_grad: bool = False
+) -> Tensor:
     """Random numbers: drawn on the CPU whatever the device, so that a seed gives the same ones everywhere."""
-    return Tensor(devices.sent(lambda: np.asarray(draw(), dtype), place(device)), requires_grad)
+    return Tensor(devices.sent(lambda: np.asarray(draw(), dtype), shape, dtype, place(device)), requires_grad)
 
 
 def _drawn_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -212,7 +214,7 @@ def rand(
     """Uniform in [0, 1)."""
     kind = _real("rand", dtype)
     shape, drawn = _shape("rand", args, size), _drawn_dtype(kind)
-    return _drawn(lambda: _rng(generator).random(shape, drawn), kind, device, requires_grad)
+    return _drawn(lambda: _rng(generator).random(shape, drawn), shape, kind, device, requires_grad)
 
 
 def randn(
@@ -226,7 +228,7 @@ def randn(
     """Normal with mean 0 and variance 1."""
     kind = _real("randn", dtype)
     shape, drawn = _shape("randn", args, size), _drawn_dtype(kind)
-    return _drawn(lambda: _rng(generator).standard_normal(shape, drawn), kind, device, requires_grad)
+    return _drawn(lambda: _rng(generator).standard_normal(shape, drawn), shape, kind, device, requires_grad)
 
 
 def randint(
@@ -252,7 +254,7 @@ def randint(
     for value in (low, high - 1):
         number("randint", value, kind)
     shape = _shape("randint", (size,))
-    return _drawn(lambda: _rng(generator).integers(low, high, shape), kind, device, False)
+    return _drawn(lambda: _rng(generator).integers(low, high, shape), shape, kind, device)
 
 
 def randperm(n: int, *, generator: random.Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
@@ -260,7 +262,7 @@ def randperm(n: int, *, generator: random.Generator | None = None, dtype: Any = 
     _shape("randperm", (n,))
     kind = as_dtype(dtype or np.int64)
     number("randperm", max(n - 1, 0), kind)
-    return _drawn(lambda: _rng(generator).permutation(n), kind, device, False)
+    return _drawn(lambda: _rng(generator).permutation(n), (n,), kind, device)
 
 
 def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:

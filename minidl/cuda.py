@@ -104,11 +104,10 @@ class capture:
             self.stream = devices.cupy().cuda.Stream(non_blocking=True)
             with self._on_stream():
                 return self.step(*inputs)
-        first = self.graph is None
         with self._on_stream():
-            if first:
+            if self.graph is None:
                 self._record(inputs)
-            self._send(inputs, first)
+            self._send(inputs)
             self.graph.launch(self.stream)
         return self.result
 
@@ -139,7 +138,7 @@ class capture:
             graph = self.stream.end_capture()
         self.inputs, self.feeds, self.pool, self.result, self.graph = copies, feeds, pool, result, graph
 
-    def _send(self, inputs: tuple[Tensor, ...], first: bool) -> None:
+    def _send(self, inputs: tuple[Tensor, ...]) -> None:
         """Fill the buffers that the graph reads."""
         found, wanted = ([(x.shape, x.dtype, str(x.device)) for x in given] for given in (inputs, self.inputs))
         if found != wanted:
@@ -147,4 +146,5 @@ class capture:
         for buffer, x in zip(self.inputs, inputs, strict=True):
             buffer.array[...] = x.array
         for feed in self.feeds:
-            feed.buffer.set(feed.first if first else feed.draw())
+            feed.buffer.set(feed.draw())
+        self.feeds = [feed for feed in self.feeds if feed.again]

@@ -195,7 +195,7 @@ def training_step(k: Any) -> dict[str, np.ndarray]:
     gy = k.sigmoid_backward(gy, y)
     gx, gw = k.conv2d_input(gy, w, geometry), k.conv2d_weight(x, gy, geometry)
     p, m, v = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
-    k.adam_step(p, gw, m, v, 1e-3, 0.9, 0.999, 1e-8, 0.0, 1)
+    k.adam_step([p], [gw], [m], [v], 1e-3, 0.9, 0.999, 1e-8, 0.0, 1)
     return {"conv2d and sigmoid": y, "conv2d_input": gx, "conv2d_weight": gw, "adam_step": p}
 
 

@@ -16,7 +16,7 @@ from minidl.autograd import enable_grad
 from minidl.kernels import devices
 from minidl.nn.module import zero_grad
 from minidl.ops.inplace import refuse_unwritable
-from minidl.tensor import Tensor
+from minidl.tensor import Array, Tensor
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -112,13 +112,26 @@ class Optimizer:
         for p in self._parameters():
             refuse_unwritable(f"{type(self).__name__}.step", p)
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, p.grad.array, self.state.setdefault(p, {}), group)
+            grads = {p: p.grad.array for p in group["params"] if p.grad is not None}
+            for params in self._alike(grads):
+                self._update(params, [grads[p] for p in params], [self.state[p] for p in params], group)
+                for p in params:
                     p._storage.version += 1
         return loss
 
-    def _update(self, p: Tensor, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _alike(self, params: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+        """The parameters in lists that one call of a kernel can step: of one dtype, place, and number of steps."""
+        lists: dict[Any, list[Tensor]] = {}
+        for p in params:
+            state = self.state.setdefault(p, {})
+            key = p.dtype, devices.place_of(p.array), state.get("step", 0), state.get("momentum_buffer") is None
+            lists.setdefault(key, []).append(p)
+        return lists.values()
+
+    def _update(
+        self, params: list[Tensor], grads: list[Array], states: list[dict[str, Any]], group: dict[str, Any]
+    ) -> None:
+        """Change parameters by their gradients: all of one dtype and place, after equally many steps."""
         raise NotImplementedError(f"{type(self).__name__} defines no _update()")
 
     def state_dict(self) -> dict[str, Any]:
@@ -176,9 +189,9 @@ def _refuse_variants(group: Mapping[str, Any]) -> None:
             raise ValueError(f"optimizer: {name}={group[name]} is not supported")
 
 
-def _changing(draw: Callable[[], np.ndarray], p: Tensor) -> np.ndarray:
-    """What changes from step to step, while a graph is recorded: a buffer that is filled before each replay."""
-    return devices.sent(draw, devices.place_of(p.array))
+def _changing(draw: Callable[[], Array], count: int, p: Tensor) -> Array | None:
+    """Numbers that change from step to step, while a graph is recorded: a buffer that is filled before each replay."""
+    return devices.sent(draw, (count,), np.float64, devices.place_of(p.array)) if devices.recording() else None
 
 
 def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
@@ -247,15 +260,18 @@ class SGD(Optimizer):
                 f"dampening {group['dampening']}"
             )
 
-    def _update(self, p: Tensor, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]) -> None:
-        first = group["momentum"] and state.get("momentum_buffer") is None
+    def _update(
+        self, params: list[Tensor], grads: list[Array], states: list[dict[str, Any]], group: dict[str, Any]
+    ) -> None:
+        first = group["momentum"] and states[0].get("momentum_buffer") is None
         if first:
-            state["momentum_buffer"] = Tensor(np.zeros_like(p.array))
-        b = state["momentum_buffer"].array if group["momentum"] else None
+            for p, state in zip(params, states, strict=True):
+                state["momentum_buffer"] = Tensor(np.zeros_like(p.array))
+        buffers = [state["momentum_buffer"].array for state in states] if group["momentum"] else None
         dampening = 0 if first else group["dampening"]
         settings = group["lr"], group["momentum"], dampening, group["nesterov"], group["weight_decay"]
-        changing = _changing(lambda: np.array([group["lr"]]), p) if devices.recording() else None
-        kernels.sgd_step(p.array, g, b, *settings, changing)
+        changing = _changing(lambda: np.array([group["lr"]]), 1, params[0])
+        kernels.sgd_step([p.array for p in params], grads, buffers, *settings, changing)
 
 
 class Adam(Optimizer):
@@ -301,19 +317,22 @@ class Adam(Optimizer):
             if not 0 <= beta < 1:
                 raise ValueError(f"invalid beta {beta} at index {i}: it must be at least 0 and less than 1")
 
-    def _update(self, p: Tensor, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]) -> None:
-        if not state:
-            state.update(step=0, exp_avg=Tensor(np.zeros_like(p.array)), exp_avg_sq=Tensor(np.zeros_like(p.array)))
-        m, v = state["exp_avg"].array, state["exp_avg_sq"].array
+    def _update(
+        self, params: list[Tensor], grads: list[Array], states: list[dict[str, Any]], group: dict[str, Any]
+    ) -> None:
+        for p, state in zip(params, states, strict=True):
+            if not state:
+                state.update(step=0, exp_avg=Tensor(np.zeros_like(p.array)), exp_avg_sq=Tensor(np.zeros_like(p.array)))
+        means, squares = ([state[name].array for state in states] for name in ("exp_avg", "exp_avg_sq"))
         beta1, beta2 = group["betas"]
 
-        def advance() -> np.ndarray:
-            state["step"] += 1
-            return np.array(kernels.adam_changing(group["lr"], beta1, beta2, state["step"]))
+        def advance() -> Array:
+            for state in states:
+                state["step"] += 1
+            return np.array(kernels.adam_changing(group["lr"], beta1, beta2, states[0]["step"]))
 
-        if devices.recording():
-            changing = _changing(advance, p)
-        else:
-            changing, state["step"] = None, state["step"] + 1
-        settings = group["lr"], beta1, beta2, group["eps"], group["weight_decay"], state["step"]
-        kernels.adam_step(p.array, g, m, v, *settings, changing)
+        changing = _changing(advance, 2, params[0])
+        if changing is None:
+            advance()
+        settings = group["lr"], beta1, beta2, group["eps"], group["weight_decay"], states[0]["step"]
+        kernels.adam_step([p.array for p in params], grads, means, squares, *settings, changing)

@@ -1,12 +1,13 @@
-"""minidl/kernels/gpu.py without a GPU: its CUDA C compiled as C++, and a stand-in for what it uses of CuPy.
+"""minidl/kernels/gpu.py without a GPU: its CUDA C compiled as C++, on the arrays of cupy_stand_in.py.
 
     gpu = emulation()          the module, whose arrays are those of `cupy` below
 
-The compiled text is the one that a GPU gets. A launch runs its threads one after the other, in an order that `LAUNCHES`
-chooses; since no kernel has a barrier, each order is one that a GPU might take. What a GPU would let pass is refused:
-an argument of another type than the kernel's parameter, an array that is not contiguous or that shares memory with one
-that is written, NumPy arrays among CuPy's. New arrays hold garbage. With MINIDL_SANITIZE=1 the compiled code checks
-each access to memory and each overflow of an integer; it has to be loaded into a process with `sanitizer()` preloaded.
+The compiled text is the one that a GPU gets. A launch runs its threads one after the other, in an order that `ORDER`
+chooses; where they wait for one another at a barrier, each runs up to it before one goes on, so that each order is one
+that a GPU might take. What a GPU would let pass is refused: an argument of another type than the kernel's parameter, an
+array that is not contiguous or that shares memory with one that is written. With MINIDL_SANITIZE=1 the compiled code
+checks each access to memory and each overflow of an integer; it has to be loaded into a process with `sanitizer()`
+preloaded.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import numpy as np
+from cupy_stand_in import changed, cupy_module, ndarray
 
 from minidl import kernels
 
@@ -40,20 +43,34 @@ SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover
 
 PRELUDE = """
 #include <cmath>
+#include <cstdlib>
+#include <functional>
 #include <string>
+#include <ucontext.h>
 #include <utility>
+#include <vector>
 #define __global__
-#define __device__ static inline
+#define __device__ inline
+#define __shared__ static
+#define __launch_bounds__(threads)
 struct Dim3 { unsigned x, y, z; };
 static Dim3 blockIdx, threadIdx, blockDim, gridDim;
+
+// A thread of a block with barriers has a stack of its own, which it leaves at each of them.
+struct Thread { ucontext_t at; std::vector<char> stack; bool done; };
+static ucontext_t scheduler;
+static Thread *running;
+static std::function<void()> body;
+inline void __syncthreads() { swapcontext(&running->at, &scheduler); }
+static void begin() { body(); running->done = true; }
 namespace emulated {
-using std::exp; using std::fabs; using std::fma; using std::log; using std::nan; using std::sqrt;
+using std::exp; using std::fabs; using std::fma; using std::log; using std::log1p; using std::nan; using std::sqrt;
 """
 
 LAUNCHER = """
 }  // namespace emulated
 
-template <class T> struct Name;
+template <class T> struct Name { static std::string of() { return "struct " + std::to_string(sizeof(T)); } };
 #define NAMED(T, letter) template <> struct Name<T> { static std::string of() { return letter; } };
 NAMED(float, "f") NAMED(double, "d") NAMED(signed char, "b") NAMED(short, "h") NAMED(int, "i") NAMED(long long, "q")
 NAMED(unsigned char, "B") NAMED(unsigned short, "H") NAMED(unsigned, "I") NAMED(unsigned long long, "Q")
@@ -83,18 +100,45 @@ struct FlushedToZero {
 #endif
 };
 
+static void run_waiting(unsigned count, const unsigned *order) {
+    static std::vector<Thread> threads;
+    if (threads.size() < count) threads.resize(count);
+    for (unsigned t = 0; t < count; t++) {
+        Thread &thread = threads[t];
+        thread.stack.resize(1 << 16);
+        thread.done = false;
+        getcontext(&thread.at);
+        thread.at.uc_stack = {thread.stack.data(), 0, thread.stack.size()};
+        thread.at.uc_link = &scheduler;
+        makecontext(&thread.at, begin, 0);
+    }
+    for (unsigned left = count; left;)
+        for (unsigned t = 0; t < count; t++) {
+            running = &threads[order[t]];
+            if (running->done) continue;
+            threadIdx = {order[t], 0, 0};
+            swapcontext(&scheduler, &running->at);
+            left -= running->done;
+        }
+}
+
 template <class... A>
-static void run(void (*kernel)(A...), void **args, unsigned grid, unsigned block, const unsigned *blocks,
+static void run(void (*kernel)(A...), bool waits, void **args, unsigned grid, unsigned block, const unsigned *blocks,
                 unsigned count, const unsigned *threads) {
     FlushedToZero flushed;
     gridDim = {grid, 1, 1};
     blockDim = {block, 1, 1};
-    for (unsigned b = 0; b < count; b++)
-        for (unsigned t = 0; t < block; t++) {
-            blockIdx = {blocks[b], 0, 0};
-            threadIdx = {threads[t], 0, 0};
-            call(kernel, args, std::index_sequence_for<A...>());
-        }
+    body = [=] { call(kernel, args, std::index_sequence_for<A...>()); };
+    for (unsigned b = 0; b < count; b++) {
+        blockIdx = {blocks[b], 0, 0};
+        if (waits)
+            run_waiting(block, threads);
+        else
+            for (unsigned t = 0; t < block; t++) {
+                threadIdx = {threads[t], 0, 0};
+                body();
+            }
+    }
 }
 """
 
@@ -102,7 +146,7 @@ ENTRY = """
 extern "C" const char *types_of_{0}() {{ return types_of(emulated::{0}); }}
 extern "C" void run_{0}(void **args, unsigned grid, unsigned block, const unsigned *blocks, unsigned count,
                         const unsigned *threads) {{
-    run(emulated::{0}, args, grid, block, blocks, count, threads);
+    run(emulated::{0}, {1}, args, grid, block, blocks, count, threads);
 }}
 """
 
@@ -112,14 +156,17 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="cuda_on_cpu")
 
 
-def kernel_names(code: str) -> list[str]:
-    return re.findall(r"__global__ void (\w+)\(", code)
+def kernel_names(code: str) -> dict[str, bool]:
+    """The kernels, and whether their threads wait for one another: then the number of threads is bounded."""
+    found = re.findall(r"__global__ void (__launch_bounds__\(\w+\))?\s*(\w+)\(", code)
+    return {name: bool(bound) for bound, name in found}
 
 
 @functools.cache
 def library(code: str, options: tuple[str, ...] = ()) -> ctypes.CDLL:
     """CUDA C, compiled as C++ for this processor."""
-    text = PRELUDE + code + LAUNCHER + "".join(ENTRY.format(name) for name in kernel_names(code))
+    entries = [ENTRY.format(name, str(waits).lower()) for name, waits in kernel_names(code).items()]
+    text = PRELUDE + code + LAUNCHER + "".join(entries)
     number = len(os.listdir(_folder().name))
     source = Path(_folder().name) / f"kernels{number}.cpp"
     source.write_text(text, encoding="utf-8")
@@ -143,34 +190,30 @@ def sanitizer() -> str | None:
 # --- Launches -----------------------------------------------------------------------------------------------
 
 
-class Launches:
-    """How the threads of a launch are ordered, which of its blocks run at all, and what was launched.
+class Order:
+    """How the blocks and threads of a launch are ordered, and which of its blocks run at all.
 
     Attributes
     ----------
-    order : {"forward", "backward", "shuffled"}
+    name : {"forward", "backward", "shuffled"}
     only : list of int, or None
         The blocks to run, for arrays too large to run them all.
-    counts : Counter
-        Launches by name; those of CuPy's own operations as ``cupy.<name>``.
-    calls : list of (name, args, kwargs)
-        The calls of CuPy's functions.
     """
 
     def __init__(self) -> None:
-        self.order = "forward"
+        self.name = "forward"
         self.only: list[int] | None = None
-        self.counts: Counter[str] = Counter()
-        self.calls: list[tuple[str, tuple, dict]] = []
-        self.capturing = False
 
-    def sequence(self, numbers: np.ndarray) -> np.ndarray:
-        if self.order == "shuffled":
-            return np.random.default_rng(len(numbers)).permutation(numbers)
-        return np.ascontiguousarray(numbers[::-1] if self.order == "backward" else numbers)
+    def blocks(self, count: int) -> np.ndarray:
+        return self.of(np.arange(count) if self.only is None else np.array([b % count for b in self.only]))
+
+    def of(self, numbers: np.ndarray) -> np.ndarray:
+        if self.name == "shuffled":
+            numbers = np.random.default_rng(len(numbers)).permutation(numbers)
+        return np.ascontiguousarray(numbers[::-1] if self.name == "backward" else numbers, np.uint32)
 
 
-LAUNCHES = Launches()
+ORDER = Order()
 
 
 class Kernel:
@@ -192,27 +235,26 @@ class Kernel:
         values = [_argument(self.name, a, t) for a, t in zip(args, self.types, strict=True)]
         _refuse_shared_memory(self.name, args, self.types)
         pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(v) for v in values])
-        order = LAUNCHES.sequence(np.arange(blocks, dtype=np.uint32) if LAUNCHES.only is None else _only(blocks))
-        within = LAUNCHES.sequence(np.arange(threads, dtype=np.uint32))
-        pointer = ctypes.POINTER(ctypes.c_uint)
-        self._run(pointers, blocks, threads, order.ctypes.data_as(pointer), len(order), within.ctypes.data_as(pointer))
-        LAUNCHES.counts[self.name] += 1
+        some, all_threads = ORDER.blocks(blocks), ORDER.of(np.arange(threads))
+        first, second = (order.ctypes.data_as(ctypes.POINTER(ctypes.c_uint)) for order in (some, all_threads))
+
+        def run(kept: object = (args, values, some, all_threads)) -> None:  # a recorded launch reads them later
+            self._run(pointers, blocks, threads, first, len(some), second)
+
+        changed(self.name, run)
 
 
-def _only(blocks: int) -> np.ndarray:
-    assert LAUNCHES.only is not None
-    return np.array([b % blocks for b in LAUNCHES.only], np.uint32)
-
-
-def _argument(name: str, value: object, wanted: str) -> ctypes._SimpleCData:
-    """An argument as CuPy passes it: an array as a pointer, an int as long long, a float as double."""
+def _argument(name: str, value: object, wanted: str) -> object:
+    """An argument as CuPy passes it: an array as a pointer, an int as long long, a float as double, a struct."""
     if isinstance(value, ndarray):
         if not value.flags.c_contiguous:
             raise TypeError(f"{name}: an array that is not C-contiguous, which a kernel cannot know")
         found = _letter(value.dtype)
         if wanted not in (f"read {found}", f"written {found}"):
             raise TypeError(f"{name}: an array of {value.dtype} for a parameter that is {wanted!r}")
-        return ctypes.c_void_p(value._a.ctypes.data)
+        return ctypes.c_void_p(value._hidden.ctypes.data)
+    if isinstance(value, np.ndarray) and value.size == 1 and wanted == f"struct {value.itemsize}":
+        return (ctypes.c_char * value.itemsize).from_buffer_copy(value.tobytes())
     if type(value) is int:
         value = np.int64(value)
     elif type(value) is float:
@@ -234,7 +276,7 @@ def _refuse_shared_memory(name: str, args: tuple, types: list[str]) -> None:
     arrays = [(a, t) for a, t in zip(args, types, strict=True) if isinstance(a, ndarray)]
     for i, (a, wanted) in enumerate(arrays):
         for j, (b, _) in enumerate(arrays):
-            if i != j and wanted.startswith("written") and np.may_share_memory(a._a, b._a):
+            if i != j and wanted.startswith("written") and np.may_share_memory(a._hidden, b._hidden):
                 raise TypeError(f"{name}: array {i}, which is written, shares memory with array {j}")
 
 
@@ -247,123 +289,53 @@ class RawModule:
         return Kernel(*self._of, name)
 
 
-# --- Arrays -------------------------------------------------------------------------------------------------
+# --- Products of matrices -----------------------------------------------------------------------------------
 
 
-def _unwrapped(value: object) -> object:
-    """The NumPy array in a stand-in; refuses a bare one, as CuPy does."""
-    if isinstance(value, ndarray):
-        return value._a
-    if isinstance(value, np.ndarray):
-        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
-    return type(value)(_unwrapped(v) for v in value) if type(value) in (tuple, list) else value
+def _at(pointer: int, length: int, dtype: type) -> np.ndarray:
+    """The memory that a pointer points to."""
+    return np.ctypeslib.as_array((np.ctypeslib.as_ctypes_type(dtype) * length).from_address(pointer))
 
 
-class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
-    """A NumPy array that cannot be taken for one. As in CuPy, results are arrays even where they have no dimension."""
+def _matrices(pointer: int, transposed: int, shape: tuple[int, int], step: int, distance: int, n: int, dtype: type):
+    """Matrices as cuBLAS is told of them, as an array (n, rows, columns).
 
-    def __init__(self, a: np.ndarray) -> None:
-        self._a = np.asarray(a)
+    Their columns, or, transposed, their rows are `step` apart, and each matrix is `distance` from the next.
+    """
+    rows, columns = shape
+    assert step >= max(1, columns if transposed else rows), "a leading dimension that cuBLAS refuses"
+    strides = (distance, step, 1) if transposed else (distance, 1, step)
+    reach = 1 + sum((size - 1) * stride for size, stride in zip((n, *shape), strides, strict=True))
+    memory = _at(pointer, reach, dtype)
+    return np.lib.stride_tricks.as_strided(memory, (n, *shape), [stride * memory.itemsize for stride in strides])
 
-    def __array__(self, *args: object, **kwargs: object) -> None:
-        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct one.")
 
-    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        kwargs = {key: _unwrapped(value) for key, value in kwargs.items()}
-        return ndarray(getattr(ufunc, method)(*map(_unwrapped, inputs), **kwargs))
+def _multiplication(dtype: type) -> Callable[..., None]:
+    """cuBLAS' product of many matrices, with alpha 1 and beta 0."""
 
-    def __array_function__(self, function, types, args, kwargs):
-        kwargs = {key: _unwrapped(value) for key, value in kwargs.items()}
-        return ndarray(function(*map(_unwrapped, args), **kwargs))
+    def multiply(handle, a_op, b_op, m, n, k, alpha, a, a_step, a_far, b, b_step, b_far, beta, c, c_step, c_far, count):
+        assert [_at(factor, 1, dtype).item() for factor in (alpha, beta)] == [1, 0]
+        left = _matrices(a, a_op, (m, k), a_step, a_far, count, dtype)
+        right = _matrices(b, b_op, (k, n), b_step, b_far, count, dtype)
+        result = _matrices(c, 0, (m, n), c_step, c_far, count, dtype)
+        changed("cublas", lambda: result.__setitem__(..., left @ right))
 
-    shape = property(lambda self: self._a.shape)
-    dtype = property(lambda self: self._a.dtype)
-    ndim = property(lambda self: self._a.ndim)
-    size = property(lambda self: self._a.size)
-    flags = property(lambda self: self._a.flags)
-    T = property(lambda self: ndarray(self._a.T))
+    return multiply
 
-    def __len__(self) -> int:
-        return len(self._a)
 
-    def __getitem__(self, index: object) -> ndarray:
-        if any(isinstance(part, ndarray) for part in (index if isinstance(index, tuple) else (index,))):
-            LAUNCHES.counts["cupy.take"] += 1
-        return ndarray(self._a[_unwrapped(index)])  # type: ignore[index]
-
-    def __setitem__(self, index: object, value: object) -> None:
-        self._a[_unwrapped(index)] = _unwrapped(value)  # type: ignore[index]
-
-    def reshape(self, *shape) -> ndarray:
-        return ndarray(self._a.reshape(*shape))
-
-    def transpose(self, *axes: int) -> ndarray:
-        return ndarray(self._a.transpose(*axes))
-
-    def astype(self, dtype, order: str = "K", casting=None, subok=None, copy: bool = True) -> ndarray:
-        made = self._a.astype(dtype, order=order, copy=copy)
-        return self if made is self._a else ndarray(made)
-
-    def sum(self, axis=None) -> ndarray:
-        return ndarray(self._a.sum(axis=axis))
-
-    def item(self) -> object:
-        return self._a.item()
+cublas = ModuleType("cupy.cuda.cublas")
+cublas.sgemmStridedBatched = _multiplication(np.float32)  # type: ignore[attr-defined]
+cublas.dgemmStridedBatched = _multiplication(np.float64)  # type: ignore[attr-defined]
 
 
 # --- The module ---------------------------------------------------------------------------------------------
 
 
-def _garbage(shape, dtype=float, order: str = "C") -> ndarray:
-    a = np.empty(shape, dtype)
-    a.view(np.uint8).fill(0xFF) if a.ndim else a.fill(-1)  # NaN, or -1
-    return ndarray(a)
-
-
-def _add(a, b, out=None):
-    return ndarray(np.add(_unwrapped(a), _unwrapped(b))) if out is None else _filled(out, np.add, a, b)
-
-
-def _filled(out: ndarray, function, *args) -> ndarray:
-    function(*map(_unwrapped, args), out=out._a)
-    return out
-
-
-def _contiguous(a: ndarray, dtype=None) -> ndarray:
-    return a if a.flags.c_contiguous else ndarray(np.ascontiguousarray(_unwrapped(a), dtype))
-
-
-FUNCTIONS = {
-    "add": _add,
-    "arange": lambda *args, **kwargs: ndarray(np.arange(*args, **kwargs)),
-    "argsort": lambda a, axis=-1, kind=None: ndarray(np.argsort(_unwrapped(a), axis=axis, kind="stable")),
-    "array": lambda a: ndarray(np.array(a)),
-    "asarray": lambda a: a if isinstance(a, ndarray) else ndarray(np.array(a)),
-    "ascontiguousarray": _contiguous,
-    "asnumpy": lambda a: a._a.copy(),
-    "broadcast_to": lambda array, shape: ndarray(np.broadcast_to(_unwrapped(array), shape)),
-    "dot": lambda a, b: ndarray(np.dot(_unwrapped(a), _unwrapped(b))),
-    "empty": _garbage,
-    "zeros": lambda shape, dtype=float: ndarray(np.zeros(shape, dtype)),
-}
-
-
-def _recorded(name: str):
-    def function(*args, **kwargs):
-        LAUNCHES.calls.append((name, args, kwargs))
-        if name not in ("empty", "asnumpy"):
-            LAUNCHES.counts[f"cupy.{name}"] += 1
-        return FUNCTIONS[name](*args, **kwargs)
-
-    return function
-
-
 def _stand_in() -> ModuleType:
-    module = ModuleType("cupy")
-    module.__dict__.update({name: _recorded(name) for name in FUNCTIONS})
-    stream = SimpleNamespace(is_capturing=lambda: LAUNCHES.capturing)
-    cuda = SimpleNamespace(runtime=SimpleNamespace(getDevice=lambda: 0), get_current_stream=lambda: stream)
-    module.__dict__.update(ndarray=ndarray, RawModule=RawModule, cuda=cuda)
+    module = cupy_module()
+    module.RawModule = RawModule  # type: ignore[attr-defined]
+    module.cuda.device = SimpleNamespace(get_cublas_handle=lambda: 1)
+    module.cuda.cublas = cublas
     return module
 
 
@@ -378,6 +350,6 @@ def emulation() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.dict(sys.modules, {"cupy": cupy}):
+    with mock.patch.dict(sys.modules, {"cupy": cupy, "cupy.cuda": cupy.cuda}):
         spec.loader.exec_module(module)
     return module

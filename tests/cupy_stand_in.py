@@ -4,12 +4,14 @@ It also records graphs: while a stream is capturing, each operation leaves what 
 memory, and computes nothing that could be read.
 
 Stricter than CuPy: it refuses every implicit conversion to NumPy, NumPy arrays as operands, as arguments, as indices
-and as values to assign, and functions that CuPy does not have. Its kernels are the definitions in reference.py.
+and as values to assign, and functions that CuPy does not have. Its kernels are the definitions in reference.py, or
+those of a GPU as cuda_on_cpu.py compiles them. What it launches is counted; new arrays hold garbage.
 """
 
 import contextlib
 import sys
 import types
+from collections import Counter
 
 import numpy as np
 
@@ -17,12 +19,14 @@ from minidl import kernels
 from minidl.kernels import reference
 
 # What NumPy passes on to CuPy, and the code under test may use; each is in CuPy too.
-FUNCTIONS = {
+PASSED_ON = {
     *("argmax", "argmin", "argsort", "argwhere", "array_equal", "broadcast_to", "clip"),
     *("concatenate", "cumsum", "empty_like", "full_like", "max", "may_share_memory", "min", "ones_like", "pad"),
     *("reshape", "stack", "sum", "transpose", "where", "zeros_like"),
 }
 IN_PLACE = {"adam_step", "sgd_step", "add_at"}
+counts = Counter()  # launches by name; those of CuPy's own operations as ``cupy.<name>``
+calls = []  # (name, args, kwargs) of the calls of CuPy's functions
 METHODS = (
     *("all", "any", "argmax", "argmin", "astype", "copy", "max", "mean", "min", "ravel", "reshape", "squeeze", "sum"),
     *("transpose", "view"),
@@ -35,18 +39,23 @@ class Recorder:
     steps = None
 
 
-def performed(compute, owner=None):
-    """Compute a result; while recording, also note down how."""
+def performed(name, compute, owner=None):
+    """Compute a result, which is a launch unless it is a view; while recording, also note down how."""
     with np.errstate(all="ignore"):  # a GPU warns of nothing
         result = wrapped(compute(), owner)
+    counts[f"cupy.{name}"] += any(isinstance(x, ndarray) and x.base is None for x in _parts(result))
     if Recorder.steps is not None:
-        parts = result if isinstance(result, tuple) else (result,)
-        Recorder.steps.append(lambda: refill(parts, compute()))
+        Recorder.steps.append(lambda: refill(_parts(result), compute()))
     return result
 
 
-def changed(compute):
-    """Change arrays in place; while recording, only note down how."""
+def _parts(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+def changed(name, compute):
+    """Change arrays in place by a launch; while recording, only note down how."""
+    counts[name] += 1
     if Recorder.steps is not None:
         Recorder.steps.append(compute)
         return
@@ -105,24 +114,26 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
             raise TypeError(f"np.{ufunc.__name__}.{method} is not for arrays of a GPU here")
         given = [hidden(x) for x in inputs]
         if out is not None:
-            changed(lambda: ufunc(*given, out=hidden(out), **options))
+            changed(f"cupy.{ufunc.__name__}", lambda: ufunc(*given, out=hidden(out), **options))
             return out[0]
         named = {k: hidden(v) for k, v in options.items()}
-        return performed(lambda: ufunc(*given, **named))
+        return performed(ufunc.__name__, lambda: ufunc(*given, **named))
 
     def __array_function__(self, function, kinds, args, kwargs):
-        if function.__name__ not in FUNCTIONS:
+        if function.__name__ not in PASSED_ON:
             raise TypeError(f"np.{function.__name__} is not among the functions that arrays of a GPU take here")
         given, named = hidden(args), hidden(kwargs)
-        return performed(lambda: function(*given, **named), self)
+        if function.__name__ == "empty_like":
+            return empty(named.get("shape", given[0].shape), named.get("dtype", given[0].dtype))
+        return performed(function.__name__, lambda: function(*given, **named), self)
 
     def __getitem__(self, index):
         plain = hidden(index)
-        return performed(lambda: self._hidden[plain], self)
+        return performed("take", lambda: self._hidden[plain], self)
 
     def __setitem__(self, index, value):
         plain, values = hidden(index), hidden(value)
-        changed(lambda: self._hidden.__setitem__(plain, values))
+        changed("cupy.setitem", lambda: self._hidden.__setitem__(plain, values))
 
     def __len__(self):
         return len(self._hidden)
@@ -159,7 +170,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 def _method(name):
     def method(self, *args, **kwargs):
         given, named = hidden(args), hidden(kwargs)
-        return performed(lambda: getattr(self._hidden, name)(*given, **named), self)
+        return performed(name, lambda: getattr(self._hidden, name)(*given, **named), self)
 
     return method
 
@@ -195,23 +206,71 @@ def _by_definition(definition):
     def kernel(*args, **kwargs):
         given = [hidden(arg) for arg in args]
         if definition.__name__ in IN_PLACE:
-            return changed(lambda: definition(*given, **kwargs))
-        return performed(lambda: definition(*given, **kwargs))
+            return changed(definition.__name__, lambda: definition(*given, **kwargs))
+        return performed(definition.__name__, lambda: definition(*given, **kwargs))
 
     return kernel
 
 
-def _cupy():
+def empty(shape, dtype=float):
+    """An array of NaN or -1."""
+    array = np.empty(shape, dtype)
+    array.view(np.uint8).fill(0xFF) if array.ndim else array.fill(-1)
+    return ndarray(array)
+
+
+def _sent(array, **order):
+    return (
+        ndarray(np.array(array)) if isinstance(array, np.ndarray) else performed("copy", lambda: array._hidden.copy())
+    )
+
+
+def _function(function):
+    """One of NumPy's, that CuPy has too."""
+
+    def call(*args, **kwargs):
+        given, named, out = hidden(args), hidden(kwargs), kwargs.get("out")
+        if out is not None:
+            changed(f"cupy.{function.__name__}", lambda: function(*given, **named))
+            return out
+        owner = next((x for x in args if isinstance(x, ndarray)), None)
+        return performed(function.__name__, lambda: function(*given, **named), owner)
+
+    return call
+
+
+def argsort(a):
+    """CuPy's is stable."""
+    return performed("argsort", lambda: np.argsort(hidden(a), kind="stable"))
+
+
+FUNCTIONS = {
+    **{f.__name__: _function(f) for f in (np.add, np.arange, np.broadcast_to, np.dot, np.full, np.matmul, np.zeros)},
+    "argsort": argsort,
+    "array": _sent,
+    "asarray": lambda a: a if isinstance(a, ndarray) else _sent(a),
+    "ascontiguousarray": lambda a: a if a.flags.c_contiguous else _function(np.ascontiguousarray)(a),
+    "asnumpy": lambda array: array.get(),
+    "empty": empty,
+}
+
+
+def _noted(name):
+    def function(*args, **kwargs):
+        calls.append((name, args, kwargs))
+        return FUNCTIONS[name](*args, **kwargs)
+
+    return function
+
+
+def cupy_module():
+    """A module that can be taken for CuPy."""
     module = types.ModuleType("cupy")
     runtime = types.SimpleNamespace(
         getDeviceCount=lambda: 1, getDevice=lambda: 0, setDevice=int, CUDARuntimeError=OSError
     )
     module.ndarray, module.__version__ = ndarray, "stand-in"
-    module.asnumpy = lambda array: array.get()
-    module.array = lambda array, order: ndarray(
-        np.array(array) if isinstance(array, np.ndarray) else array._hidden.copy()
-    )
-    module.empty = lambda shape, dtype: ndarray(np.full(shape, 99, dtype))
+    module.__dict__.update({name: _noted(name) for name in FUNCTIONS})
     module.cuda = types.SimpleNamespace(
         runtime=runtime,
         Device=_Device,
@@ -242,6 +301,9 @@ class _Stream:
     def begin_capture(self):
         Recorder.steps = []
 
+    def is_capturing(self):
+        return Recorder.steps is not None
+
     def end_capture(self):
         steps, Recorder.steps = Recorder.steps, None
         return types.SimpleNamespace(launch=lambda stream: [step() for step in steps])
@@ -261,13 +323,19 @@ class _Device:
         pass
 
 
-def install(monkeypatch):
-    """Let "cuda" be this, until the test ends."""
+def definitions():
+    """The kernels as reference.py defines them."""
     gpu = types.ModuleType("minidl.kernels.gpu")
     for name in kernels.__all__:
         if hasattr(reference, name):
             setattr(gpu, name, _by_definition(getattr(reference, name)))
-    monkeypatch.setitem(sys.modules, "cupy", _cupy())
+    return gpu
+
+
+def install(monkeypatch, gpu=None):
+    """Let "cuda" be this, until the test ends, with the kernels of a module like minidl/kernels/gpu.py."""
+    gpu = gpu or definitions()
+    monkeypatch.setitem(sys.modules, "cupy", cupy_module())
     monkeypatch.setitem(sys.modules, "cupyx", types.SimpleNamespace(empty_pinned=np.empty))
     monkeypatch.setitem(sys.modules, "minidl.kernels.gpu", gpu)
     monkeypatch.setattr(kernels, "gpu", gpu, raising=False)

@@ -253,8 +253,8 @@ def test_a_wrong_kernel_is_found(interpreted, monkeypatch, capsys, name, factor)
 
 
 def test_a_wrong_optimiser_is_found_and_named(interpreted, monkeypatch):
-    def adam_step(p, g, m, v, lr, *rest):
-        reference.adam_step(p, g, m, v, 1.001 * lr, *rest)
+    def adam_step(ps, gs, ms, vs, lr, *rest):
+        reference.adam_step(ps, gs, ms, vs, 1.001 * lr, *rest)
 
     monkeypatch.setattr(kernels, "adam_step", adam_step)
     assert doctor.kernel_check().text.startswith("adam_step: not what")

@@ -26,8 +26,8 @@ ELEMENTWISE = [
     "sigmoid",
     "sigmoid_backward",
     "tanh_backward",
-    "squared_error",
     "scaled_difference",
+    "scaled_logistic_difference",
 ]
 TOLERANCE = {np.float32: 2e-6, np.float64: 4e-15}
 
@@ -338,7 +338,7 @@ def operand_count(name: str) -> int:
 
 
 def elementwise(backend: ModuleType, name: str, *arrays: np.ndarray) -> np.ndarray:
-    scale = (np.array(0.3, arrays[0].dtype),) if name == "scaled_difference" else ()
+    scale = (np.array(0.3, arrays[0].dtype), 1.7) if name.startswith("scaled_") else ()
     return getattr(backend, name)(*arrays, *scale)
 
 
@@ -431,7 +431,7 @@ def test_adam(backend: ModuleType, dtype: type, weight_decay: float):
     expected = plain_adam(p, gs, 0.01, 0.9, 0.99, 1e-8, weight_decay)
     p, m, v = p.astype(dtype), np.zeros((5, 7), dtype), np.zeros((5, 7), dtype)
     for step, g in enumerate(gs.astype(dtype), start=1):
-        backend.adam_step(p, g, m, v, 0.01, 0.9, 0.99, 1e-8, weight_decay, step)
+        backend.adam_step([p], [g], [m], [v], 0.01, 0.9, 0.99, 1e-8, weight_decay, step)
     assert p.dtype == dtype
     np.testing.assert_allclose(p, expected, rtol=0, atol=2e-6 if dtype == np.float32 else 1e-14)
 
@@ -452,7 +452,8 @@ def test_sgd(backend: ModuleType, dtype: type, momentum: float, dampening: float
     p = p.astype(dtype)
     buf = np.zeros_like(p) if momentum else None
     for step, g in enumerate(gs.astype(dtype)):
-        backend.sgd_step(p, g, buf, 0.01, momentum, dampening if step else 0.0, nesterov, 0.1)
+        settings = 0.01, momentum, dampening if step else 0.0, nesterov, 0.1
+        backend.sgd_step([p], [g], None if buf is None else [buf], *settings)
     assert p.dtype == dtype
     np.testing.assert_allclose(p, expected, rtol=0, atol=2e-6 if dtype == np.float32 else 1e-14)
 
@@ -463,7 +464,7 @@ def test_optimisers_write_into_arrays_of_any_memory_order(order: Callable[[np.nd
     arrays = [rng.standard_normal((5, 7)) for _ in range(3)]
     expected, actual = [a.copy() for a in arrays], [order(a) for a in arrays]
     for p, g, buf in (expected, actual):
-        cpu_elementwise.sgd_step(p, g, buf, 0.1, 0.9, 0.0, False, 0.0)
+        cpu_elementwise.sgd_step([p], [g], [buf], 0.1, 0.9, 0.0, False, 0.0)
     for one, two in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -473,7 +474,7 @@ def test_adam_flushes_denormal_moments(backend: ModuleType):
     tiny = np.finfo(np.float32).tiny
     p, g = np.ones(3, np.float32), np.array([0, 0, np.nan], np.float32)
     m, v = np.full((2, 3), 1.01 * tiny, np.float32)
-    backend.adam_step(p, g, m, v, 0.01, 0.9, 0.9, 1e-8, 0.0, 1000)
+    backend.adam_step([p], [g], [m], [v], 0.01, 0.9, 0.9, 1e-8, 0.0, 1000)
     np.testing.assert_array_equal(m, np.array([0, 0, np.nan], np.float32))
     np.testing.assert_array_equal(v, np.array([0, 0, np.nan], np.float32))
 
@@ -742,6 +743,48 @@ def test_sums(n, c, size, seed, dtype):
         assert (np.abs(sums - exact) <= bound).all()
         assert (np.abs(reference.channel_sums(order) - exact) <= bound).all()
         assert np.array_equal(order, before)
+
+
+TOTALS = ("total_squared_error", "total_logistic_loss")
+
+
+@dtypes
+@pytest.mark.parametrize("name", TOTALS)
+@given(shape=st.tuples(st.integers(0, 3), st.integers(1, 5), st.integers(1, 40), st.integers(1, 40)), seed=seeds)
+def test_total_losses(name: str, dtype: type, shape: tuple[int, ...], seed: int):
+    rng, wide = np.random.default_rng(seed), np.longdouble
+    x, t = (5 * rng.standard_normal(shape)).astype(dtype), rng.random(shape).astype(dtype)
+    exact = getattr(reference, name)(x.astype(wide), t.astype(wide), 0.1)
+    for order in (x, np.asfortranarray(x), channels_last(x), np.repeat(x, 2, axis=3)[..., ::2]):
+        for backend in (reference, cpu_elementwise):
+            found = getattr(backend, name)(order, t, 0.1)
+            assert (found.shape, found.dtype) == ((), dtype)
+            assert abs(found - exact) <= 20 * np.finfo(dtype).eps * exact
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_total_losses_do_not_depend_on_the_threads(name: str):
+    x, t = np.random.default_rng(0).random((2, 100_003), np.float32)
+    np.testing.assert_array_equal(*on_threads(lambda: getattr(cpu_elementwise, name)(x, t)))
+
+
+@dtypes
+def test_logistic_losses_to_the_last_digits(dtype: type):
+    """Of each element, where nothing is summed: t = 0 leaves ln(1 + e^x)."""
+    x = np.concatenate([np.linspace(-100, 100, 2001), [-np.inf, 0.0, -0.0]]).astype(dtype)
+    with np.errstate(over="ignore"):
+        exact = np.logaddexp(np.longdouble(0), x.astype(np.longdouble))
+    found = [cpu_elementwise.total_logistic_loss(v[None], np.zeros(1, dtype)) for v in x]
+    np.testing.assert_allclose(found, exact, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
+
+
+@pytest.mark.parametrize(("x", "t"), [(np.inf, 0), (-np.inf, 1), (np.inf, 1), (-np.inf, 0.5), (np.nan, 0), (0, np.nan)])
+def test_logistic_losses_of_infinities(x: float, t: float):
+    arrays = np.array([x], np.float32), np.array([t], np.float32)
+    with np.errstate(invalid="ignore"):
+        for name, more in (("total_logistic_loss", ()), ("scaled_logistic_difference", (np.ones((), np.float32), 2.0))):
+            expected, found = (getattr(backend, name)(*arrays, *more) for backend in (reference, cpu_elementwise))
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_channel_sums_do_not_depend_on_the_threads():

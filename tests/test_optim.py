@@ -241,5 +241,5 @@ def test_dead_units_leave_no_denormal_numbers(name):
 def test_sums_of_momentum_are_flushed(backend, nesterov):
     tiny = np.finfo(np.float32).tiny
     p, buf = np.ones(3, np.float32), np.array([1.05, -1.05, 1.2], np.float32) * tiny
-    backend.sgd_step(p, np.zeros(3, np.float32), buf, 0.1, 0.9, 0.0, nesterov, 0.0)
+    backend.sgd_step([p], [np.zeros(3, np.float32)], [buf], 0.1, 0.9, 0.0, nesterov, 0.0)
     np.testing.assert_allclose(buf, [0, 0, 1.08 * tiny], rtol=1e-6)

@@ -35,12 +35,14 @@ __all__ = [
     "relu_backward",
     "resample",
     "scaled_difference",
+    "scaled_logistic_difference",
     "sgd_step",
     "sigmoid",
     "sigmoid_backward",
-    "squared_error",
     "tanh_backward",
     "total",
+    "total_logistic_loss",
+    "total_squared_error",
 ]
 
 CPU = cpu, cpu_elementwise, cpu_pooling
@@ -55,7 +57,7 @@ def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(definition)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
-        array: Any = args[0]
+        array: Any = args[0][0] if type(args[0]) is list else args[0]  # the optimisers take lists
         if type(array) is not np.ndarray and devices.on_gpu(array):
             return getattr(_gpu(), name)(*args, **kwargs)
         if not isinstance(array, np.ndarray):
@@ -84,10 +86,12 @@ put = _dispatch(reference.put)
 resample = _dispatch(reference.resample)
 matmul = _dispatch(reference.matmul)
 total = _dispatch(reference.total)
+total_squared_error = _dispatch(reference.total_squared_error)
+total_logistic_loss = _dispatch(reference.total_logistic_loss)
 cross_entropy = _dispatch(reference.cross_entropy)
 cross_entropy_backward = _dispatch(reference.cross_entropy_backward)
-squared_error = _dispatch(reference.squared_error)
 scaled_difference = _dispatch(reference.scaled_difference)
+scaled_logistic_difference = _dispatch(reference.scaled_logistic_difference)
 relu = _dispatch(reference.relu)
 relu_backward = _dispatch(reference.relu_backward)
 sigmoid = _dispatch(reference.sigmoid)

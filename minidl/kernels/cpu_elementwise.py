@@ -20,6 +20,7 @@ from numba.extending import overload
 from minidl.kernels.compiling import compiled
 from minidl.kernels.cpu import plain, same_float
 from minidl.kernels.memory import empty
+from minidl.kernels.reference import adam_changing
 from minidl.kernels.threads import parallel_region
 
 Array = np.ndarray
@@ -160,26 +161,29 @@ def _tanh_backward(gy, y, gx):
         gx[i] = gy[i] * (one - y[i] * y[i])
 
 
-def squared_error(x: Array, t: Array) -> Array:
-    """(x - t)^2"""
-    return _elementwise("squared_error", _squared_error, x, t)
-
-
-@compiled(parallel=True)
-def _squared_error(x, t, y):
-    for i in prange(len(x)):
-        y[i] = (x[i] - t[i]) * (x[i] - t[i])
-
-
-def scaled_difference(x: Array, t: Array, scale: Array) -> Array:
-    """scale * (x - t), with a 0-d scale."""
-    return _elementwise("scaled_difference", _scaled_difference, x, t, scalars=(scale.item(),))
+def scaled_difference(x: Array, t: Array, scale: Array, factor: float) -> Array:
+    """factor * scale * (x - t), with a 0-d scale."""
+    return _elementwise("scaled_difference", _scaled_difference, x, t, scalars=(scale.item() * factor,))
 
 
 @compiled(parallel=True)
 def _scaled_difference(x, t, scale, y):
     for i in prange(len(x)):
         y[i] = scale * (x[i] - t[i])
+
+
+def scaled_logistic_difference(x: Array, t: Array, scale: Array, factor: float) -> Array:
+    """factor * scale * (sigmoid(x) - t), with a 0-d scale."""
+    scalars = _most(x), scale.item() * factor
+    return _elementwise("scaled_logistic_difference", _scaled_logistic_difference, x, t, scalars=scalars)
+
+
+@compiled(parallel=True, fastmath={"contract"})
+def _scaled_logistic_difference(x, t, most, scale, y):
+    one = x.dtype.type(1)
+    for i in prange(len(x)):
+        z = _exp_minus(abs(x[i]), most, x.dtype.type)
+        y[i] = scale * ((one if x[i] >= 0 else z) / (one + z) - t[i])
 
 
 # --- Cross-entropy ------------------------------------------------------------------------------------------
@@ -259,20 +263,43 @@ def channel_sums(y: Array) -> Array:
     return _sums(plain(y.transpose(0, *range(2, y.ndim), 1)), y.shape[1])
 
 
-def total(x: Array) -> Array:
-    """The sum of all elements, as a 0-d array."""
+def total(x: Array, scale: float = 1.0) -> Array:
+    """The sum of all elements, times `scale`, as a 0-d array."""
     same_float("total", x)
-    return _sums(_vectors(x)[0], 1).reshape(())
+    return _sums(_vectors(x)[0], 1, scale).reshape(())
 
 
-def _sums(y: Array, channels: int) -> Array:
+def total_squared_error(x: Array, t: Array, scale: float = 1.0) -> Array:
+    """The sum of (x - t)^2 over all elements, times `scale`, as a 0-d array."""
+    return _total_loss("total_squared_error", _squared_errors, x, t, scale)
+
+
+def total_logistic_loss(x: Array, t: Array, scale: float = 1.0) -> Array:
+    """The sum of max(x, 0) - x t + ln(1 + e^-|x|) over all elements, times `scale`, as a 0-d array."""
+    return _total_loss("total_logistic_loss", _logistic_losses, x, t, scale, _most(x))
+
+
+def _total_loss(name: str, loop: Callable[..., None], x: Array, t: Array, scale: float, *scalars: Any) -> Array:
+    """The sum of what a compiled loop adds up in partial sums, times `scale`."""
+    _alike(name, x, t)
+    partial = _partial_sums(x.size, 1)
+    with parallel_region(x.size):
+        loop(*_vectors(x, t), *scalars, partial)
+    return np.asarray(partial.sum() * scale, x.dtype)
+
+
+def _sums(y: Array, channels: int, scale: float = 1.0) -> Array:
     """The sums of every `channels`-th value of y: of all whose place leaves the same remainder."""
-    period = _period(channels)
-    # In float64, since a sum over a whole batch would lose the digits that it is long for.
-    partial = np.zeros((max(1, min(16, y.size // (64 * period))), period))
+    partial = _partial_sums(y.size, channels)
     with parallel_region(y.size):
         _channel_sums(y.reshape(-1), partial)
-    return partial.reshape(-1, channels).sum(axis=0).astype(y.dtype)
+    return (partial.reshape(-1, channels).sum(axis=0) * scale).astype(y.dtype)
+
+
+def _partial_sums(size: int, channels: int) -> Array:
+    """Zeros, a row for each task. In float64, since a sum over a whole batch loses the digits that it is long for."""
+    period = _period(channels)
+    return np.zeros((max(1, min(16, size // (64 * period))), period))
 
 
 @compiled(parallel=True)
@@ -283,11 +310,62 @@ def _channel_sums(y, partial):
 
 @compiled()
 def _sum_periods(y, partial, part):
-    parts, period = partial.shape
-    periods = (len(y) + period - 1) // period
-    for p in range(part * periods // parts, (part + 1) * periods // parts):
+    first, last, period = _periods(len(y), partial, part)
+    for p in range(first, last):
         for j in range(min(period, len(y) - p * period)):
             partial[part, j] += y[np.uint64(p * period + j)]
+
+
+@compiled(parallel=True)
+def _squared_errors(x, t, partial):
+    for part in prange(len(partial)):  # owns one row of the partial sums
+        _sum_squared_errors(x, t, partial, np.int64(part))
+
+
+@compiled()
+def _sum_squared_errors(x, t, partial, part):
+    first, last, period = _periods(len(x), partial, part)
+    for p in range(first, last):
+        for j in range(min(period, len(x) - p * period)):
+            error = x[np.uint64(p * period + j)] - t[np.uint64(p * period + j)]
+            partial[part, j] += error * error
+
+
+@compiled(parallel=True)
+def _logistic_losses(x, t, most, partial):
+    for part in prange(len(partial)):  # owns one row of the partial sums
+        _sum_logistic_losses(x, t, most, partial, np.int64(part))
+
+
+@compiled(fastmath={"contract"})
+def _sum_logistic_losses(x, t, most, partial, part):
+    first, last, period = _periods(len(x), partial, part)
+    for p in range(first, last):
+        for j in range(min(period, len(x) - p * period)):
+            xj, tj = x[np.uint64(p * period + j)], t[np.uint64(p * period + j)]
+            positive = x.dtype.type(0) if xj < 0 else xj
+            partial[part, j] += positive - xj * tj + _log_1_plus(_exp_minus(abs(xj), most, x.dtype.type), x.dtype.type)
+
+
+ODD = tuple(2 / k for k in range(31, 0, -2))
+
+
+@compiled(fastmath={"contract"})
+def _log_1_plus(z, kind):
+    """ln(1 + z) for 0 <= z <= 1: 2 (s + s^3 / 3 + s^5 / 5 + ...) with s = z / (2 + z), at most a third."""
+    s = z / (kind(2) + z)
+    power = kind(0)
+    for k in range(16):
+        power = power * (s * s) + kind(ODD[k])
+    return power * s
+
+
+@compiled()
+def _periods(size, partial, part):
+    """The first period of a task, the one after its last, and their length."""
+    parts, period = partial.shape
+    periods = (size + period - 1) // period
+    return part * periods // parts, (part + 1) * periods // parts, period
 
 
 # --- Optimisers ---------------------------------------------------------------------------------------------
@@ -305,10 +383,10 @@ def _in_place(name: str, loop: Callable[..., None], written: tuple[Array, ...], 
 
 
 def adam_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    ps: list[Array],
+    gs: list[Array],
+    ms: list[Array],
+    vs: list[Array],
     lr: float,
     beta1: float,
     beta2: float,
@@ -318,23 +396,10 @@ def adam_step(
     changing: Array | None = None,
 ) -> None:
     """One step of Adam in one pass over memory. Defined in reference.py."""
-    computed = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
-    step_size, root = computed if changing is None else map(float, changing)
-    tiny = TINY[p.dtype.char]
-    _in_place(
-        "adam_step",
-        _adam,
-        (p, m, v),
-        g,
-        step_size,
-        root,
-        1 - beta1,
-        beta2,
-        1 - beta2,
-        eps,
-        weight_decay,
-        tiny,
-    )
+    step_size, root = adam_changing(lr, beta1, beta2, step) if changing is None else map(float, changing)
+    for p, g, m, v in zip(ps, gs, ms, vs, strict=True):
+        scalars = step_size, root, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, TINY[p.dtype.char]
+        _in_place("adam_step", _adam, (p, m, v), g, *scalars)
 
 
 @compiled(parallel=True)
@@ -352,9 +417,9 @@ def _adam(p, m, v, g, step_size, root, rate1, beta2, rate2, eps, decay, tiny):
 
 
 def sgd_step(
-    p: Array,
-    g: Array,
-    buf: Array | None,
+    ps: list[Array],
+    gs: list[Array],
+    bufs: list[Array] | None,
     lr: float,
     momentum: float,
     dampening: float,
@@ -364,11 +429,13 @@ def sgd_step(
 ) -> None:
     """One step of SGD in one pass over memory. Defined in reference.py."""
     lr = lr if changing is None else float(changing[0])
-    if buf is None:
-        _in_place("sgd_step", _sgd, (p,), g, lr, weight_decay)
-        return
-    loop, tiny = _sgd_nesterov if nesterov else _sgd_momentum, TINY[p.dtype.char]
-    _in_place("sgd_step", loop, (p, buf), g, lr, momentum, 1 - dampening, weight_decay, tiny)
+    sums: list[Any] = bufs or [None] * len(ps)
+    for p, g, buf in zip(ps, gs, sums, strict=True):
+        if buf is None:
+            _in_place("sgd_step", _sgd, (p,), g, lr, weight_decay)
+        else:
+            scalars = lr, momentum, 1 - dampening, nesterov, weight_decay, TINY[p.dtype.char]
+            _in_place("sgd_step", _sgd_momentum, (p, buf), g, *scalars)
 
 
 @compiled(parallel=True)
@@ -378,22 +445,12 @@ def _sgd(p, g, lr, decay):
 
 
 @compiled(parallel=True)
-def _sgd_momentum(p, buf, g, lr, momentum, rate, decay, tiny):
-    """Flushed like Adam's moments, and so below."""
-    zero = p.dtype.type(0)
-    for i in prange(len(p)):
-        bi = momentum * buf[i] + rate * (g[i] + decay * p[i] if decay else g[i])
-        bi = zero if abs(bi) < tiny else bi
-        buf[i] = bi
-        p[i] -= lr * bi
-
-
-@compiled(parallel=True)
-def _sgd_nesterov(p, buf, g, lr, momentum, rate, decay, tiny):
+def _sgd_momentum(p, buf, g, lr, momentum, rate, nesterov, decay, tiny):
+    """Flushed like Adam's moments."""
     zero = p.dtype.type(0)
     for i in prange(len(p)):
         gi = g[i] + decay * p[i] if decay else g[i]
         bi = momentum * buf[i] + rate * gi
         bi = zero if abs(bi) < tiny else bi
         buf[i] = bi
-        p[i] -= lr * (gi + momentum * bi)
+        p[i] -= lr * (gi + momentum * bi if nesterov else bi)

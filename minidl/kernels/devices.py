@@ -91,7 +91,7 @@ def moved(array: Array, place: Place) -> Array:
     if place == CPU:
         return cupy().asnumpy(array)
     if recording() and place_of(array) == CPU:
-        return sent(lambda: array, place)
+        return sent(lambda: array, array.shape, array.dtype, place)
     with cupy().cuda.Device(place.number):
         return cupy().array(array, order="C")
 
@@ -106,7 +106,7 @@ def number(value: Array, place: Place) -> Array:
     if place == CPU:
         return value
     if recording():  # a buffer of the graph, which others must not use
-        return moved(value, place)
+        return sent(lambda: value, (), value.dtype, place, again=False)
     return _number(value.item(), value.dtype.char, place)
 
 
@@ -180,11 +180,11 @@ class Uploads:
 
 
 class Feed(NamedTuple):
-    """A buffer of the GPU that is filled before each replay: first with `first`, then with what `draw` returns."""
+    """A buffer of the GPU that is filled with what `draw` returns: before each replay, or before the first alone."""
 
     buffer: Array
-    first: Any
     draw: Callable[[], Any]
+    again: bool
 
 
 class _Recording(threading.local):
@@ -210,13 +210,17 @@ def recorded() -> Iterator[list[Feed]]:
         _recording.feeds = None
 
 
-def sent(draw: Callable[[], Any], place: Place) -> Array:
-    """What `draw` returns, an array of NumPy's, in another memory; while recording, drawn anew for each replay."""
-    first, feeds = draw(), _recording.feeds
-    if feeds is None or place == CPU:
-        return moved(first, place)
-    feeds.append(Feed(cupy().empty(first.shape, first.dtype), first, draw))
-    return feeds[-1].buffer
+def sent(draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any, place: Place, again: bool = True) -> Array:
+    """What `draw` returns, an array of NumPy's of this shape and dtype, in another memory.
+
+    While recording nothing is drawn: a buffer is returned that will be filled before each replay, or, without `again`,
+    before the first.
+    """
+    if _recording.feeds is None or place == CPU:
+        return moved(draw(), place)
+    buffer = cupy().empty(shape, dtype)
+    _recording.feeds.append(Feed(buffer, draw, again))
+    return buffer
 
 
 def any_true(mask: Array) -> bool:

@@ -6,8 +6,7 @@ depend on the shapes alone, and each sum has a fixed order, so two runs give the
 
 CuPy compiles for speed with -ftz=true: numbers of float32 below the smallest normal one, 1.2e-38, count as 0.
 
-Nothing is read back from the GPU, with one exception: `pick` and `put` ask whether all indices named a pixel, unless
-the stream is being recorded into a graph; then a bad index reads 0 and writes nothing.
+Nothing is read back from the GPU. An index that names no pixel reads 0 and writes nothing.
 
 Letters: as in reference.py. Q pixels of all maps, N*OH*OW; K taps under a window, C*KH*KW.
 """
@@ -21,26 +20,35 @@ from typing import Any
 
 import cupy  # type: ignore[import-not-found]
 import numpy as np
+from cupy.cuda import cublas  # type: ignore[import-not-found]
 
 from minidl.kernels import reference
 from minidl.kernels.cpu import _check, same_float
 from minidl.kernels.cpu_elementwise import _alike
 from minidl.kernels.cpu_pooling import _check_indices
 from minidl.kernels.geometry import ConvGeometry
-from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
+from minidl.kernels.pool_geometry import PoolGeometry
 from minidl.kernels.reference import adam_changing
 from minidl.kernels.resampling import Axis
 
 Array = Any  # cupy.ndarray
 
 BLOCK = 256  # threads of a block
+SUMMING_THREADS = 256  # of a block that sums: what sums.cu calls THREADS
 MOST_BLOCKS = 2**16  # of a launch; a thread then takes several elements
 LARGEST_COLUMNS = 2**28  # elements: a convolution with more takes a part of the batch at a time
-FEW = 256  # values that one thread sums
+VALUES = 2**14  # that a block sums: 64 for each thread
+SUMMING_BLOCKS = 2**10  # that keep a GPU's memory busy
 SECTOR = 8  # values that memory reads together
+WARP = 32  # threads whose neighbouring reads become one
 MANY = 2**17  # threads that keep a GPU's memory busy
 SHARES = 8, 1024  # of a plane that `put` fills: at least, at most
 NULL = np.uintp(0)  # as an argument: no array
+
+PARAMETERS = 64  # of one launch, as in optimisers.cu
+LIST_OF_PARAMETERS = np.dtype(
+    [("count", np.int64), ("ends", np.int64, PARAMETERS), *((name, np.uintp, PARAMETERS) for name in "pgmv")]
+)
 
 SOURCES = Path(__file__).parent / "cuda"
 FOR_NUMBERS = "common", "pooling", "indexing"
@@ -80,11 +88,17 @@ def _kernel(name: str, dtype: np.dtype) -> Any:
     return _module(dtype).get_function(name)
 
 
-def _launch(name: str, threads: int, dtype: np.dtype, *args: Any) -> None:
+def _launch(name: str, threads: int, dtype: np.dtype, *args: Any, block: int | None = None) -> None:
     """Start a kernel with so many threads, or fewer with more to do each. Ints become `int64` there."""
     if threads:
-        blocks = min(-(-threads // BLOCK), MOST_BLOCKS)
-        _kernel(name, dtype)((blocks,), (BLOCK,), tuple([np.int64(a) if type(a) is int else a for a in args]))
+        block = block or BLOCK
+        blocks = min(-(-threads // block), MOST_BLOCKS)
+        _kernel(name, dtype)((blocks,), (block,), tuple([np.int64(a) if type(a) is int else a for a in args]))
+
+
+def _launch_blocks(name: str, blocks: int, dtype: np.dtype, *args: Any) -> None:
+    """Start a kernel whose blocks are of a fixed size, with so many blocks, or fewer with more to do each."""
+    _launch(name, blocks * SUMMING_THREADS, dtype, *args, block=SUMMING_THREADS)
 
 
 def _plain(x: Array) -> Array:
@@ -94,10 +108,6 @@ def _plain(x: Array) -> Array:
 
 def _optional(x: Array | None) -> Any:
     return NULL if x is None else _plain(x)
-
-
-def _capturing() -> bool:
-    return bool(cupy.cuda.get_current_stream().is_capturing())
 
 
 # --- The matrix product -------------------------------------------------------------------------------------
@@ -123,6 +133,42 @@ def _product(a: Array, b: Array) -> Array:
     return cupy.dot(a, b)
 
 
+def _multiply_each(a: Array, b: Array, c: Array) -> None:
+    """c[n] = a @ b[n] for each image n: (M, K), (N, K, P) and (N, M, P), in one call of cuBLAS."""
+    if not a.size or not b.size:
+        c[...] = 0
+    elif b.shape[2] == 1:  # one pixel each: the images make one matrix
+        left, right, result = a, b[:, :, 0].T, c[:, :, 0].T  # (M, K), (K, N), (M, N)
+        if result.flags.c_contiguous:
+            cupy.dot(left, right, out=result)
+        else:
+            cupy.dot(right.T, left.T, out=result.T)
+    else:
+        # cuBLAS counts columns first, so that C-contiguous matrices are transposed to it: c^T = b^T a^T.
+        b_op, b_step = _order(b)
+        a_op, a_step = _order(a)
+        multiply = cublas.sgemmStridedBatched if c.dtype.char == "f" else cublas.dgemmStridedBatched
+        one, zero = np.ones(1, c.dtype), np.zeros(1, c.dtype)
+        (n, m, p), k, handle = c.shape, a.shape[1], cupy.cuda.device.get_cublas_handle()
+        left = b.data.ptr, b_step, _distance(b)
+        right = a.data.ptr, a_step, 0
+        result = c.data.ptr, _order(c)[1], _distance(c)
+        multiply(handle, b_op, a_op, p, m, k, one.ctypes.data, *left, *right, zero.ctypes.data, *result, n)
+
+
+def _order(a: Array) -> tuple[int, int]:
+    """How matrices lie in memory: 0 and the distance of their rows, or, transposed, 1 and that of their columns."""
+    (rows, columns), (down, right) = a.shape[-2:], [step // a.itemsize for step in a.strides[-2:]]
+    if columns == 1 or right == 1:
+        return 0, max(down, columns)
+    return 1, max(right, rows)
+
+
+def _distance(a: Array) -> int:
+    """Of one matrix from the next."""
+    return a.strides[0] // a.itemsize
+
+
 def _check_bias(name: str, bias: Array | None, columns: int, dtype: np.dtype) -> None:
     if bias is not None and (bias.shape != (columns,) or bias.dtype != dtype):
         raise RuntimeError(f"{name}: expected a bias of shape ({columns},), {dtype}, not {bias.shape}, {bias.dtype}")
@@ -135,12 +181,11 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
     """Convolution (N, C, H, W), (O, C, KH, KW), (O,) -> (N, O, OH, OW). Defined in reference.py."""
     _check(geometry, x=x, w=w)
     _check_bias("conv2d", bias, geometry.map_channels, x.dtype)
-    o, y = geometry.map_channels, cupy.empty(geometry.map_shape, x.dtype)
-    x, matrix, start = _plain(x), _matrix(w), _optional(bias)
+    y = cupy.empty(geometry.map_shape, x.dtype)
+    x, matrix = _plain(x), _rows(w)
     for part in _parts(geometry):
-        products = _product(matrix, _columns(x[part], geometry))  # (O, Q)
-        images = y[part]
-        _launch("separate_images", images.size, x.dtype, products, start, images, len(images), o, _map_pixels(geometry))
+        _multiply_each(matrix, _columns(x[part], geometry), _pixels(y[part]))
+    _add_bias(y, bias)
     return y
 
 
@@ -149,56 +194,90 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
     _check(geometry, y=y, w=w)
     _check_bias("conv2d_input", bias, geometry.image_channels, y.dtype)
     x = cupy.empty(geometry.image_shape, y.dtype)
-    matrix, start = _matrix(w), _optional(bias)
+    y, matrix = _plain(y), _rows(w)
     for part in _parts(geometry):
-        columns, images = _product(matrix.T, _maps(y[part])), x[part]  # columns (K, Q)
-        sizes = (len(images), geometry.image_channels, *_windows(geometry), *_steps(geometry))
-        _launch("col2im", images.size, y.dtype, columns, start, images, *sizes)
+        images = x[part]
+        columns = _as_columns(images, geometry) if _is_columns(geometry) else _empty_columns(images, geometry)
+        _multiply_each(matrix.T, _pixels(y[part]), columns)
+        if not _is_columns(geometry):
+            sizes = (len(images), geometry.image_channels, *_windows(geometry), *_steps(geometry))
+            _launch("col2im", images.size, y.dtype, _taps_first(columns), _optional(bias), images, *sizes)
+    if _is_columns(geometry):
+        _add_bias(x, bias)
     return x
 
 
 def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     """Gradient in the weight (N, C, H, W), (N, O, OH, OW) -> (O, C, KH, KW). Defined in reference.py."""
     _check(geometry, x=x, y=y)
-    x = _plain(x)
-    products = [_product(_maps(y[part]), _columns(x[part], geometry).T) for part in _parts(geometry)]  # (O, K) each
-    if not products:
-        return cupy.zeros(geometry.weight_shape, x.dtype)
-    w = products[0]
-    for product in products[1:]:
-        w += product
-    return w.reshape(geometry.weight_shape)
+    x, y, w = _plain(x), _plain(y), cupy.empty(geometry.weight_shape, x.dtype)
+    for part in _parts(geometry):
+        left, right = _taps_first(_pixels(y[part])), _taps_first(_columns(x[part], geometry)).T  # (O, Q), (Q, K)
+        if part.start == 0:
+            cupy.dot(left, right, out=_rows(w))
+        else:
+            w += cupy.dot(left, right).reshape(w.shape)
+    if not geometry.batch:
+        w[...] = 0
+    return w
 
 
 def _columns(x: Array, geometry: ConvGeometry) -> Array:
-    """What each tap meets, (K, Q): the left matrix of a convolution's product, written down."""
+    """What each tap meets, (N, K, P): the right matrices of a convolution's products, written down."""
+    if _is_columns(geometry):
+        return _as_columns(x, geometry)
+    columns = _empty_columns(x, geometry)
     n, c = x.shape[:2]
-    q = n * _map_pixels(geometry)
-    columns = cupy.empty((c * math.prod(geometry.kernel), q), x.dtype)
-    _launch("im2col", c * q, x.dtype, x, columns, n, c, *_windows(geometry))
+    threads = n * c * math.prod(geometry.map_size)
+    _launch("im2col", threads, x.dtype, x, _taps_first(columns), n, c, *_windows(geometry))
     return columns
 
 
-def _maps(y: Array) -> Array:
-    """(N, O, OH, OW) as (O, Q)."""
-    return _matrix(y.transpose(1, 0, 2, 3))
+def _is_columns(geometry: ConvGeometry) -> bool:
+    """Whether images are their own columns: under one window of their size, and under windows of one pixel."""
+    sizes = geometry.kernel, geometry.map_size
+    return geometry.padding == (0, 0) and geometry.image_size in sizes
 
 
-def _matrix(w: Array) -> Array:
-    """The first axis against all others: (O, C, KH, KW) as (O, K)."""
+def _as_columns(x: Array, geometry: ConvGeometry) -> Array:
+    """(N, C, H, W) as (N, K, P)."""
+    return x.reshape(len(x), x.shape[1] * math.prod(geometry.kernel), math.prod(geometry.map_size))
+
+
+def _empty_columns(x: Array, geometry: ConvGeometry) -> Array:
+    """(N, K, P), with the taps first in memory: so the columns of all images are one matrix too, (K, Q)."""
+    k, p = x.shape[1] * math.prod(geometry.kernel), math.prod(geometry.map_size)
+    return cupy.empty((k, len(x), p), x.dtype).transpose(1, 0, 2)
+
+
+def _pixels(y: Array) -> Array:
+    """(N, O, OH, OW) as (N, O, P)."""
+    return y.reshape(*y.shape[:2], math.prod(y.shape[2:]))
+
+
+def _taps_first(columns: Array) -> Array:
+    """(N, K, P) as (K, Q), a copy where it does not lie so."""
+    n, k, p = columns.shape
+    return columns.transpose(1, 0, 2).reshape(k, n * p)
+
+
+def _rows(w: Array) -> Array:
+    """(O, C, KH, KW) as (O, K)."""
     return _plain(w).reshape(w.shape[0], math.prod(w.shape[1:]))
+
+
+def _add_bias(y: Array, bias: Array | None) -> None:
+    """Add a bias to each channel of (N, O, OH, OW), in place."""
+    if bias is not None:
+        _launch("add_bias", y.size, y.dtype, y, _plain(bias), *y.shape[:2], math.prod(y.shape[2:]))
 
 
 def _parts(geometry: ConvGeometry) -> Iterator[slice]:
     """The batch in parts, by the shapes alone; the columns of all of it could take more memory than there is."""
     rows = max(geometry.image_channels * math.prod(geometry.kernel), geometry.map_channels)
-    images = max(1, LARGEST_COLUMNS // max(1, rows * _map_pixels(geometry)))
+    images = max(1, LARGEST_COLUMNS // max(1, rows * math.prod(geometry.map_size)))
     for n in range(0, geometry.batch, images):
         yield slice(n, min(n + images, geometry.batch))
-
-
-def _map_pixels(geometry: ConvGeometry) -> int:
-    return math.prod(geometry.map_size)
 
 
 def _windows(g: ConvGeometry | PoolGeometry) -> tuple[int, ...]:
@@ -230,10 +309,9 @@ def pick(x: Array, indices: Array) -> Array:
     """x at the indices: (N, C, H, W), (N, C, OH, OW) -> (N, C, OH, OW). Defined in reference.py."""
     _same_number("pick", x)
     _check_indices("pick", indices, x.shape[:2])
-    y, bad = cupy.empty(indices.shape, x.dtype), _no_bad_index()
+    y = cupy.empty(indices.shape, x.dtype)
     sizes = math.prod(x.shape[:2]), math.prod(x.shape[2:]), math.prod(indices.shape[2:])
-    _launch("pick", y.size, x.dtype, _plain(x), _plain(indices), y, bad, *sizes)
-    _refuse_bad_index(bad, indices, x.shape[2:])
+    _launch("pick", y.size, x.dtype, _plain(x), _plain(indices), y, *sizes)
     return y
 
 
@@ -241,12 +319,11 @@ def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
     """Sums of y at the indices: (N, C, OH, OW) twice -> (N, C, H, W). Defined in reference.py."""
     _same_number("put", y)
     _check_indices("put", indices, y.shape)
-    x, bad = cupy.empty((*y.shape[:2], *size), y.dtype), _no_bad_index()
+    x = cupy.empty((*y.shape[:2], *size), y.dtype)
     planes, pixels = math.prod(y.shape[:2]), math.prod(size)
     shares = _shares(planes)
     sizes = planes, pixels, math.prod(y.shape[2:]), shares
-    _launch("put", planes * shares, y.dtype, _plain(y), _plain(indices), x, bad, *sizes)
-    _refuse_bad_index(bad, indices, size)
+    _launch("put", planes * shares, y.dtype, _plain(y), _plain(indices), x, *sizes)
     return x
 
 
@@ -255,16 +332,6 @@ def _shares(planes: int) -> int:
     least, most = SHARES
     wanted = MANY // max(1, planes)
     return min(max(least, 2 ** max(0, wanted.bit_length() - 1)), most)
-
-
-def _no_bad_index() -> Any:
-    """What a kernel tells a bad index in, if it may be read afterwards."""
-    return NULL if _capturing() else cupy.zeros(1, np.int64)
-
-
-def _refuse_bad_index(bad: Any, indices: Array, size: tuple[int, int]) -> None:
-    if bad is not NULL and bad.item():
-        refuse_bad_index(cupy.asnumpy(indices), size)
 
 
 def _same_number(name: str, x: Array) -> None:
@@ -307,34 +374,59 @@ def channel_sums(y: Array) -> Array:
     return _sums(_plain(y), n, c, math.prod(size))
 
 
-def total(x: Array) -> Array:
-    """The sum of all elements, as a 0-d array."""
+def total(x: Array, scale: float = 1.0) -> Array:
+    """The sum of all elements, times `scale`, as a 0-d array."""
     same_float("total", x)
-    return _sums(_plain(x), 1, 1, x.size).reshape(())
+    return _sums(_plain(x), 1, 1, x.size, scale).reshape(())
 
 
-def _sums(y: Array, n: int, c: int, size: int) -> Array:
-    """The sums of the channels of y (N, C, size), in one launch to three."""
+def total_squared_error(x: Array, t: Array, scale: float = 1.0) -> Array:
+    """The sum of (x - t)^2 over all elements, times `scale`, as a 0-d array."""
+    return _total_loss("total_squared_error", "sum_squared_errors", x, t, scale)
+
+
+def total_logistic_loss(x: Array, t: Array, scale: float = 1.0) -> Array:
+    """The sum of max(x, 0) - x t + ln(1 + e^-|x|) over all elements, times `scale`, as a 0-d array."""
+    return _total_loss("total_logistic_loss", "sum_logistic_losses", x, t, scale)
+
+
+def _total_loss(name: str, kernel: str, x: Array, t: Array, scale: float) -> Array:
+    """The sum of what a kernel computes of each pair of elements, times `scale`."""
+    _alike(name, x, t)
+    if not x.size:
+        return cupy.full((), 0 * scale, x.dtype)
+    parts = _parts_of_a_sum(x.size, 1)
+    partial = cupy.empty((1, parts), np.float64)
+    _launch_blocks(kernel, parts, x.dtype, _plain(x), _plain(t), partial, x.size, parts)
+    return _joined(partial, x.dtype, scale).reshape(())
+
+
+def _sums(y: Array, n: int, c: int, size: int, scale: float = 1.0) -> Array:
+    """The sums of the channels of y (N, C, size), times `scale`: in one launch, or in two for many values."""
     if not y.size:
-        return cupy.zeros(c, y.dtype)
-    sums = cupy.empty(c, y.dtype)
-    if n * size <= FEW:
-        _launch("sum_channels", c, y.dtype, y, sums, n, c, size)
+        return cupy.full(c, 0 * scale, y.dtype)
+    width = WARP if size < SECTOR else 1  # channels of a block
+    blocks, parts = -(-c // width), _parts_of_a_sum(n * size * width, -(-c // width))
+    if parts == 1:
+        sums = cupy.empty(c, y.dtype)
+        _launch_blocks("sum_channels", blocks, y.dtype, y, sums, n, c, size, width, float(scale))
         return sums
-    pieces = _pieces(n * size, c)
-    partial = cupy.empty((c, pieces), np.float64)
-    _launch("sum_pieces", partial.size, y.dtype, y, partial, n, c, size, pieces, int(size < SECTOR))
-    if pieces > 4 * FEW:
-        folded = cupy.empty((c, FEW), np.float64)
-        _launch("fold_pieces", folded.size, y.dtype, partial, folded, c, pieces, FEW)
-        partial, pieces = folded, FEW
-    _launch("join_pieces", c, y.dtype, partial, sums, c, pieces)
+    partial = cupy.empty((c, parts), np.float64)
+    _launch_blocks("sum_parts", blocks * parts, y.dtype, y, partial, n, c, size, parts, width)
+    return _joined(partial, y.dtype, scale)
+
+
+def _parts_of_a_sum(values: int, sums: int) -> int:
+    """Among how many blocks the values of each sum are dealt out: enough for all of a GPU, of some work each."""
+    return max(1, min(-(-values // VALUES), SUMMING_BLOCKS // sums))
+
+
+def _joined(partial: Array, dtype: np.dtype, scale: float) -> Array:
+    """The sums of the rows of (C, parts), times `scale`."""
+    c, parts = partial.shape
+    sums = cupy.empty(c, dtype)
+    _launch_blocks("join_parts", c, dtype, partial, sums, c, parts, float(scale))
     return sums
-
-
-def _pieces(values: int, channels: int) -> int:
-    """Into how many pieces the values of each channel are dealt: enough for all threads, of 32 values at least."""
-    return max(1, min(-(-values // 32), MANY // channels))
 
 
 def add_at(y: Array, index: tuple[Any, ...], values: Array) -> None:
@@ -359,12 +451,13 @@ def _floating(x: Array) -> bool:
     return x.dtype.char in "fd"
 
 
-def _elementwise(name: str, *arrays: Array, numbers: tuple[Array, ...] = ()) -> Array:
+def _elementwise(name: str, *arrays: Array, numbers: tuple[Any, ...] = ()) -> Array:
     """The kernel of this name on arrays of one shape, and 0-d ones."""
     if not _floating(arrays[0]):
         return getattr(reference, name)(*arrays, *numbers)
     _alike(name, *arrays)
     dtype, out = arrays[0].dtype, cupy.empty(arrays[0].shape, arrays[0].dtype)
+    numbers = tuple([dtype.type(x) if type(x) is float else x for x in numbers])
     _launch(name, out.size, dtype, *map(_plain, arrays), *numbers, out, out.size)
     return out
 
@@ -394,14 +487,14 @@ def tanh_backward(gy: Array, y: Array) -> Array:
     return _elementwise("tanh_backward", gy, y)
 
 
-def squared_error(x: Array, t: Array) -> Array:
-    """(x - t)^2"""
-    return _elementwise("squared_error", x, t)
+def scaled_difference(x: Array, t: Array, scale: Array, factor: float) -> Array:
+    """factor * scale * (x - t), with a 0-d scale, which stays on the GPU."""
+    return _elementwise("scaled_difference", x, t, numbers=(scale, factor))
 
 
-def scaled_difference(x: Array, t: Array, scale: Array) -> Array:
-    """scale * (x - t), with a 0-d scale, which stays on the GPU."""
-    return _elementwise("scaled_difference", x, t, numbers=(scale,))
+def scaled_logistic_difference(x: Array, t: Array, scale: Array, factor: float) -> Array:
+    """factor * scale * (sigmoid(x) - t), with a 0-d scale, which stays on the GPU."""
+    return _elementwise("scaled_logistic_difference", x, t, numbers=(scale, factor))
 
 
 def cross_entropy(x: Array, classes: Array) -> Array:
@@ -434,10 +527,10 @@ def _samples(x: Array) -> tuple[int, int, int]:
 
 
 def adam_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    ps: list[Array],
+    gs: list[Array],
+    ms: list[Array],
+    vs: list[Array],
     lr: float,
     beta1: float,
     beta2: float,
@@ -446,7 +539,7 @@ def adam_step(
     step: int,
     changing: Array | None = None,
 ) -> None:
-    """One step of Adam in one pass over memory. Defined in reference.py.
+    """One step of Adam for all parameters in one pass over memory. Defined in reference.py.
 
     Parameters
     ----------
@@ -454,14 +547,14 @@ def adam_step(
         What `adam_changing` returns, in place of `lr` and `step`: a recorded graph reads it at each replay.
     """
     rate, root = adam_changing(lr, beta1, beta2, step) if changing is None else (0.0, 0.0)
-    scalars = rate, root, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, np.finfo(p.dtype).tiny
-    _in_place("adam_step", "adam", (p, m, v), g, changing, scalars)
+    scalars = rate, root, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, np.finfo(ps[0].dtype).tiny
+    _in_place("adam_step", "adam", (ps, gs, ms, vs), changing, scalars)
 
 
 def sgd_step(
-    p: Array,
-    g: Array,
-    buf: Array | None,
+    ps: list[Array],
+    gs: list[Array],
+    bufs: list[Array] | None,
     lr: float,
     momentum: float,
     dampening: float,
@@ -469,30 +562,47 @@ def sgd_step(
     weight_decay: float,
     changing: Array | None = None,
 ) -> None:
-    """One step of SGD in one pass over memory. Defined in reference.py.
+    """One step of SGD for all parameters in one pass over memory. Defined in reference.py.
 
     Parameters
     ----------
     changing : (1,) float64 array on the GPU, optional
         In place of `lr`: a recorded graph reads it at each replay.
     """
-    if buf is None:
-        _in_place("sgd_step", "sgd", (p,), g, changing, (lr, weight_decay))
+    if bufs is None:
+        _in_place("sgd_step", "sgd", (ps, gs), changing, (lr, weight_decay))
         return
-    scalars = lr, momentum, 1 - dampening, bool(nesterov), weight_decay, np.finfo(p.dtype).tiny
-    _in_place("sgd_step", "sgd_momentum", (p, buf), g, changing, scalars)
+    scalars = lr, momentum, 1 - dampening, bool(nesterov), weight_decay, np.finfo(ps[0].dtype).tiny
+    _in_place("sgd_step", "sgd_momentum", (ps, gs, bufs), changing, scalars)
 
 
 def _in_place(
-    name: str, kernel: str, written: tuple[Array, ...], g: Array, changing: Array | None, scalars: tuple[Any, ...]
+    name: str, kernel: str, lists: tuple[list[Array], ...], changing: Array | None, scalars: tuple[Any, ...]
 ) -> None:
-    """Run a step on the arrays, the parameter first, and write back those that had to be copied."""
-    _alike(name, *written, g)
+    """Run a step on lists of arrays, parameters and gradients first, and write back those that had to be copied."""
+    for arrays in zip(*lists, strict=True):
+        _alike(name, *arrays)
+    same_float(name, *lists[0])
     if changing is not None and changing.dtype != np.float64:
         raise RuntimeError(f"{name}: `changing` must be float64, not {changing.dtype}")
-    p, *state = map(_plain, written)
-    numbers = [int(s) if type(s) is bool else g.dtype.type(s) for s in scalars]
-    _launch(kernel, g.size, g.dtype, p, _plain(g), *state, _optional(changing), *numbers, g.size)
-    for array, work in zip(written, (p, *state), strict=True):
-        if work is not array:
-            array[...] = work
+    dtype = lists[0][0].dtype
+    numbers = [int(s) if type(s) is bool else dtype.type(s) for s in scalars]
+    for start in range(0, len(lists[0]), PARAMETERS):
+        given = [arrays[start : start + PARAMETERS] for arrays in lists]
+        work = [[_plain(a) for a in arrays] for arrays in given]
+        elements = sum(p.size for p in work[0])
+        _launch(kernel, elements, dtype, _parameters(work), _optional(changing), *numbers)
+        for i in (0, *range(2, len(work))):  # all but the gradients
+            for array, copy in zip(given[i], work[i], strict=True):
+                if copy is not array:
+                    array[...] = copy
+
+
+def _parameters(lists: list[list[Array]]) -> Any:
+    """What optimisers.cu calls Parameters, as CuPy passes a struct by value: an array of one element."""
+    table = np.zeros(1, LIST_OF_PARAMETERS)
+    table["count"] = len(lists[0])
+    table["ends"][0, : len(lists[0])] = np.cumsum([p.size for p in lists[0]])
+    for name, arrays in zip("pgmv", lists, strict=False):
+        table[name][0, : len(arrays)] = [a.data.ptr for a in arrays]
+    return table

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from minidl.kernels import devices
 from minidl.kernels.geometry import AXES, Pair, Pairlike, _fail, _ints, _is_int, _pair
 from minidl.kernels.resampling import Axis
 
@@ -198,11 +199,11 @@ def _averages(g: PoolGeometry, count_include_pad: bool, divisor_override: int | 
 def refuse_bad_index(indices: Array, size: Pair) -> None:
     """Raise RuntimeError if an index of (N, C, OH, OW) names no pixel of a plane of this size, and say which."""
     bad = (indices < 0) | (indices >= size[0] * size[1])
-    if bad.any():
-        place = tuple(int(k) for k in np.unravel_index(np.argmax(bad), bad.shape))
+    if devices.any_true(bad):
+        place = tuple(int(k) for k in np.unravel_index(int(bad.argmax()), bad.shape))
         raise RuntimeError(
-            f"max_unpool2d: index {indices[place]} at {place} of the indices is no pixel of the output's {size[0]} x "
-            f"{size[1]} planes, which are numbered 0 to {size[0]}*{size[1]} - 1 = {size[0] * size[1] - 1}"
+            f"max_unpool2d: index {indices[place].item()} at {place} of the indices is no pixel of the output's "
+            f"{size[0]} x {size[1]} planes, which are numbered 0 to {size[0]}*{size[1]} - 1 = {size[0] * size[1] - 1}"
         )
 
 

@@ -237,19 +237,32 @@ def channel_sums(y: Array) -> Array:
     return y.sum(axis=(0, *range(2, y.ndim)))
 
 
-def total(x: Array) -> Array:
-    """The sum of all elements, as a 0-d array."""
-    return np.asarray(x.sum(), x.dtype)
+def total(x: Array, scale: float = 1.0) -> Array:
+    """The sum of all elements, times `scale`, as a 0-d array."""
+    return np.asarray(x.sum() * scale, x.dtype)
 
 
-def squared_error(x: Array, t: Array) -> Array:
-    """(x - t)^2, elementwise."""
-    return np.square(x - t)
+def total_squared_error(x: Array, t: Array, scale: float = 1.0) -> Array:
+    """The sum of (x - t)^2 over all elements, times `scale`, as a 0-d array."""
+    return total(np.square(x - t), scale)
 
 
-def scaled_difference(x: Array, t: Array, scale: Array) -> Array:
-    """scale * (x - t), elementwise, with a 0-d scale: the gradient of a sum of squared errors."""
-    return (x - t) * scale
+def total_logistic_loss(x: Array, t: Array, scale: float = 1.0) -> Array:
+    """The sum of max(x, 0) - x t + ln(1 + e^-|x|) over all elements, times `scale`, as a 0-d array.
+
+    It is -t ln s - (1 - t) ln(1 - s) with s = sigmoid(x), in a form that overflows nowhere.
+    """
+    return total(np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x))), scale)
+
+
+def scaled_difference(x: Array, t: Array, scale: Array, factor: float) -> Array:
+    """factor * scale * (x - t), elementwise, with a 0-d scale: the gradient of a sum of squared errors."""
+    return (x - t) * (scale * x.dtype.type(factor))
+
+
+def scaled_logistic_difference(x: Array, t: Array, scale: Array, factor: float) -> Array:
+    """factor * scale * (sigmoid(x) - t), elementwise, with a 0-d scale: the gradient of a sum of logistic losses."""
+    return (sigmoid(x) - t) * (scale * x.dtype.type(factor))
 
 
 def cross_entropy(x: Array, classes: Array) -> Array:
@@ -322,10 +335,10 @@ def add_at(y: Array, index: tuple[Any, ...], values: Array) -> None:
 
 
 def adam_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    ps: list[Array],
+    gs: list[Array],
+    ms: list[Array],
+    vs: list[Array],
     lr: float,
     beta1: float,
     beta2: float,
@@ -334,7 +347,7 @@ def adam_step(
     step: int,
     changing: Array | None = None,
 ) -> None:
-    """One step of Adam, in place on p, m and v, as `torch.optim.Adam` takes it.
+    """One step of Adam for each parameter p, in place on it and its m and v, as `torch.optim.Adam` takes it.
 
         g = g + weight_decay * p
         m = m + (1 - beta1) * (g - m)
@@ -343,9 +356,9 @@ def adam_step(
 
     Parameters
     ----------
-    p, g, m, v : arrays of one shape
-        Parameter, gradient, and the running means of the gradient and of its square, both 0 before the first
-        step.
+    ps, gs, ms, vs : lists of arrays of one dtype
+        Parameters, their gradients, and the running means of each gradient and of its square, both 0 before the
+        first step.
     lr, beta1, beta2, eps, weight_decay : float
     step : int
         Counts from 1.
@@ -360,15 +373,16 @@ def adam_step(
 
     Source: Kingma and Ba 2015, Adam: a method for stochastic optimization, arXiv:1412.6980.
     """
-    tiny = np.finfo(p.dtype).tiny
-    g = g + weight_decay * p if weight_decay else g  # 0 times an infinite parameter would be NaN
-    m += (1 - beta1) * (g - m)
-    v *= beta2
-    v += (1 - beta2) * g * g
-    m[np.abs(m) < tiny] = 0
-    v[v < tiny] = 0
     rate, root = adam_changing(lr, beta1, beta2, step) if changing is None else map(float, changing)
-    p -= rate * m / (np.sqrt(v) / root + eps)
+    for p, g, m, v in zip(ps, gs, ms, vs, strict=True):
+        tiny = np.finfo(p.dtype).tiny
+        g = g + weight_decay * p if weight_decay else g  # 0 times an infinite parameter would be NaN
+        m += (1 - beta1) * (g - m)
+        v *= beta2
+        v += (1 - beta2) * g * g
+        m[np.abs(m) < tiny] = 0
+        v[v < tiny] = 0
+        p -= rate * m / (np.sqrt(v) / root + eps)
 
 
 def adam_changing(lr: float, beta1: float, beta2: float, step: int) -> tuple[float, float]:
@@ -377,9 +391,9 @@ def adam_changing(lr: float, beta1: float, beta2: float, step: int) -> tuple[flo
 
 
 def sgd_step(
-    p: Array,
-    g: Array,
-    buf: Array | None,
+    ps: list[Array],
+    gs: list[Array],
+    bufs: list[Array] | None,
     lr: float,
     momentum: float,
     dampening: float,
@@ -387,7 +401,7 @@ def sgd_step(
     weight_decay: float,
     changing: Array | None = None,
 ) -> None:
-    """One step of stochastic gradient descent, in place on p and buf, as `torch.optim.SGD` takes it.
+    """One step of stochastic gradient descent for each parameter p, in place on it and its buf, as `torch.optim.SGD`.
 
         g = g + weight_decay * p
         buf = momentum * buf + (1 - dampening) * g
@@ -395,10 +409,10 @@ def sgd_step(
 
     Parameters
     ----------
-    p, g : arrays of one shape
-    buf : array of that shape, or None
-        The running sum of gradients; None when the momentum is 0, then p = p - lr * g. PyTorch starts it from
-        the first gradient, without dampening: give zeros and `dampening=0` on the first step.
+    ps, gs : lists of arrays of one dtype
+    bufs : list of arrays, or None
+        The running sums of gradients; None when the momentum is 0, then p = p - lr * g. PyTorch starts them from
+        the first gradients, without dampening: give zeros and `dampening=0` on the first step.
     lr, momentum, dampening, weight_decay : float
     nesterov : bool
     changing : (1,) float64 array, optional
@@ -410,10 +424,13 @@ def sgd_step(
 
     Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
     """
-    g = g + weight_decay * p if weight_decay else g  # 0 times an infinite parameter would be NaN
-    if buf is not None:
-        buf *= momentum
-        buf += (1 - dampening) * g
-        buf[np.abs(buf) < np.finfo(p.dtype).tiny] = 0
-        g = g + momentum * buf if nesterov else buf
-    p -= (lr if changing is None else float(changing[0])) * g
+    rate = lr if changing is None else float(changing[0])
+    sums: list[Any] = bufs or [None] * len(ps)
+    for p, g, buf in zip(ps, gs, sums, strict=True):
+        g = g + weight_decay * p if weight_decay else g  # 0 times an infinite parameter would be NaN
+        if buf is not None:
+            buf *= momentum
+            buf += (1 - dampening) * g
+            buf[np.abs(buf) < np.finfo(p.dtype).tiny] = 0
+            g = g + momentum * buf if nesterov else buf
+        p -= rate * g

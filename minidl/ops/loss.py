@@ -11,7 +11,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels import devices
-from minidl.ops.activation import sigmoid, softmax
+from minidl.ops.activation import sigmoid, sigmoid_backward, softmax
 from minidl.ops.arithmetic import clamp, exp, quiet
 from minidl.ops.dtype import only_tensors, operands, same_device, to
 from minidl.tensor import Array, Tensor
@@ -46,27 +46,27 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
         )
     if x.dtype == np.float16:  # which cannot hold the sum that a mean is made of
         return to(mse_loss(to(x, np.float32), to(t, np.float32), reduction), np.float16)
-    errors = kernels.squared_error(x.array, t.array)
     if reduction == "none":
+        errors = np.square(x.array - t.array)
         return record("mse_loss", errors, (x, lambda gy: (x - t) * (gy * 2)), (t, lambda gy: (t - x) * (gy * 2)))
     # Summed here, so that the gradient takes one number, not an array of equal ones.
-    y, each = _reduced(errors, reduction)
+    each = _each(x.numel(), reduction)
     return record(
         "mse_loss",
-        y,
-        (x, lambda gy: _scaled_difference(x, t, gy * (2 * each))),
-        (t, lambda gy: _scaled_difference(t, x, gy * (2 * each))),
+        kernels.total_squared_error(x.array, t.array, each),
+        (x, lambda gy: _scaled_difference(x, t, gy, 2 * each)),
+        (t, lambda gy: _scaled_difference(t, x, gy, 2 * each)),
     )
 
 
-def _scaled_difference(x: Tensor, t: Tensor, scale: Tensor) -> Tensor:
-    """scale (x - t), with one number as scale."""
+def _scaled_difference(x: Tensor, t: Tensor, scale: Tensor, factor: float) -> Tensor:
+    """factor scale (x - t), with one number as scale."""
     return record(
         "scaled_difference",
-        kernels.scaled_difference(x.array, t.array, scale.array),
-        (x, lambda gy: gy * scale),
-        (t, lambda gy: gy * -scale),
-        (scale, lambda gy: (gy * (x - t)).sum()),
+        kernels.scaled_difference(x.array, t.array, scale.array, factor),
+        (x, lambda gy: gy * (scale * factor)),
+        (t, lambda gy: gy * (scale * -factor)),
+        (scale, lambda gy: (gy * (x - t)).sum() * factor),
     )
 
 
@@ -249,14 +249,32 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
             f"and {target.dtype}; convert them with .float()"
         )
     _check_reduction("binary_cross_entropy_with_logits", reduction)
-    x, t = input, target
-    losses = np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array)))
-    y, each = (losses, 1.0) if reduction == "none" else _reduced(losses, reduction)
+    kind = np.promote_types(input.dtype, target.dtype)
+    if kind == np.float16:  # which cannot hold the sum that a mean is made of
+        wide = to(input, np.float32), to(target, np.float32)
+        return to(binary_cross_entropy_with_logits(*wide, reduction=reduction), np.float16)
+    x, t = to(input, kind), to(target, kind)
+    if reduction == "none":
+        losses = np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array)))
+        edges = (x, lambda gy: (sigmoid(x) - t) * gy), (t, lambda gy: -x * gy)
+        return record("binary_cross_entropy_with_logits", losses, *edges)
+    each = _each(x.numel(), reduction)
     return record(
         "binary_cross_entropy_with_logits",
-        y,
-        (x, lambda gy: ((sigmoid(x) - t) * (gy * each)).to(x.dtype)),
-        (t, lambda gy: (-x * (gy * each)).to(t.dtype)),
+        kernels.total_logistic_loss(x.array, t.array, each),
+        (x, lambda gy: _scaled_logistic_difference(x, t, gy, each)),
+        (t, lambda gy: x * (gy * -each)),
+    )
+
+
+def _scaled_logistic_difference(x: Tensor, t: Tensor, scale: Tensor, factor: float) -> Tensor:
+    """factor scale (sigmoid(x) - t), with one number as scale."""
+    return record(
+        "scaled_logistic_difference",
+        kernels.scaled_logistic_difference(x.array, t.array, scale.array, factor),
+        (x, lambda gy: sigmoid_backward(gy * (scale * factor), sigmoid(x))),
+        (t, lambda gy: gy * (scale * -factor)),
+        (scale, lambda gy: (gy * (sigmoid(x) - t)).sum() * factor),
     )
 
 
@@ -304,12 +322,17 @@ def _expm1(x: Tensor) -> Tensor:
     return record("expm1", np.expm1(x.array), (x, lambda gy: gy * exp(x)))
 
 
+def _each(count: int, reduction: str) -> float:
+    """The gradient of a mean or a sum in each of its elements: 1 over their number, or 1."""
+    return (1 / count if count else np.nan) if reduction == "mean" else 1.0
+
+
 def _reduced(losses: Array, reduction: str) -> tuple[Array, float]:
-    """The mean or sum of a loss's elements, and the gradient of it in each: 1 over their number, or 1."""
-    each = (1 / losses.size if losses.size else np.nan) if reduction == "mean" else 1.0
+    """The mean or sum of a loss's elements, and its gradient in each."""
+    each = _each(losses.size, reduction)
     whole = losses[...]  # an array, where NumPy gave a scalar
     wide = whole.astype(np.float32) if whole.dtype == np.float16 else whole  # half precision cannot hold the sum
-    return (kernels.total(wide) * wide.dtype.type(each)).astype(losses.dtype), each
+    return kernels.total(wide, each).astype(losses.dtype, copy=False), each
 
 
 def reduce(name: str, losses: Tensor, reduction: str) -> Tensor:

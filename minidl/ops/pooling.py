@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels.geometry import Pair, Pairlike, geometry
-from minidl.kernels.pool_geometry import PoolGeometry
+from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
 from minidl.ops.dtype import only_tensors
 from minidl.tensor import Tensor
@@ -157,7 +157,9 @@ def max_unpool2d(
             f"{indices.shape}"
         )
     g = PoolGeometry.of_max_unpool2d(y.shape, kernel_size, stride, padding, output_size)
-    return _like(input, put(y, _batched("max_unpool2d", indices), g.image_size))
+    places = _batched("max_unpool2d", indices)
+    refuse_bad_index(places.array, g.image_size)
+    return _like(input, put(y, places, g.image_size))
 
 
 def avg_pool2d(

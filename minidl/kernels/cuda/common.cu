@@ -1,7 +1,8 @@
 // What all kernels share. They are compiled once for each type of element: `real` is its name.
 //
 // Arrays are C-contiguous, and offsets 64 bits wide. Each value of a result belongs to one thread, which computes it in
-// a fixed order. There are no atomics and no barriers, so no bit depends on the number of blocks or on their order.
+// a fixed order. There are no atomics, and only sums.cu has barriers: no bit depends on the number of blocks or on
+// their order.
 //
 // Most arithmetic is division by sizes: the compiler makes each one of 32 bits, which is short, where both numbers fit.
 //

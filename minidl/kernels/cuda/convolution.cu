@@ -42,12 +42,7 @@ extern "C" __global__ void col2im(const real *__restrict__ columns, const real *
     }
 }
 
-// y[n,o,r] = products[o, n*size + r] + bias[o]: the maps of each image side by side.
-extern "C" __global__ void separate_images(const real *__restrict__ products, const real *__restrict__ bias,
-                                           real *__restrict__ y, int64 N, int64 O, int64 size) {
-    FOR_EACH(e, N * O * size) {
-        int64 r = e % size, o = e / size % O, n = e / size / O;
-        real product = products[(o * N + n) * size + r];
-        y[e] = bias ? product + bias[o] : product;
-    }
+// y[n,o,r] += bias[o], for maps of `size` pixels.
+extern "C" __global__ void add_bias(real *__restrict__ y, const real *__restrict__ bias, int64 N, int64 O, int64 size) {
+    FOR_EACH(e, N * O * size) y[e] += bias[e / size % O];
 }

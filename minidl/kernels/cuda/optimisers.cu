@@ -1,7 +1,34 @@
-// One step of an optimiser on n elements, in place. Formulas and names as in reference.py; rate1 = 1 - beta1 and so on.
+// One step of an optimiser for many parameters in one launch, in place. Formulas and names as in reference.py;
+// rate1 = 1 - beta1 and so on. A thread takes elements of all parameters as if they were one long vector.
 //
 // What changes from step to step may come from a buffer on the device, `changing`, instead of the arguments: a recorded
 // graph of launches is replayed with the same arguments, but reads the buffer anew.
+
+const int64 PARAMETERS = 64;  // of one launch, whose arguments take 4 KB at most
+
+struct Parameters {
+    int64 count;
+    int64 ends[PARAMETERS];  // where in the vector of all elements each parameter ends
+    real *p[PARAMETERS], *g[PARAMETERS], *m[PARAMETERS], *v[PARAMETERS];
+};
+
+// Which parameter element e belongs to: the first that ends behind it.
+__device__ int64 owner(const Parameters &list, int64 e) {
+    int64 low = 0, high = list.count - 1;
+    while (low < high) {
+        int64 middle = (low + high) / 2;
+        if (e < list.ends[middle])
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+// Runs over the elements: k is the parameter, e the element of it.
+#define FOR_EACH_OF(list, k, e)                                                          \
+    FOR_EACH(place, list.ends[list.count - 1])                                           \
+    for (int64 k = owner(list, place), e = place - (k ? list.ends[k - 1] : 0), once = 1; once; once = 0)
 
 // Running means of a gradient that stays zero become denormal numbers, smaller than `tiny`: set them to zero.
 __device__ real flushed(real value, real tiny) { return fabs(value) < tiny ? (real)0 : value; }
@@ -10,38 +37,40 @@ __device__ real flushed(real value, real tiny) { return fabs(value) < tiny ? (re
 __device__ real decayed(real g, real p, real decay) { return decay != 0 ? g + decay * p : g; }
 
 // changing: lr / (1 - beta1^step), called `rate`, and sqrt(1 - beta2^step), called `root`.
-extern "C" __global__ void adam(real *__restrict__ p, const real *__restrict__ g, real *__restrict__ m,
-                                real *__restrict__ v, const double *__restrict__ changing, real rate, real root,
-                                real rate1, real beta2, real rate2, real eps, real decay, real tiny, int64 n) {
+extern "C" __global__ void adam(Parameters list, const double *__restrict__ changing, real rate, real root, real rate1,
+                                real beta2, real rate2, real eps, real decay, real tiny) {
     if (changing) rate = (real)changing[0], root = (real)changing[1];
-    FOR_EACH(e, n) {
-        real ge = decayed(g[e], p[e], decay);
+    FOR_EACH_OF(list, k, e) {
+        real *p = list.p[k] + e, *m = list.m[k] + e, *v = list.v[k] + e;
+        real ge = decayed(list.g[k][e], *p, decay);
         // In one rounding: where numbers below `tiny` count as 0, the product of a small m would be lost, and m kept.
-        real me = flushed(fma(rate1, ge - m[e], m[e]), tiny);
-        real ve = beta2 * v[e] + rate2 * ge * ge;
+        real me = flushed(fma(rate1, ge - *m, *m), tiny);
+        real ve = beta2 * *v + rate2 * ge * ge;
         if (ve < tiny) ve = 0;
-        m[e] = me;
-        v[e] = ve;
-        p[e] -= rate * me / (sqrt(ve) / root + eps);
+        *m = me;
+        *v = ve;
+        *p -= rate * me / (sqrt(ve) / root + eps);
     }
 }
 
 // changing: lr
-extern "C" __global__ void sgd(real *__restrict__ p, const real *__restrict__ g, const double *__restrict__ changing,
-                               real lr, real decay, int64 n) {
+extern "C" __global__ void sgd(Parameters list, const double *__restrict__ changing, real lr, real decay) {
     if (changing) lr = (real)changing[0];
-    FOR_EACH(e, n) p[e] -= lr * decayed(g[e], p[e], decay);
+    FOR_EACH_OF(list, k, e) {
+        real *p = list.p[k] + e;
+        *p -= lr * decayed(list.g[k][e], *p, decay);
+    }
 }
 
-// changing: lr
-extern "C" __global__ void sgd_momentum(real *__restrict__ p, const real *__restrict__ g, real *__restrict__ buf,
-                                        const double *__restrict__ changing, real lr, real momentum, real rate,
-                                        int64 nesterov, real decay, real tiny, int64 n) {
+// changing: lr. The running sum is m.
+extern "C" __global__ void sgd_momentum(Parameters list, const double *__restrict__ changing, real lr, real momentum,
+                                        real rate, int64 nesterov, real decay, real tiny) {
     if (changing) lr = (real)changing[0];
-    FOR_EACH(e, n) {
-        real ge = decayed(g[e], p[e], decay);
-        real be = flushed(momentum * buf[e] + rate * ge, tiny);
-        buf[e] = be;
-        p[e] -= lr * (nesterov ? ge + momentum * be : be);
+    FOR_EACH_OF(list, k, e) {
+        real *p = list.p[k] + e, *m = list.m[k] + e;
+        real ge = decayed(list.g[k][e], *p, decay);
+        real me = flushed(momentum * *m + rate * ge, tiny);
+        *m = me;
+        *p -= lr * (nesterov ? ge + momentum * me : me);
     }
 }

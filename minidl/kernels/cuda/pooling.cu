@@ -20,35 +20,29 @@ extern "C" __global__ void max_pool2d(const real *__restrict__ x, real *__restri
     }
 }
 
-// y[plane, q] = x[plane, indices[plane, q]]; an index of no pixel reads 0 and is told in *bad.
-// planes of `pixels` in x, of `size` in y.
+// y[plane, q] = x[plane, indices[plane, q]]; an index of no pixel reads 0.
+// Planes of `pixels` in x, of `size` in y.
 extern "C" __global__ void pick(const real *__restrict__ x, const int64 *__restrict__ indices, real *__restrict__ y,
-                                int64 *bad, int64 planes, int64 pixels, int64 size) {
+                                int64 planes, int64 pixels, int64 size) {
     FOR_EACH(e, planes * size) {
         int64 k = indices[e];
-        bool inside = 0 <= k && k < pixels;
-        y[e] = inside ? x[e / size * pixels + k] : 0;
-        if (!inside && bad) *bad = 1;
+        y[e] = 0 <= k && k < pixels ? x[e / size * pixels + k] : 0;
     }
 }
 
-// x[plane, k] = sum of y[plane, q] over all q whose index is k, in the order of q; an index of no pixel is left out and
-// told in *bad. Planes of `pixels` in x, of `size` in y.
+// x[plane, k] = sum of y[plane, q] over all q whose index is k, in the order of q; an index of no pixel is left out.
+// Planes of `pixels` in x, of `size` in y.
 // Without atomics: thread (plane, share) owns the pixels k with k % shares == share. It passes over all indices of its
 // plane and adds up what is its own. `shares` is a power of two.
 extern "C" __global__ void put(const real *__restrict__ y, const int64 *__restrict__ indices, real *__restrict__ x,
-                               int64 *bad, int64 planes, int64 pixels, int64 size, int64 shares) {
+                               int64 planes, int64 pixels, int64 size, int64 shares) {
     FOR_EACH(e, planes * shares) {
         int64 plane = e / shares, share = e % shares;
         real *pixel = x + plane * pixels;
         for (int64 k = share; k < pixels; k += shares) pixel[k] = 0;
         for (int64 q = plane * size; q < (plane + 1) * size; q++) {
             int64 k = indices[q];
-            if (k < 0 || k >= pixels) {
-                if (bad) *bad = 1;
-            } else if ((k & (shares - 1)) == share) {
-                pixel[k] += y[q];
-            }
+            if (0 <= k && k < pixels && (k & (shares - 1)) == share) pixel[k] += y[q];
         }
     }
 }

@@ -1,52 +1,101 @@
 // Sums over all values of each channel of y (N, C, size), in double precision: a sum over a whole batch would lose the
-// digits that it is long for. A channel's values r = n*size + i are dealt out to P pieces, one thread each: piece p
-// gets r = p, p + P, p + 2P, ... The pieces are summed by a second launch.
+// digits that it is long for. The values of a channel, r = n*size + i, are dealt out to P blocks of THREADS threads; the
+// sums of the blocks are summed by a second launch.
+//
+// Here alone threads of a block wait for one another. Which values a thread sums, and in which order the sums of the
+// threads are added, depends on THREADS and the sizes only: the bits are the same each time.
 
-// The sum of piece p of channel c.
-__device__ double piece_sum(const real *__restrict__ y, int64 N, int64 C, int64 size, int64 c, int64 p, int64 P) {
-    int64 images = P / size, pixels = P % size;  // how far it is from one value to the next
+const int64 THREADS = 256;
+
+struct Values {
+    const real *y;
+    __device__ double operator()(int64 e) const { return y[e]; }
+};
+
+struct Partial {
+    const double *y;
+    __device__ double operator()(int64 e) const { return y[e]; }
+};
+
+struct SquaredErrors {
+    const real *x, *t;
+    __device__ double operator()(int64 e) const {
+        real error = x[e] - t[e];
+        return error * error;
+    }
+};
+
+struct LogisticLosses {
+    const real *x, *t;
+    __device__ double operator()(int64 e) const {
+        real positive = x[e] < 0 ? (real)0 : x[e];  // NaN stays NaN
+        return positive - x[e] * t[e] + log1p(exp(-fabs(x[e])));
+    }
+};
+
+// The sum of the values r = first, first + step, first + 2*step, ... of channel c.
+template <class Of>
+__device__ double every(Of value, int64 N, int64 C, int64 size, int64 c, int64 first, int64 step) {
+    int64 images = step / size, pixels = step % size;  // how far it is from one value to the next
     double sum = 0;
-    for (int64 n = p / size, i = p % size; n < N; n += images, i += pixels) {
+    for (int64 n = first / size, i = first % size; n < N; n += images, i += pixels) {
         if (i >= size) {
             i -= size;
             if (++n >= N) break;
         }
-        sum += y[(n * C + c) * size + i];
+        sum += value((n * C + c) * size + i);
     }
     return sum;
 }
 
-// partial[c, p] = sum of piece p of channel c. Neighbouring threads take neighbours in memory: the pieces of a channel,
-// or, `across`, the same piece of neighbouring channels.
-extern "C" __global__ void sum_pieces(const real *__restrict__ y, double *__restrict__ partial, int64 N, int64 C,
-                                      int64 size, int64 P, int64 across) {
-    FOR_EACH(e, C * P) {
-        int64 c = across ? e % C : e / P, p = across ? e / C : e % P;
-        partial[c * P + p] = piece_sum(y, N, C, size, c, p, P);
+// sums[c, p] = scale * sum over the values r of channel c that block p gets. Neighbouring threads take neighbours in
+// memory: values of one channel, or, where a plane is smaller than what memory reads together, of W channels; then each
+// channel has THREADS / W threads of a block. W is a power of two.
+template <class Of, class Result>
+__device__ void sum_up(Of value, Result *__restrict__ sums, int64 N, int64 C, int64 size, int64 P, int64 W,
+                       double scale) {
+    __shared__ double sum[THREADS];
+    int64 t = threadIdx.x, threads = THREADS / W;
+    for (int64 block = blockIdx.x; block < (C + W - 1) / W * P; block += gridDim.x) {
+        int64 c = block / P * W + t % W, p = block % P;
+        sum[t] = c < C ? every(value, N, C, size, c, p * threads + t / W, P * threads) : 0;
+        for (int64 half = THREADS / 2; half >= W; half /= 2) {
+            __syncthreads();
+            if (t < half) sum[t] += sum[t + half];
+        }
+        if (t < W && c < C) sums[c * P + p] = (Result)(scale * sum[t]);
+        __syncthreads();  // before `sum` is used again
     }
 }
 
-// folded[c, q] = sum over p = q, q + Q, ... of partial[c, p]
-extern "C" __global__ void fold_pieces(const double *__restrict__ partial, double *__restrict__ folded, int64 C,
-                                       int64 P, int64 Q) {
-    FOR_EACH(e, C * Q) {
-        double sum = 0;
-        for (int64 p = e % Q; p < P; p += Q) sum += partial[e / Q * P + p];
-        folded[e] = sum;
-    }
+// sums[c] = scale * sum of channel c, for so few values that one block is enough.
+extern "C" __global__ void __launch_bounds__(THREADS)
+sum_channels(const real *__restrict__ y, real *__restrict__ sums, int64 N, int64 C, int64 size, int64 W, double scale) {
+    sum_up(Values{y}, sums, N, C, size, 1, W, scale);
 }
 
-// sums[c] = sum over p of partial[c, p]
-extern "C" __global__ void join_pieces(const double *__restrict__ partial, real *__restrict__ sums, int64 C, int64 P) {
-    FOR_EACH(c, C) {
-        double sum = 0;
-        for (int64 p = 0; p < P; p++) sum += partial[c * P + p];
-        sums[c] = (real)sum;
-    }
+// partial[c, p] = the part of block p in the sum of channel c.
+extern "C" __global__ void __launch_bounds__(THREADS)
+sum_parts(const real *__restrict__ y, double *__restrict__ partial, int64 N, int64 C, int64 size, int64 P, int64 W) {
+    sum_up(Values{y}, partial, N, C, size, P, W, 1);
 }
 
-// sums[c] = sum of all values of channel c, for few of them: one launch is enough.
-extern "C" __global__ void sum_channels(const real *__restrict__ y, real *__restrict__ sums, int64 N, int64 C,
-                                        int64 size) {
-    FOR_EACH(c, C) sums[c] = (real)piece_sum(y, N, C, size, c, 0, 1);
+// partial[p] = the part of block p in the sum of (x - t)^2 over n elements.
+extern "C" __global__ void __launch_bounds__(THREADS)
+sum_squared_errors(const real *__restrict__ x, const real *__restrict__ t, double *__restrict__ partial, int64 n,
+                   int64 P) {
+    sum_up(SquaredErrors{x, t}, partial, 1, 1, n, P, 1, 1);
+}
+
+// partial[p] = the part of block p in the sum of max(x, 0) - x t + ln(1 + e^-|x|) over n elements.
+extern "C" __global__ void __launch_bounds__(THREADS)
+sum_logistic_losses(const real *__restrict__ x, const real *__restrict__ t, double *__restrict__ partial, int64 n,
+                    int64 P) {
+    sum_up(LogisticLosses{x, t}, partial, 1, 1, n, P, 1, 1);
+}
+
+// sums[c] = scale * sum over p of partial[c, p]
+extern "C" __global__ void __launch_bounds__(THREADS)
+join_parts(const double *__restrict__ partial, real *__restrict__ sums, int64 C, int64 P, double scale) {
+    sum_up(Partial{partial}, sums, 1, C, P, 1, 1, scale);
 }
