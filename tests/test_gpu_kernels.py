@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import mmap
 import os
 import re
@@ -584,7 +585,7 @@ def test_many_parameters_are_stepped_in_few_launches(backend: Backend, dtype: ty
         assert cupy_stand_in.counts == {"adam": -(-count // 64), "sgd_momentum": -(-count // 64)}
     reference.adam_step(*lists, *ADAM, 0.1, 3)
     reference.sgd_step(*lists[:3], 0.1, 0.9, 0.0, True, 0.1)
-    for actual, expected in zip(sum(moved, []), sum(lists, []), strict=True):
+    for actual, expected in zip(itertools.chain(*moved), itertools.chain(*lists), strict=True):
         np.testing.assert_allclose(backend.back(actual), expected, rtol=4e-6 if dtype == np.float32 else 1e-14)
 
 

@@ -429,7 +429,7 @@ def sgd_step(
 ) -> None:
     """One step of SGD in one pass over memory. Defined in reference.py."""
     lr = lr if changing is None else float(changing[0])
-    sums: list[Any] = bufs or [None] * len(ps)
+    sums: list[Any] = [None] * len(ps) if bufs is None else bufs
     for p, g, buf in zip(ps, gs, sums, strict=True):
         if buf is None:
             _in_place("sgd_step", _sgd, (p,), g, lr, weight_decay)

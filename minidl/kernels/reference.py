@@ -425,7 +425,7 @@ def sgd_step(
     Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
     """
     rate = lr if changing is None else float(changing[0])
-    sums: list[Any] = bufs or [None] * len(ps)
+    sums: list[Any] = [None] * len(ps) if bufs is None else bufs
     for p, g, buf in zip(ps, gs, sums, strict=True):
         g = g + weight_decay * p if weight_decay else g  # 0 times an infinite parameter would be NaN
         if buf is not None:
