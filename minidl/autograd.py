@@ -44,12 +44,10 @@ def is_grad_enabled() -> bool:
     return _mode.enabled
 
 
-class set_grad_enabled:
-    """Record operations in this thread, or not: ``with set_grad_enabled(flag):``."""
+class _Switch:
+    """Record operations in this thread, or not, while the context or the decorated function lasts."""
 
     def __init__(self, mode: bool) -> None:
-        if not isinstance(mode, bool):
-            raise TypeError(f"set_grad_enabled: mode must be a bool, not {mode!r}")
         self.mode = mode
         self.previous: list[bool] = []  # a stack, so that one object can be entered again inside itself
 
@@ -68,13 +66,31 @@ class set_grad_enabled:
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with set_grad_enabled(self.mode):
+            with _Switch(self.mode):
                 return function(*args, **kwargs)
 
         return cast(F, wrapped)
 
 
-class no_grad(set_grad_enabled):
+class set_grad_enabled(_Switch):
+    """Record operations in this thread, or not, from now on; as a context or a decorator, until its end."""
+
+    def __init__(self, mode: bool) -> None:
+        if not isinstance(mode, bool):
+            raise TypeError(f"set_grad_enabled: mode must be a bool, not {mode!r}")
+        super().__init__(mode)
+        self.before, _mode.enabled = _mode.enabled, mode
+
+    def __enter__(self) -> None:
+        _mode.enabled = self.mode if self.previous else self.before
+        super().__enter__()
+
+    def __call__(self, function: F) -> F:
+        _mode.enabled = self.before
+        return super().__call__(function)
+
+
+class no_grad(_Switch):
     """Compute without recording, as a context (``with no_grad():``) or a decorator (``@no_grad``)."""
 
     def __new__(cls, function: F | None = None) -> Any:
@@ -84,7 +100,7 @@ class no_grad(set_grad_enabled):
         super().__init__(False)
 
 
-class enable_grad(set_grad_enabled):
+class enable_grad(_Switch):
     """Record again inside ``no_grad``, as a context or a decorator."""
 
     def __new__(cls, function: F | None = None) -> Any:
@@ -374,7 +390,7 @@ def _propagate(
     useful = None if targets is None else _leading_to(targets, seeds)
     totals, waiting = dict(seeds), [(-node.order, node) for node in seeds if isinstance(node, Node)]
     heapq.heapify(waiting)
-    with set_grad_enabled(create_graph):
+    with _Switch(create_graph):
         while waiting:  # the latest node first: all that uses its result has been passed already
             _, node = heapq.heappop(waiting)
             gy = totals[node] if node in kept else totals.pop(node)

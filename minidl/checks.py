@@ -77,9 +77,10 @@ def gradcheck(
     True
     """
     __tracebackhide__ = True  # pytest shows the line that called
-    own = _own_copies("gradcheck", inputs)
+    listed = _listed(inputs)
+    own = _own_copies("gradcheck", listed)
     return _checked(
-        _Function("gradcheck", func, own, functools.partial(func, *own), _listed(inputs)),
+        _Function("gradcheck", func, own, functools.partial(func, *own), listed),
         _tolerance("gradcheck", eps, atol, rtol),
         raise_exception,
     )
@@ -123,7 +124,8 @@ def gradgradcheck(
     True
     """
     __tracebackhide__ = True
-    own = _own_copies("gradgradcheck", inputs)
+    listed = _listed(inputs)
+    own = _own_copies("gradgradcheck", listed)
     cotangents = _cotangents(func, own, grad_outputs)
 
     def gradient(*args: Any) -> list[Tensor]:
@@ -131,7 +133,7 @@ def gradgradcheck(
         return _gradients(_real_outputs("gradgradcheck", func(*args[: len(own)])), x, args[len(own) :], True)
 
     original = functools.partial(func, *own)
-    function = _Function("gradgradcheck", gradient, [*own, *cotangents], original, _listed(inputs))
+    function = _Function("gradgradcheck", gradient, [*own, *cotangents], original, listed)
     return _checked(function, _tolerance("gradgradcheck", eps, atol, rtol), raise_exception)
 
 
@@ -165,6 +167,8 @@ def _own_copies(name: str, inputs: Tensor | Sequence[Any]) -> list[Any]:
     if not any(isinstance(x, Tensor) and x.requires_grad for x in listed):
         raise ValueError(f"{name}: no input requires grad: make one with requires_grad=True")
     for i, x in enumerate(listed):
+        if isinstance(x, Tensor) and x.is_cuda:
+            raise ValueError(f"{name}: input {i} is on {x.device}: differences are taken on the CPU, pass x.cpu()")
         if isinstance(x, Tensor) and x.requires_grad and x.dtype != np.float64:
             raise ValueError(
                 f"{name}: input {i} is {x.dtype}; convert it with .double(): float32 keeps 7 digits, and "

@@ -10,7 +10,7 @@ import numpy as np
 from minidl import random
 from minidl.device import place
 from minidl.kernels import devices
-from minidl.ops.dtype import Number, as_dtype, float32, number, only_tensors, result_type, to
+from minidl.ops.dtype import Number, as_dtype, cast, float32, number, only_tensors, result_type, to
 from minidl.ops.shape import sizes
 from minidl.tensor import Array, Tensor
 
@@ -87,7 +87,8 @@ def _as_array(data: Any, dtype: Any) -> Array:
         raise ValueError(f"tensor: nested lists and arrays must have equal lengths: {error}") from None
     own = not isinstance(_first(data), np.ndarray | np.generic)  # Python's own numbers have no dtype to keep
     if dtype is None and own and (array.dtype == np.float64 or not array.size):
-        array = array.astype(float32)
+        _refuse_large_ints(data, array)
+        array = cast(array, float32)
     if array.dtype.kind in "US":
         raise TypeError(f"tensor: expected numbers, not text such as {str(array.flat[0])!r}")
     if array.dtype == object:
@@ -98,7 +99,17 @@ def _as_array(data: Any, dtype: Any) -> Array:
     if array is not data and array.dtype.kind in "if" and wanted.kind in "iu" and array.size:
         for extreme in (array.min(), array.max()):
             number("tensor", extreme.item(), wanted)
-    return array.astype(wanted, copy=False)
+    return cast(array, wanted, copy=False)
+
+
+def _refuse_large_ints(data: Any, array: Array) -> None:
+    """NumPy makes reals of ints of which some fit in int64, others in uint64 alone."""
+    if array.dtype == np.float64 and abs(array).max(initial=0) >= 2**63 and not _any_real(data):
+        raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
+
+
+def _any_real(data: Any) -> bool:
+    return any(map(_any_real, data)) if isinstance(data, list) else isinstance(data, float)
 
 
 def _refuse_object(array: Array) -> NoReturn:
@@ -116,7 +127,15 @@ def _drawn(
 
 
 def _drawn_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What NumPy draws instead of half precision."""
     return dtype if dtype == np.float64 else float32
+
+
+def uniform(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Uniform in [0, 1). Of half precision: whole multiples of 2^-11, since rounding would give 1 too."""
+    if dtype == np.float16:
+        return (rng.integers(0, 2**11, shape) / 2**11).astype(dtype)
+    return rng.random(shape, dtype)
 
 
 def _without_tensors(data: Any) -> Any:
@@ -169,10 +188,13 @@ def arange(
 ) -> Tensor:
     """start, start + step, ... below `end`; ``arange(n)`` counts from 0 to n - 1."""
     first, last = (0, start) if end is None else (start, end)
-    _numbers("arange", first, last, step)
+    numbers = first, last, step
+    _numbers("arange", *numbers)
     if step == 0 or not 0 <= (last - first) * step < np.inf:
         raise RuntimeError(f"arange: steps of {step} do not lead from {first} to {last}")
-    kind = dtype or (np.int64 if all(isinstance(x, int | np.integer) for x in (first, last, step)) else float32)
+    whole = all(x.dtype.kind in "iu" if isinstance(x, Tensor) else isinstance(x, int | np.integer) for x in numbers)
+    kind = dtype or (np.int64 if whole else float32)
+    first, last, step = (x.item() if isinstance(x, Tensor) else x for x in numbers)
     return _finish(np.arange(first, last, step).astype(as_dtype(kind)), device, requires_grad)
 
 
@@ -213,8 +235,8 @@ def rand(
 ) -> Tensor:
     """Uniform in [0, 1)."""
     kind = _real("rand", dtype)
-    shape, drawn = _shape("rand", args, size), _drawn_dtype(kind)
-    return _drawn(lambda: _rng(generator).random(shape, drawn), shape, kind, device, requires_grad)
+    shape = _shape("rand", args, size)
+    return _drawn(lambda: uniform(_rng(generator), shape, kind), shape, kind, device, requires_grad)
 
 
 def randn(

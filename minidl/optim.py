@@ -53,12 +53,12 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
-        given = list(params)
+        given = _listed(params)
         if not given:
             raise ValueError("the optimizer got an empty parameter list: pass model.parameters()")
         groups = given if isinstance(given[0], dict) else [{"params": given}]
         for group in groups:
-            self.add_param_group(group)  # type: ignore[arg-type]
+            self.add_param_group(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, with settings of their own where given."""
@@ -66,7 +66,7 @@ class Optimizer:
         group = {
             **self.defaults,
             **param_group,
-            "params": [params] if isinstance(params, Tensor) else list(params),
+            "params": [params] if isinstance(params, Tensor) else _listed(params),
         }
         seen = {id(p) for other in self.param_groups for p in other["params"]}
         for p in group["params"]:
@@ -166,6 +166,9 @@ class Optimizer:
             _refuse_variants(group)
         positions = [i for group in groups for i in group["params"]]
         given = dict(zip(positions, parameters, strict=True))
+        unknown = [i for i in state_dict["state"] if i not in given]
+        if unknown:
+            raise ValueError(f"load_state_dict: a state of parameter {unknown[0]!r}, but the groups have {positions}")
         state = {given[i]: _own(s, given[i]) for i, s in state_dict["state"].items()}
         for group, loaded in zip(self.param_groups, groups, strict=True):
             group.update({name: copy.deepcopy(value) for name, value in loaded.items() if name != "params"})
@@ -180,6 +183,16 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {name}: {group[name]}" for name in sorted(group) if name != "params"]
         return "\n".join([*lines, ")"])
+
+
+def _listed(params: Any) -> list[Any]:
+    if not isinstance(params, Iterable):
+        raise TypeError(
+            f"params must be an iterable of tensors or of dicts, not {type(params).__name__}: pass model.parameters()"
+        )
+    if isinstance(params, set | frozenset):
+        raise TypeError("params must have an order, which a set has not: pass a list")
+    return list(params)
 
 
 def _refuse_variants(group: Mapping[str, Any]) -> None:

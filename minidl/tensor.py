@@ -320,6 +320,8 @@ class Tensor(_Bound):
     def data(self, value: Tensor) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(f"data must be a Tensor, not {type(value).__name__}")
+        if self.requires_grad and not value.is_floating_point():
+            raise RuntimeError(f"data of {value.dtype} for a tensor that requires grad: convert it with .float()")
         self.array, self._storage, self._known = value.array, value._storage, OUTSIDE
 
     # -- its values ---------------------------------------------------------------------------------------

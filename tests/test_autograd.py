@@ -490,3 +490,28 @@ def test_everything_declared_is_bound():
 
     listed = {name for names in METHODS.values() for name in names.split()} | set(OPERATORS)
     assert listed <= declared
+
+
+def test_set_grad_enabled_takes_effect_at_once():
+    switch = minidl.set_grad_enabled(False)
+    try:
+        assert not minidl.is_grad_enabled()
+        with minidl.set_grad_enabled(True):
+            assert minidl.is_grad_enabled()
+        assert not minidl.is_grad_enabled()
+    finally:
+        minidl.set_grad_enabled(True)
+    with switch:  # a context made earlier: what was before it was made comes back
+        assert not minidl.is_grad_enabled()
+        with switch:
+            assert not minidl.is_grad_enabled()
+        assert not minidl.is_grad_enabled()
+    assert minidl.is_grad_enabled()
+
+    @minidl.set_grad_enabled(False)
+    def inside():
+        return minidl.is_grad_enabled()
+
+    assert minidl.is_grad_enabled()
+    assert not inside()
+    assert minidl.is_grad_enabled()

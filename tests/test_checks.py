@@ -310,3 +310,9 @@ def test_check_adjoint_gives_each_map_its_own_argument_and_sees_small_factors():
         check_adjoint(lambda x: x * 1e200, lambda y: y * 2e200, (3,), (3,), dtype=minidl.float64)
     with pytest.raises(TypeError, match="dtype must be float32 or float64, not int64"):
         check_adjoint(lambda x: x, lambda y: y, (3,), (3,), dtype="int64")
+
+
+def test_inputs_from_a_generator_are_seen():
+    y = minidl.randn(2, dtype=minidl.float64, requires_grad=True)
+    with pytest.raises(ValueError):  # the function reads y itself, not its argument
+        minidl.gradcheck(lambda x: y * 2, (x for x in [y]))

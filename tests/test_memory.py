@@ -143,3 +143,14 @@ def test_steps_leave_no_memory_behind(make):
     finally:
         tracemalloc.stop()
     assert after - before < 200 * 128  # less than the smallest array for a step
+
+
+def test_memory_of_sizes_that_are_not_asked_for_again_makes_way():
+    """After one large evaluation, say, whose pieces filled all that may lie unused."""
+    several = [empty((2**22,), np.dtype("f")) for _ in range(LARGEST // 2**24)]
+    del several
+    piece = empty((100_000,), np.dtype("f"))
+    address = piece.__array_interface__["data"][0]
+    del piece
+    assert empty((100_000,), np.dtype("f")).__array_interface__["data"][0] == address
+    assert _pool.unused <= LARGEST

@@ -243,3 +243,46 @@ def test_sums_of_momentum_are_flushed(backend, nesterov):
     p, buf = np.ones(3, np.float32), np.array([1.05, -1.05, 1.2], np.float32) * tiny
     backend.sgd_step([p], [np.zeros(3, np.float32)], [buf], 0.1, 0.9, 0.0, nesterov, 0.0)
     np.testing.assert_allclose(buf, [0, 0, 1.08 * tiny], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (nn.Linear(2, 2), "not Linear: pass model.parameters"),
+        (nn.Linear(2, 2).parameters, "not method: pass model.parameters"),
+        ({minidl.ones(1, requires_grad=True)}, "must have an order, which a set has not"),
+        ([{"params": {minidl.ones(1, requires_grad=True)}}], "must have an order, which a set has not"),
+    ],
+)
+def test_what_is_no_list_of_parameters_is_refused(params, message):
+    with pytest.raises(TypeError, match=message):
+        optim.SGD(params, lr=0.1)
+
+
+def test_a_state_of_other_parameters_is_refused():
+    optimizer = optim.Adam([parameter()])
+    state = optimizer.state_dict()
+    with pytest.raises(ValueError, match=r"a state of parameter 5, but the groups have \[0\]"):
+        optimizer.load_state_dict({**state, "state": {5: {}}})
+
+
+def test_parameters_that_joined_later_count_their_own_steps():
+    """What is stepped together must have been stepped equally often: Adam's first step of each is lr."""
+    p, q = parameter(), parameter()
+    optimizer = optim.Adam([p, q], lr=0.1)
+    p.grad = minidl.ones(1).double()
+    optimizer.step()
+    q.grad = minidl.ones(1).double()
+    optimizer.step()
+    assert [optimizer.state[x]["step"] for x in (p, q)] == [2, 1]
+    assert q.item() == pytest.approx(0.9)
+
+
+def test_parameters_of_two_dtypes_are_stepped_together():
+    p, q = minidl.ones(1, requires_grad=True), parameter()
+    optimizer = optim.SGD([p, q], lr=0.5, momentum=0.9)
+    for _ in range(2):
+        p.grad, q.grad = minidl.ones(1), minidl.ones(1).double()
+        optimizer.step()
+    assert (p.dtype, q.dtype) == (minidl.float32, minidl.float64)
+    assert [p.item(), q.item()] == pytest.approx([1 - 0.5 - 0.95] * 2)

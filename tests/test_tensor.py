@@ -1,5 +1,7 @@
 """Tensors: construction, types, printing, indexing, and what is refused. (PyTorch's answers are in tests/parity.)"""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -234,3 +236,41 @@ def test_least_spread_and_any():
     assert ((x > 0).all().item(), (x > 9).any().item()) == (True, False)
     assert x.view_as(minidl.zeros(3, 2)).shape == (3, 2)
     assert x.type(minidl.int64).dtype == minidl.int64
+
+
+def test_conversions_do_not_warn():
+    """As in PyTorch: what does not fit is infinite, or any integer."""
+    x = minidl.ones(2)
+    assert (x < 1e39).tolist() == [True, True]
+    assert minidl.tensor([1e300]).tolist() == [math.inf]
+    assert minidl.tensor([1e300], dtype=minidl.float64).float().tolist() == [math.inf]
+    assert minidl.maximum(x, minidl.tensor(1e39, dtype=minidl.float64)).tolist() == [math.inf] * 2
+    assert minidl.tensor([math.nan]).long().dtype == minidl.int64
+    x[0] = 1e39
+    assert x.tolist() == [math.inf, 1]
+
+
+def test_large_ints_are_not_taken_for_reals():
+    for data in ([-1, 2**63], [[-1], [2**63]], [2**63, -1]):
+        with pytest.raises(ValueError, match="an int is outside of int64"):
+            minidl.tensor(data)
+    assert minidl.tensor([2**63, -1.5]).dtype == minidl.float32
+
+
+def test_arange_of_tensors():
+    assert minidl.arange(minidl.tensor(3)).dtype == minidl.int64
+    assert minidl.arange(minidl.tensor(3)).tolist() == [0, 1, 2]
+    assert minidl.arange(minidl.tensor(1.5)).tolist() == [0.0, 1.0]
+
+
+def test_uniform_numbers_are_less_than_1():
+    x = minidl.rand(100_000, dtype=minidl.float16)
+    assert 0.4 < x.float().mean().item() < 0.6
+    assert 0.99 < x.max().item() < 1
+
+
+def test_data_of_a_parameter_stays_real():
+    p = minidl.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="data of int64 for a tensor that requires grad"):
+        p.data = minidl.tensor([1, 2])
+    assert p.tolist() == [1.0, 1.0]

@@ -61,7 +61,7 @@ def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
         if type(array) is not np.ndarray and devices.on_gpu(array):
             return getattr(_gpu(), name)(*args, **kwargs)
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"minidl's kernels work on arrays of NumPy or CuPy, not on {type(array).__name__}")
+            raise TypeError(f"minidl's kernels work on arrays of NumPy or CuPy, not on {type(args[0]).__name__}")
         # Other types than float32 and float64 are not worth compiling: the definition serves.
         return (fast if array.dtype.char in "fd" else definition)(*args, **kwargs)
 

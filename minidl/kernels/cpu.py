@@ -33,7 +33,7 @@ from numba import prange
 from numba.core import cgutils
 
 from minidl.kernels.compiling import by_hand, compiled
-from minidl.kernels.geometry import ConvGeometry
+from minidl.kernels.geometry import ConvGeometry, Pair
 from minidl.kernels.memory import empty
 from minidl.kernels.threads import parallel_region
 from minidl.kernels.vectors import BYTES, I64, Vectors
@@ -481,11 +481,14 @@ class _Tables(NamedTuple):
     scattered: Array  # (P, 2) for each pixel, columns first: its number in the map, and where its window begins
 
 
-@functools.lru_cache(maxsize=256)
-def _tables(geometry: ConvGeometry) -> _Tables:
-    (oh, ow), (kh, kw), c = geometry.map_size, geometry.kernel, geometry.image_channels
-    (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
-    _, width = geometry.padded_size
+def _tables(g: ConvGeometry) -> _Tables:
+    return _tables_of(g.map_size, g.kernel, g.stride, g.dilation, g.padded_size[1], g.image_channels)
+
+
+@functools.lru_cache(maxsize=32)
+def _tables_of(map_size: Pair, kernel: Pair, stride: Pair, dilation: Pair, width: int, c: int) -> _Tables:
+    """`width` of the padded image."""
+    (oh, ow), (kh, kw), (sh, sw), (dh, dw) = map_size, kernel, stride, dilation
     i, j = np.arange(oh)[:, None], np.arange(ow)
     u, v = np.arange(kh)[:, None, None], np.arange(kw)[:, None]
     pixels = ((i * sh * width + j * sw) * c).reshape(-1)  # (OH, OW)

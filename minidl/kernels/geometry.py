@@ -235,6 +235,27 @@ def _image_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, 
     return result
 
 
+def chosen_size(op: str, output_size: Sequence[int], least: Sequence[int], most: Sequence[int]) -> list[int]:
+    """H and W of an output among those that one input size leads to, from (H, W) or (N, C, H, W).
+
+    Raises
+    ------
+    TypeError
+        If `output_size` is no sequence of ints.
+    ValueError
+        If it has another length than 2 or 4, or a size is not between `least` and `most`.
+    """
+    if not isinstance(output_size, Sequence) or not all(_is_int(n) for n in output_size):
+        raise TypeError(f"{op}: output_size must be a sequence of ints, not {output_size!r}")
+    if len(output_size) not in (2, 4):
+        raise ValueError(f"{op}: output_size must be (H, W) or (N, C, H, W), got {len(output_size)}: {output_size!r}")
+    chosen = [int(n) for n in output_size[-2:]]
+    for name, length, low, high in zip(AXES, chosen, least, most, strict=True):
+        if not low <= length <= high:
+            raise ValueError(f"{op}: output_size has {name} {length}, and for this input {low} to {high} would fit")
+    return chosen
+
+
 @functools.lru_cache(maxsize=256, typed=True)
 def _kept(of: Callable[..., G], *sizes: Any) -> G:
     return of(*sizes)

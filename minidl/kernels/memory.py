@@ -37,7 +37,10 @@ class _Pool:
 
     def give_back(self, size: int, piece: _Piece) -> None:
         with self.lock:
-            if self.unused + size <= LARGEST:
+            if self.unused + size > LARGEST:  # all of it, perhaps, of sizes that nobody asks for any more
+                self.pieces.clear()
+                self.unused = 0
+            if size <= LARGEST:
                 self.unused += size
                 self.pieces[size].append(piece)
 

@@ -7,12 +7,11 @@ window; k, s, p, d its size, stride, padding and dilation along one axis.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
 
 from minidl.kernels import devices
-from minidl.kernels.geometry import AXES, Pair, Pairlike, _fail, _ints, _is_int, _pair
+from minidl.kernels.geometry import AXES, Pair, Pairlike, _fail, _ints, _is_int, _pair, chosen_size
 from minidl.kernels.resampling import Axis
 
 Array = np.ndarray
@@ -119,7 +118,11 @@ class PoolGeometry:
         kernel, steps, pads = _window(op, kernel_size, stride, padding)
         n, c, *size = _four(op, y_shape)
         usual = [(m - 1) * s + k - 2 * p for m, s, k, p in zip(size, steps, kernel, pads, strict=True)]
-        image = usual if output_size is None else _chosen_size(op, output_size, usual, steps)
+        image = usual
+        if output_size is not None:
+            reach = [s - 1 for s in steps]  # by as many pixels may a size differ
+            least, most = ([m + sign * r for m, r in zip(usual, reach, strict=True)] for sign in (-1, 1))
+            image = chosen_size(op, output_size, least, most)
         for name, length, m, s, k, p in zip(AXES, image, size, steps, kernel, pads, strict=True):
             if length < 1:
                 _fail(
@@ -253,22 +256,3 @@ def _refuse_empty_window(op: str, g: PoolGeometry, axis: int) -> None:
             f"and the image has {AXES[axis]} {g.image_size[axis]}; "
             "a smaller padding or dilation would fit",
         )
-
-
-def _chosen_size(op: str, output_size: Sequence[int], usual: Sequence[int], stride: Pair) -> list[int]:
-    if not isinstance(output_size, Sequence) or not all(_is_int(n) for n in output_size):
-        raise TypeError(f"{op}: output_size must be a sequence of ints, not {output_size!r}")
-    if len(output_size) not in (2, 4):
-        raise ValueError(f"{op}: output_size must be (H, W) or (N, C, H, W), got {len(output_size)}: {output_size!r}")
-    chosen = [int(n) for n in output_size[-2:]]
-    for name, length, m, s in zip(AXES, chosen, usual, stride, strict=True):
-        if not m - s < length < m + s:
-            _refuse_size(op, name, length, m, s)
-    return chosen
-
-
-def _refuse_size(op: str, name: str, length: int, usual: int, s: int) -> NoReturn:
-    raise ValueError(
-        f"{op}: output_size has {name} {length}, but with stride {s} it must differ from {usual} by less than {s}: "
-        f"{usual - s + 1} to {usual + s - 1} would fit"
-    )

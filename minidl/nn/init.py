@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from minidl import random
+from minidl.creation import uniform
 from minidl.tensor import Tensor
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """Fill with draws from the uniform distribution on [a, b)."""
-    drawn = random.default_generator.rng.random(tensor.shape, tensor.dtype)
+    drawn = uniform(random.default_generator.rng, tensor.shape, tensor.dtype)
     tensor.detach().copy_(Tensor(drawn * tensor.dtype.type(b - a) + tensor.dtype.type(a)))
     return tensor
 

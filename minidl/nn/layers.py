@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.autograd import is_grad_enabled
 from minidl.creation import zeros
-from minidl.kernels.geometry import Pairlike
+from minidl.kernels.geometry import ConvGeometry, Pairlike, chosen_size, geometry
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
@@ -228,20 +228,12 @@ class ConvTranspose2d(_Conv):
         )
 
     def _padding_for(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, int]:
-        smallest = [
-            (size - 1) * s - 2 * p + d * (k - 1) + 1
-            for size, s, p, d, k in zip(
-                input.shape[-2:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True
-            )
-        ]
-        wanted = list(output_size)[-2:]
-        if any(not 0 <= w - m < s for w, m, s in zip(wanted, smallest, self.stride, strict=True)):
-            largest = [m + s - 1 for m, s in zip(smallest, self.stride, strict=True)]
-            raise ValueError(
-                f"ConvTranspose2d: output_size {tuple(wanted)} does not fit input of shape {input.shape}: it must be "
-                f"between {tuple(smallest)} and {tuple(largest)}"
-            )
-        return wanted[0] - smallest[0], wanted[1] - smallest[1]
+        batch = input.shape if input.ndim == 4 else (1, *input.shape)
+        sizes = batch, self.weight.shape, self.stride, self.padding, 0, self.dilation
+        least = geometry(ConvGeometry.of_conv_transpose2d, *sizes).image_size
+        most = [n + s - 1 for n, s in zip(least, self.stride, strict=True)]
+        h, w = chosen_size("ConvTranspose2d", output_size, least, most)
+        return h - least[0], w - least[1]
 
 
 class ReLU(Module):

@@ -14,8 +14,7 @@ import numpy as np
 from minidl import kernels, random
 from minidl.autograd import record
 from minidl.kernels import devices
-from minidl.ops.arithmetic import quiet
-from minidl.ops.dtype import floating, only_tensors
+from minidl.ops.dtype import floating, only_tensors, quiet
 from minidl.ops.inplace import replace
 from minidl.ops.shape import dimension
 from minidl.tensor import Array, Tensor

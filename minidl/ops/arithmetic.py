@@ -13,11 +13,19 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels import devices
-from minidl.ops.dtype import Number, floating, number, only_tensors, operand, operands, result_type, same_device, to
+from minidl.ops.dtype import (
+    Number,
+    floating,
+    number,
+    only_tensors,
+    operand,
+    operands,
+    quiet,
+    result_type,
+    same_device,
+    to,
+)
 from minidl.tensor import Array, Tensor
-
-# As in PyTorch, 1/0 is inf and log(-1) is nan without a warning.
-quiet = np.errstate(all="ignore")
 
 
 @quiet

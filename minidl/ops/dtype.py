@@ -25,6 +25,8 @@ int64 = np.dtype("int64")
 DTYPES = {
     np.dtype(name) for name in ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 }
+# As in PyTorch, 1/0 is inf, log(-1) is nan and 1e300 in float32 is inf, all without a warning.
+quiet = np.errstate(all="ignore")
 _KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
@@ -48,6 +50,12 @@ def as_dtype(dtype: Any) -> DType:
     return found
 
 
+@quiet
+def cast(array: Any, dtype: DType, copy: bool = True) -> Any:
+    """The array with elements of another type."""
+    return array.astype(dtype, copy=copy)
+
+
 def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """Convert to another dtype or device: ``x.to(minidl.float64)``, ``x.to("cpu")``, ``x.to(other)``.
 
@@ -63,7 +71,7 @@ def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tens
     moved = input if device is None else _moved(input, place(device))
     if dtype is None or as_dtype(dtype) == moved.dtype:
         return moved
-    array, source = moved.array.astype(as_dtype(dtype)), moved.dtype
+    array, source = cast(moved.array, as_dtype(dtype)), moved.dtype
     if array.dtype.kind != "f":
         return Tensor(array)
     return record("to", array, (moved, lambda gy: to(gy, source)))
@@ -173,7 +181,7 @@ def number(name: str, value: Any, dtype: DType) -> Tensor:
     """A number as a 0-d tensor; one that an integer dtype cannot hold is refused."""
     if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
         raise RuntimeError(f"{name}: {value} is outside of {dtype}'s {np.iinfo(dtype).min} to {np.iinfo(dtype).max}")
-    return Tensor(np.asarray(value).astype(dtype))
+    return Tensor(cast(np.asarray(value), dtype))
 
 
 def same_device(name: str, *values: Tensor | None) -> None:
@@ -237,7 +245,7 @@ def _home(name: str, values: Sequence[Any]) -> devices.Place:
 
 def _as(dtype: DType, x: Any, home: devices.Place) -> Tensor:
     if not isinstance(x, Tensor):
-        return Tensor(devices.number(np.asarray(x).astype(dtype), home))
+        return Tensor(devices.number(cast(np.asarray(x), dtype), home))
     x = x if x.array.dtype == dtype else to(x, dtype)
     return x if home is devices.CPU else _moved(x, home)
 

@@ -12,8 +12,8 @@ from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels import devices
 from minidl.ops.activation import sigmoid, sigmoid_backward, softmax
-from minidl.ops.arithmetic import clamp, exp, quiet
-from minidl.ops.dtype import only_tensors, operands, same_device, to
+from minidl.ops.arithmetic import clamp, exp
+from minidl.ops.dtype import only_tensors, operands, quiet, same_device, to
 from minidl.tensor import Array, Tensor
 
 

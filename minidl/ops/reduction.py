@@ -10,8 +10,8 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import no_grad, record
-from minidl.ops.arithmetic import maximum, minimum, quiet, where
-from minidl.ops.dtype import int64, only_tensors, to
+from minidl.ops.arithmetic import maximum, minimum, where
+from minidl.ops.dtype import int64, only_tensors, quiet, to
 from minidl.ops.shape import dimension, dimensions
 from minidl.tensor import Array, Tensor
 
