@@ -8,6 +8,8 @@ N images, C channels (1 grey, 3 red, green and blue), H x W pixels.
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -193,7 +195,9 @@ def _thing(images: Any) -> str:
 
 
 def _as_colours(images: Images) -> Array:
-    """Images as uint8 (N, H, W, 3)."""
+    """Images as uint8 (N, H, W, 3). In a list they may be (H, W)."""
+    if isinstance(images, list | tuple):
+        images = [part[None] if np.ndim(part) == 2 else part for part in images]
     batch = _as_batch(images)
     if batch.shape[1] not in (1, 3):
         raise ValueError(f"images must have 1 channel or 3, not {batch.shape[1]}: shape {batch.shape}")
@@ -262,7 +266,14 @@ def _figure() -> tuple[Figure, Axes]:
         raise ImportError('pictures need matplotlib: pip install "minidl[examples]"') from error
     figure = Figure(figsize=(5, 3.2), dpi=DPI)
     FigureCanvasAgg(figure)
+    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]  # by which a notebook shows it
     return figure, figure.add_subplot()
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file)
+    return file.getvalue()
 
 
 # -- curves -----------------------------------------------------------------------------------------------------

@@ -328,3 +328,17 @@ def test_confusion_in_percent_of_the_true_class():
 def test_confusion_refuses(counts, names, message):
     with pytest.raises(ValueError, match=message):
         plot.confusion_matrix(counts, names)
+
+
+def test_a_list_of_grey_images_is_not_one_in_colours():
+    figure = plot.show_images([np.zeros((4, 4)), np.ones((4, 4)), np.zeros((4, 4))])
+    sheet = np.asarray(figure.axes[0].get_images()[0].get_array())
+    assert sheet.shape[1] > 2.9 * plot.CELL
+    np.testing.assert_array_equal(sheet[..., 0], sheet[..., 1])
+    assert len(plot.show_images([np.zeros((4, 4))] * 2).axes) == 1
+
+
+def test_a_notebook_shows_what_is_returned():
+    """It asks for `_repr_png_`, whatever matplotlib's backend is."""
+    figure = plot.curves({"loss": [3.0, 2.0, 1.0]})
+    assert figure._repr_png_().startswith(b"\x89PNG")
