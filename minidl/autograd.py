@@ -181,6 +181,7 @@ def _source(x: Tensor) -> Source:
 
 def _held_by(gradient: Gradient) -> list[Any]:
     """What a gradient function holds: in its closure, its defaults, a partial's arguments, and lists of these."""
+    gradient = inspect.unwrap(gradient)  # of decorators
     if isinstance(gradient, functools.partial):
         held = [*gradient.args, *gradient.keywords.values(), *_held_by(gradient.func)]
     else:
@@ -238,6 +239,7 @@ def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None,
     """
     shared = view_of is not None and np.may_share_memory(array, view_of.array)
     y = Tensor(array, storage=cast(Tensor, view_of)._storage if shared else None)
+    y._storage.sole = not shared
     if _mode.enabled:
         for x, _ in edges:
             _refuse_stale(name, x)
@@ -287,7 +289,7 @@ def backward(
     totals = _propagate(seeds, retain_graph, create_graph)
     handed_out = {id(seed.array) for seed in seeds.values()}
     for leaf, g in totals.items():
-        if isinstance(leaf, Tensor):
+        if isinstance(leaf, Tensor) and leaf._requires_grad:  # not frozen since
             _accumulate(leaf, g, create_graph, handed_out)
 
 

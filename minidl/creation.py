@@ -288,25 +288,25 @@ def randperm(n: int, *, generator: random.Generator | None = None, dtype: Any = 
 
 
 def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Zeros of another tensor's shape, dtype and memory order."""
+    """Zeros of another tensor's shape and dtype."""
     only_tensors("zeros_like", input)
-    return _finish(np.zeros_like(input.array, as_dtype(dtype or input.dtype)), device, requires_grad)
+    return _finish(np.zeros_like(input.array, as_dtype(dtype or input.dtype), order="C"), device, requires_grad)
 
 
 def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones of another tensor's shape, dtype and memory order."""
+    """Ones of another tensor's shape and dtype."""
     only_tensors("ones_like", input)
-    return _finish(np.ones_like(input.array, as_dtype(dtype or input.dtype)), device, requires_grad)
+    return _finish(np.ones_like(input.array, as_dtype(dtype or input.dtype), order="C"), device, requires_grad)
 
 
 def full_like(
     input: Tensor, fill_value: Number, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """One value, in another tensor's shape, dtype and memory order."""
+    """One value, in another tensor's shape and dtype."""
     only_tensors("full_like", input)
     _numbers("full_like", fill_value)
     value = number("full_like", fill_value, as_dtype(dtype or input.dtype)).array
-    return _finish(np.full_like(input.array, value.item(), value.dtype), device, requires_grad)
+    return _finish(np.full_like(input.array, value.item(), value.dtype, order="C"), device, requires_grad)
 
 
 def rand_like(

@@ -37,13 +37,16 @@ class Storage:
         that write now hold values which their own place in the graph does not explain.
     writer : weakref to Tensor, or None
         The tensor through which the last recorded write went.
+    sole : bool
+        Whether an operation made the memory and its result is the only one that knows it.
     """
 
-    __slots__ = ("recorded", "version", "writer")
+    __slots__ = ("recorded", "sole", "version", "writer")
 
     def __init__(self) -> None:
         self.version = 0
         self.recorded = 0
+        self.sole = False
         self.writer: ReferenceType[Tensor] | None = None
 
 
@@ -196,6 +199,7 @@ class Tensor(_Bound):
         self._leaf: Tensor | None = None  # the leaf of which this is a recorded view
         self._requires_grad = False
         self._storage = storage or Storage()
+        self._storage.sole = False
         self._known = self._storage.recorded
         if requires_grad:
             self.requires_grad = True
@@ -272,7 +276,8 @@ class Tensor(_Bound):
         """Set `requires_grad` in place and return this tensor."""
         if not isinstance(requires_grad, bool):
             raise TypeError(f"requires_grad_: expected a bool, not {type(requires_grad).__name__}")
-        self.requires_grad = requires_grad
+        if not (requires_grad and self.requires_grad):
+            self.requires_grad = requires_grad
         return self
 
     @property
@@ -323,6 +328,7 @@ class Tensor(_Bound):
         if self.requires_grad and not value.is_floating_point():
             raise RuntimeError(f"data of {value.dtype} for a tensor that requires grad: convert it with .float()")
         self.array, self._storage, self._known = value.array, value._storage, OUTSIDE
+        self._storage.sole = False
 
     # -- its values ---------------------------------------------------------------------------------------
 
@@ -334,6 +340,7 @@ class Tensor(_Bound):
         """
         if self.requires_grad:
             raise RuntimeError("numpy() would lose the graph of a tensor that requires grad: use x.detach().numpy()")
+        self._storage.sole = False
         if self.is_cuda:
             raise TypeError(f"numpy() of a tensor on {self.device}: copy it to the CPU's memory first, x.cpu().numpy()")
         return self.array

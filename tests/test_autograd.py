@@ -216,7 +216,7 @@ def test_backward_records_nothing_by_itself():
         (lambda x: minidl.grad(x.sum(), minidl.ones(2)), "input 0 of shape .* does not require grad"),
         (lambda x: minidl.grad([x.sum()], [x], [None, None]), "got 2 for 1"),
         (lambda x: minidl.ones(2, dtype=minidl.int64).requires_grad_(), "only float tensors"),
-        (lambda x: (x * 2).requires_grad_(), "only be set on leaf tensors"),
+        (lambda x: (x * 2).requires_grad_(False), "only be set on leaf tensors"),
         (lambda x: x.numpy(), r"detach\(\).numpy\(\)"),
         (lambda x: x.item(), r"a tensor of shape \(2,\) has 2"),
         (lambda x: bool(x), "ambiguous"),
@@ -515,3 +515,36 @@ def test_set_grad_enabled_takes_effect_at_once():
     assert minidl.is_grad_enabled()
     assert not inside()
     assert minidl.is_grad_enabled()
+
+
+def test_the_base_of_a_power_changed_in_place_is_noticed():
+    """Its gradient function is decorated, and yet what it holds is known."""
+    x = minidl.tensor([2.0], requires_grad=True)
+    y = (x**2).sum()
+    with minidl.no_grad():
+        x.mul_(10.0)
+    with pytest.raises(RuntimeError, match="changed in place after pow used it"):
+        y.backward()
+
+
+def test_the_result_of_a_power_may_be_changed():
+    p, t = minidl.tensor([1.0, 2.0], requires_grad=True), minidl.tensor([0.0, 5.0])
+    errors = (p - t) ** 2
+    errors[t > 3] = 0
+    errors.mean().backward()
+    assert p.grad.tolist() == [1.0, 0.0]
+
+
+def test_a_leaf_frozen_before_the_backward_pass_gets_no_gradient():
+    x = minidl.ones(2, requires_grad=True)
+    y = (x * 2).sum()
+    x.requires_grad_(False)
+    y.backward()
+    assert x.grad is None
+
+
+def test_requires_grad_of_a_result_can_be_asked_for_again():
+    y = minidl.ones(2, requires_grad=True) * 2
+    assert y.requires_grad_() is y
+    with pytest.raises(RuntimeError, match="only be set on leaf tensors"):
+        y.requires_grad_(False)

@@ -370,3 +370,17 @@ def test_pixels_of_another_kind():
         PixelDataset(np.zeros((2, 4, 4)), np.zeros(2, np.int64))
     with pytest.raises(ValueError, match=r"labels must be int64 \(2,\), one per image, not int64 \(3,\)"):
         PixelDataset(np.zeros((2, 4, 4), np.uint8), np.zeros(3, np.int64))
+
+
+def test_items_that_a_subclass_changes_are_those_of_the_batches():
+    """Though the class above hands out whole batches, unchanged."""
+
+    class Doubled(TensorDataset):
+        def __getitem__(self, index):
+            (x,) = super().__getitem__(index)
+            return 2 * x, x
+
+    data = Doubled(minidl.arange(4.0))
+    for wrapped in (data, Subset(data, [0, 1, 2, 3])):
+        doubled, plain = next(iter(DataLoader(wrapped, batch_size=4)))
+        assert (doubled.tolist(), plain.tolist()) == ([0, 2, 4, 6], [0, 1, 2, 3])

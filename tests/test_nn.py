@@ -253,3 +253,12 @@ def test_transposed_convolution_to_a_given_size():
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_copied_model_has_no_gradients():
+    layer = nn.Linear(2, 1)
+    layer(minidl.ones(1, 2)).sum().backward()
+    twin = copy.deepcopy(layer)
+    assert [p.grad for p in twin.parameters()] == [None, None]
+    assert isinstance(twin.weight, nn.Parameter)
+    assert layer.weight.grad is not None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import minidl
+from minidl import nn
 
 
 def test_dtypes_of_new_tensors():
@@ -274,3 +275,58 @@ def test_data_of_a_parameter_stays_real():
     with pytest.raises(RuntimeError, match="data of int64 for a tensor that requires grad"):
         p.data = minidl.tensor([1, 2])
     assert p.tolist() == [1.0, 1.0]
+
+
+def test_sums_over_many_rows_keep_their_digits():
+    rows = minidl.full((1_000_000, 3), 0.1)
+    assert rows.mean(0).tolist() == pytest.approx([0.1] * 3, rel=1e-6)
+    x = 1e4 + minidl.randn(100_000, 4)
+    assert x.var(0).tolist() == pytest.approx([1.0] * 4, abs=0.05)
+    b = minidl.zeros(2, requires_grad=True)
+    (minidl.full((100_000, 2), 0.1) * (b + 1)).sum().backward()
+    assert b.grad.tolist() == pytest.approx([1e4] * 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda x: nn.functional.conv2d(x, minidl.randn(4, 3, 3, 3)),
+        lambda x: nn.functional.max_pool2d(nn.functional.conv2d(x, minidl.randn(4, 3, 3, 3)), 2),
+        lambda x: nn.functional.interpolate(nn.functional.conv2d(x, minidl.randn(4, 3, 3, 3)), scale_factor=2),
+        lambda x: nn.functional.conv2d(x, minidl.randn(4, 3, 3, 3)).clone(),
+        lambda x: minidl.zeros_like(nn.functional.conv2d(x, minidl.randn(4, 3, 3, 3))),
+        lambda x: x[:, [0, 2]],
+    ],
+)
+def test_what_is_written_to_a_view_is_not_lost(made):
+    """In PyTorch these are contiguous, so that `view` and `flatten` are views of them."""
+    for flat in (lambda y: y.view(y.size(0), -1), lambda y: y.flatten(1), lambda y: y.reshape(-1)):
+        y = made(minidl.randn(2, 3, 8, 8))
+        wanted = np.array(y.tolist(), np.float32)  # which does not ask y for its memory
+        flat(y)[..., :5] = 7.0
+        wanted.reshape(flat(y).shape)[..., :5] = 7.0
+        np.testing.assert_array_equal(y.numpy(), wanted)
+
+
+def test_memory_that_others_know_stays_where_it_is():
+    array = np.arange(6.0).reshape(2, 3).T
+    x = minidl.from_numpy(array)
+    assert x.view(-1).tolist() == [0, 3, 1, 4, 2, 5]
+    assert x.array is array
+    y = (minidl.from_numpy(array) * 2).T  # a view of a result
+    y.T.reshape(-1)
+    assert y.array.base is not None
+    z = minidl.from_numpy(array) * 1
+    seen = z.numpy()
+    z.reshape(-1)
+    assert np.shares_memory(seen, z.array)
+
+
+def test_gradients_through_a_view_of_a_reordered_result():
+    x, w = minidl.randn(2, 3, 5, 5, requires_grad=True), minidl.randn(4, 3, 3, 3, requires_grad=True)
+    y = nn.functional.conv2d(x, w)
+    flat = y.flatten(1)
+    gx, gw = minidl.grad((flat * flat).sum() + y.sum(), (x, w))
+    plain = nn.functional.conv2d(x, w)
+    for actual, wanted in zip((gx, gw), minidl.grad((plain * plain).sum() + plain.sum(), (x, w)), strict=True):
+        np.testing.assert_allclose(actual.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-4)

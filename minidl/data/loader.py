@@ -383,9 +383,15 @@ def _upload(batch: Any, uploads: devices.Uploads) -> Callable[[], Any]:
 
 
 def _make_batch(dataset: Dataset, indices: Array) -> Any:
-    if isinstance(dataset, _Gathers):
+    if isinstance(dataset, _Gathers) and _gathers_its_items(type(dataset)):
         return dataset.gather(indices)
     return _collate([dataset[int(i)] for i in indices], indices)
+
+
+def _gathers_its_items(kind: type) -> bool:
+    """Whether no subclass has changed ``__getitem__`` alone, of which an older ``gather`` knows nothing."""
+    owners = [next((c for c in kind.__mro__ if name in vars(c)), object) for name in ("gather", "__getitem__")]
+    return issubclass(*owners)
 
 
 def _collate(items: list[Any], indices: Array) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -31,6 +31,11 @@ class Parameter(Tensor):
     def __init__(self, data: Tensor | Array, requires_grad: bool = True) -> None:
         shared = {"storage": data._storage} if isinstance(data, Tensor) else {}
         super().__init__(data.array if isinstance(data, Tensor) else data, requires_grad, **shared)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        copy = super().__deepcopy__(memo)
+        copy.grad = None  # which the copy's first step would add
+        return cast(Parameter, copy)
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()

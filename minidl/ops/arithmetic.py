@@ -87,7 +87,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
     y = x.array ** (p.array.item() if p.ndim == 0 else p.array)
 
     @quiet
-    def gradient_x(gy: Tensor, y: Tensor) -> Tensor:
+    def gradient_x(gy: Tensor, y: Tensor | None = None) -> Tensor:
         singular = (p.array == 0) & ~np.isfinite(1 / x.array)
         base = where(Tensor(singular), 1, x) if singular.any() else x  # 0 * 0^-1 would be NaN
         return gy * p * base ** (p - 1)
@@ -100,7 +100,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
         y.astype(x.dtype, copy=False),
         (x, gradient_x),
         (p, gradient_p),
-        keep_output=True,
+        keep_output=p.requires_grad,
     )
 
 

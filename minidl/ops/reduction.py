@@ -36,7 +36,8 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
     x = to(input, dtype or (int64 if input.dtype.kind in "biu" else input.dtype))
     shape = x.shape
     kept = _kept(shape, dims)
-    wide = np.float32 if x.dtype == np.float16 else x.dtype  # half precision stops counting at 2048
+    # Where NumPy adds one row after the other, float32 soon loses the digits that a sum is long for.
+    wide = np.float64 if x.dtype.kind == "f" else x.dtype
     if x.dtype.kind == "f" and x.dtype != np.float16 and len(dims) == x.ndim:
         y = kernels.total(x.array).reshape(kept if keepdim else ())
     else:

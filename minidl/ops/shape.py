@@ -82,7 +82,12 @@ def reshape(input: Tensor, *args: Any, shape: Sequence[int] | None = None) -> Te
     """
     only_tensors("reshape", input)
     new, old = _completed("reshape", sizes("reshape", args, shape), input.numel()), input.shape
-    return record("reshape", input.array.reshape(new), (input, lambda gy: gy.reshape(old)), view_of=input)
+    array = input.array.reshape(new)
+    if input._storage.sole and not np.may_share_memory(array, input.array):
+        # A kernel left the input in another order than PyTorch's would: reordered, it has a view, as in PyTorch, and
+        # what is written to that is not lost.
+        input.array = array.reshape(old)
+    return record("reshape", array, (input, lambda gy: gy.reshape(old)), view_of=input)
 
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
