@@ -19,7 +19,7 @@ TOLERANCE = 1e-3  # of a result, relative to its greatest element
 
 def variants(name: str, args: list[Any], wanted: Any) -> list[Call]:
     """The calls that give the result `wanted`, 4-d arrays in NCHW and in channels_last; none for an unknown kernel."""
-    formats = (False, True) if any(np.ndim(a) == 4 for a in args) else (False,)
+    formats = (False, True) if any(getattr(a, "ndim", 0) == 4 for a in args) else (False,)
     found = []
     for last in formats:
         for make in CALLS.get(name, ()):
@@ -37,6 +37,8 @@ def variants(name: str, args: list[Any], wanted: Any) -> list[Call]:
 
 
 def _tensor(arg: Any, last: bool) -> Any:
+    if isinstance(arg, list):  # the optimisers'
+        return [_tensor(part, False) for part in arg]
     if not isinstance(arg, np.ndarray):
         return arg
     if arg.ndim != 4:

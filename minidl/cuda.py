@@ -74,8 +74,14 @@ class capture:
 
     Notes
     -----
-    The tensors returned, and the gradients of the parameters, are the same at each call, with new values.
-    While a step is recorded nothing can be checked that depends on values: whether a class exists, say.
+    The tensors returned, and the gradients of the parameters, are the same at each call, with new values. The graph
+    reads and writes the memory that it was recorded with: after ``p.data = ...`` or ``optimizer.load_state_dict``
+    capture the step anew. A step that cannot be recorded has drawn no random numbers and counted no step, but leaves
+    gradients without values: call ``zero_grad()``.
+
+    While a step is recorded nothing can be checked that depends on values: whether a class exists, say. Boolean masks
+    cannot be recorded, since how much they select is such a value: use ``minidl.where``; nor can ``cat`` of more
+    than 8 tensors.
 
     Examples
     --------
@@ -96,7 +102,7 @@ class capture:
         self.graph: Any = None
         self.pool: Any = None  # the memory that the graph reads and writes
         self.inputs: list[Tensor] = []
-        self.feeds: list[devices.Feed] = []
+        self.recording: devices.Recording | None = None  # and what it holds for it
         self.result: Any = None
 
     def __call__(self, *inputs: Tensor) -> Any:
@@ -116,15 +122,18 @@ class capture:
         """Work on the stream of the graph, after what the current one was given, and before what it will be."""
         current = devices.cupy().cuda.get_current_stream()
         self.stream.wait_event(current.record())
-        with self.stream:
-            yield
-        current.wait_event(self.stream.record())
+        try:
+            with self.stream:
+                yield
+        finally:
+            current.wait_event(self.stream.record())
 
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
         cuda = devices.cupy().cuda
         copies = [Tensor(np.empty_like(x.array)) for x in inputs]
         pool = cuda.MemoryPool()
-        with cuda.using_allocator(pool.malloc), devices.recorded() as feeds:
+        devices.cupy().get_default_memory_pool().free_all_blocks(self.stream)  # of the step that was not recorded
+        with cuda.using_allocator(pool.malloc), devices.recorded() as recording:
             self.stream.begin_capture()
             try:
                 result = self.step(*copies)
@@ -136,7 +145,7 @@ class capture:
                     f"move that out of the step. {type(error).__name__}: {error}"
                 ) from error
             graph = self.stream.end_capture()
-        self.inputs, self.feeds, self.pool, self.result, self.graph = copies, feeds, pool, result, graph
+        self.inputs, self.recording, self.pool, self.result, self.graph = copies, recording, pool, result, graph
 
     def _send(self, inputs: tuple[Tensor, ...]) -> None:
         """Fill the buffers that the graph reads."""
@@ -145,6 +154,7 @@ class capture:
             raise RuntimeError(f"capture: the step was recorded for inputs of {wanted}, not {found}")
         for buffer, x in zip(self.inputs, inputs, strict=True):
             buffer.array[...] = x.array
-        for feed in self.feeds:
-            feed.buffer.set(feed.draw())
-        self.feeds = [feed for feed in self.feeds if feed.again]
+        assert self.recording is not None
+        for feed in self.recording.feeds:
+            feed.buffer.set(np.asarray(feed.draw()))
+        self.recording.feeds = [feed for feed in self.recording.feeds if feed.again]

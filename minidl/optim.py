@@ -283,7 +283,7 @@ class SGD(Optimizer):
         buffers = [state["momentum_buffer"].array for state in states] if group["momentum"] else None
         dampening = 0 if first else group["dampening"]
         settings = group["lr"], group["momentum"], dampening, group["nesterov"], group["weight_decay"]
-        changing = _changing(lambda: np.array([group["lr"]]), 1, params[0])
+        changing = _changing(lambda: np.array([group["lr"]], np.float64), 1, params[0])
         kernels.sgd_step([p.array for p in params], grads, buffers, *settings, changing)
 
 

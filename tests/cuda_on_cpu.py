@@ -21,9 +21,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -309,22 +309,30 @@ def _matrices(pointer: int, transposed: int, shape: tuple[int, int], step: int, 
     return np.lib.stride_tricks.as_strided(memory, (n, *shape), [stride * memory.itemsize for stride in strides])
 
 
-def _multiplication(dtype: type) -> Callable[..., None]:
-    """cuBLAS' product of many matrices, with alpha 1 and beta 0."""
+class Cublas:
+    """What minidl/kernels/cublas.py calls of cuBLAS."""
 
-    def multiply(handle, a_op, b_op, m, n, k, alpha, a, a_step, a_far, b, b_step, b_far, beta, c, c_step, c_far, count):
-        assert [_at(factor, 1, dtype).item() for factor in (alpha, beta)] == [1, 0]
-        left = _matrices(a, a_op, (m, k), a_step, a_far, count, dtype)
-        right = _matrices(b, b_op, (k, n), b_step, b_far, count, dtype)
-        result = _matrices(c, 0, (m, n), c_step, c_far, count, dtype)
+    def cublasCreate_v2(self, handle) -> int:
+        return 0
+
+    def cublasSetStream_v2(self, handle, stream) -> int:
+        return 0
+
+    def cublasSetWorkspace_v2(self, handle, pointer, size) -> int:
+        return 0
+
+    def cublasGemmStridedBatchedEx(
+        self, handle, a_op, b_op, m, n, k, alpha, a, a_type, a_step, a_far, b, b_type, b_step, b_far, beta, c, *rest
+    ) -> int:
+        c_type, c_step, c_far, count, compute, algorithm = rest
+        dtype = {0: np.float32, 1: np.float64}[a_type]
+        assert (a_type, b_type, compute) == (c_type, c_type, {0: 68, 1: 70}[c_type])
+        assert (alpha._obj.value, beta._obj.value, algorithm) == (1, 0, -1)
+        left = _matrices(a.value, a_op, (m, k), a_step, a_far.value, count, dtype)
+        right = _matrices(b.value, b_op, (k, n), b_step, b_far.value, count, dtype)
+        result = _matrices(c.value, 0, (m, n), c_step, c_far.value, count, dtype)
         changed("cublas", lambda: result.__setitem__(..., left @ right))
-
-    return multiply
-
-
-cublas = ModuleType("cupy.cuda.cublas")
-cublas.sgemmStridedBatched = _multiplication(np.float32)  # type: ignore[attr-defined]
-cublas.dgemmStridedBatched = _multiplication(np.float64)  # type: ignore[attr-defined]
+        return 0
 
 
 # --- The module ---------------------------------------------------------------------------------------------
@@ -333,22 +341,30 @@ cublas.dgemmStridedBatched = _multiplication(np.float64)  # type: ignore[attr-de
 def _stand_in() -> ModuleType:
     module = cupy_module()
     module.RawModule = RawModule  # type: ignore[attr-defined]
-    module.cuda.device = SimpleNamespace(get_cublas_handle=lambda: 1)
-    module.cuda.cublas = cublas
     return module
 
 
 cupy = _stand_in()
 
 
-@functools.cache
-def emulation() -> ModuleType:
-    """minidl/kernels/gpu.py, a copy of its own, on the stand-in."""
-    path = Path(kernels.__file__).with_name("gpu.py")
-    spec = importlib.util.spec_from_file_location("gpu_on_cpu", path)
+def _copy_of(name: str, **modules: Any) -> ModuleType:
+    """A module of minidl.kernels, loaded once more, to which these are the modules of their names."""
+    path = Path(kernels.__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{name}_on_cpu", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.dict(sys.modules, {"cupy": cupy, "cupy.cuda": cupy.cuda}):
+    with mock.patch.dict(sys.modules, {key.replace("__", "."): value for key, value in modules.items()}):
         spec.loader.exec_module(module)
     return module
+
+
+@functools.cache
+def emulation() -> ModuleType:
+    """minidl/kernels/gpu.py, a copy of its own, on the stand-in."""
+    finder: Any = ModuleType("cuda.pathfinder")
+    finder.load_nvidia_dynamic_lib = None  # there is none
+    cublas: Any = _copy_of("cublas", cupy=cupy, cuda=ModuleType("cuda"), cuda__pathfinder=finder)
+    cublas._library = Cublas
+    with mock.patch.object(kernels, "cublas", cublas, create=True):
+        return _copy_of("gpu", cupy=cupy)

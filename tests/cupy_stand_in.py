@@ -11,6 +11,7 @@ those of a GPU as cuda_on_cpu.py compiles them. What it launches is counted; new
 import contextlib
 import sys
 import types
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -34,9 +35,22 @@ METHODS = (
 
 
 class Recorder:
-    """What is recorded at this moment, or None."""
+    """What is recorded at this moment, or None; and the memory that arrays of the recording have left, by size."""
 
     steps = None
+    left = None
+
+
+def graph_memory(values):
+    """The values in memory of the graph: where an earlier array of it lay that nobody holds any more, if one fits."""
+    pieces = Recorder.left.setdefault(values.nbytes, [])
+    memory = pieces.pop() if pieces else np.empty(values.nbytes, np.uint8)
+    array = memory.view(values.dtype).reshape(values.shape) if values.nbytes else values.copy()
+    array[...] = values
+    made = ndarray(array)
+    if values.nbytes:
+        weakref.finalize(made, pieces.append, memory)
+    return made
 
 
 def performed(name, compute, owner=None):
@@ -45,8 +59,15 @@ def performed(name, compute, owner=None):
         result = wrapped(compute(), owner)
     counts[f"cupy.{name}"] += any(isinstance(x, ndarray) and x.base is None for x in _parts(result))
     if Recorder.steps is not None:
-        Recorder.steps.append(lambda: refill(_parts(result), compute()))
+        result = tuple(map(_of_the_graph, result)) if isinstance(result, tuple) else _of_the_graph(result)
+        targets = [part._hidden if isinstance(part, ndarray) and part.base is None else None for part in _parts(result)]
+        Recorder.steps.append(lambda: refill(targets, compute()))
     return result
+
+
+def _of_the_graph(result):
+    made = isinstance(result, ndarray) and result.base is None
+    return graph_memory(result._hidden) if made else result
 
 
 def _parts(result):
@@ -63,11 +84,10 @@ def changed(name, compute):
         compute()
 
 
-def refill(parts, values):
-    values = values if isinstance(values, tuple) else (values,)
-    for part, value in zip(parts, values, strict=True):
-        if isinstance(part, ndarray) and not (isinstance(value, np.ndarray) and part.base is not None):
-            part._hidden[...] = value
+def refill(targets, values):
+    for target, value in zip(targets, _parts(values), strict=True):
+        if target is not None:
+            target[...] = value
 
 
 def read(array):
@@ -75,6 +95,13 @@ def read(array):
     if Recorder.steps is not None:
         raise OSError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
     return array._hidden
+
+
+def refuse_masks(index):
+    """How many elements a mask selects is read from the GPU."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if Recorder.steps is not None and any(isinstance(part, ndarray) and part.dtype == bool for part in parts):
+        raise OSError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
 
 
 class Flags:
@@ -123,16 +150,25 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         if function.__name__ not in PASSED_ON:
             raise TypeError(f"np.{function.__name__} is not among the functions that arrays of a GPU take here")
         given, named = hidden(args), hidden(kwargs)
+        if "shape" in kwargs and not kwargs["shape"] and kwargs["shape"] is not None:
+            kwargs = {key: value for key, value in kwargs.items() if key != "shape"}  # as CuPy has it
+            named = hidden(kwargs)
+        if Recorder.steps is not None and function.__name__ in ("dot", "matmul"):
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+        if function.__name__ == "concatenate" and Recorder.steps is not None and len(args[0]) > 8:
+            raise OSError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
         if function.__name__ == "empty_like":
             return empty(named.get("shape", given[0].shape), named.get("dtype", given[0].dtype))
         return performed(function.__name__, lambda: function(*given, **named), self)
 
     def __getitem__(self, index):
         plain = hidden(index)
+        refuse_masks(index)
         return performed("take", lambda: self._hidden[plain], self)
 
     def __setitem__(self, index, value):
         plain, values = hidden(index), hidden(value)
+        refuse_masks(index)
         changed("cupy.setitem", lambda: self._hidden.__setitem__(plain, values))
 
     def __len__(self):
@@ -143,9 +179,6 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __int__(self):
         return int(read(self))
-
-    def __index__(self):
-        return read(self).__index__()
 
     def __float__(self):
         return float(read(self))
@@ -163,6 +196,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return read(self).copy()
 
     def set(self, array, stream=None):
+        assert isinstance(array, np.ndarray), "Only numpy.ndarray can be set to cupy.ndarray"
         assert (array.shape, array.dtype) == (self.shape, self.dtype)
         self._hidden[...] = array
 
@@ -216,7 +250,22 @@ def empty(shape, dtype=float):
     """An array of NaN or -1."""
     array = np.empty(shape, dtype)
     array.view(np.uint8).fill(0xFF) if array.ndim else array.fill(-1)
-    return ndarray(array)
+    return ndarray(array) if Recorder.steps is None or Allocator.own else graph_memory(array)
+
+
+class Allocator:
+    """Whether memory comes from a pool that is not the graph's."""
+
+    own = False
+
+
+@contextlib.contextmanager
+def using_allocator(malloc):
+    before, Allocator.own = Allocator.own, malloc == "own" and Recorder.steps is not None
+    try:
+        yield
+    finally:
+        Allocator.own = before
 
 
 def _sent(array, **order):
@@ -270,19 +319,23 @@ def cupy_module():
         getDeviceCount=lambda: 1, getDevice=lambda: 0, setDevice=int, CUDARuntimeError=OSError
     )
     module.ndarray, module.__version__ = ndarray, "stand-in"
+    module.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda stream: None)
     module.__dict__.update({name: _noted(name) for name in FUNCTIONS})
     module.cuda = types.SimpleNamespace(
         runtime=runtime,
         Device=_Device,
         Stream=_Stream,
-        MemoryPool=lambda: types.SimpleNamespace(malloc=None),
-        using_allocator=lambda malloc: contextlib.nullcontext(),
+        MemoryPool=lambda: types.SimpleNamespace(malloc="own"),
+        alloc=lambda size: types.SimpleNamespace(ptr=0),
+        using_allocator=using_allocator,
         get_current_stream=_Stream,
     )
     return module
 
 
 class _Stream:
+    ptr = 0
+
     def __init__(self, non_blocking=False):
         pass
 
@@ -299,7 +352,7 @@ class _Stream:
         pass
 
     def begin_capture(self):
-        Recorder.steps = []
+        Recorder.steps, Recorder.left = [], {}
 
     def is_capturing(self):
         return Recorder.steps is not None

@@ -125,8 +125,9 @@ def test_arithmetic_of_kernels(tmp_path):
     layers = [3072 * 256, 256 * 100, 100 * 10]
     found = sum(row["flops"] * row["calls"] for row in figures["rows"])
     assert found == 2 * 2 * (3 * sum(layers) - layers[0])
-    step = next(row for row in figures["rows"] if (row["kernel"], row["arguments"]) == ("sgd_step", "3 of 256x3072"))
-    assert step["bytes"] == 5 * 4 * 256 * 3072  # parameter, gradient and momentum read, two of them written
+    (step,) = [row for row in figures["rows"] if row["kernel"] == "sgd_step"]
+    parameters = sum(layers) + 256 + 100 + 10
+    assert step["bytes"] == 5 * 4 * parameters  # parameter, gradient and momentum read, two of them written
 
 
 def test_startup(tmp_path):
@@ -188,7 +189,7 @@ class Event:
 
 def complete(cupy, monkeypatch):
     """Add what the benchmarks alone ask of CuPy to a stand-in for it."""
-    memory_pool = SimpleNamespace(malloc=None, total_bytes=lambda: 3 * 2**20, free_all_blocks=lambda: None)
+    memory_pool = SimpleNamespace(malloc="own", total_bytes=lambda: 3 * 2**20, free_all_blocks=lambda *stream: None)
     for name, value in {
         "getDeviceCount": lambda: 1,
         "getDeviceProperties": lambda number: {"name": b"no GPU at all"},
@@ -350,7 +351,8 @@ def test_gpu_step_beside_torch(gpu_step, script, monkeypatch, tf32):
     monkeypatch.setattr(gpu_trainer, "on_gpu", lambda x: x if "torch" in type(x).__mro__[-2].__module__ else x.cuda())
     printed, figures = gpu_step("--only", "vae", "--batch-size", "4")
     assert [row["library"] for row in figures["rows"]] == list(script("train_step").ON["cuda"])
-    assert all(0 <= row["difference"] < 1e-4 and not row["void"] for row in figures["rows"])
+    void = [row["library"] for row in figures["rows"] if row["void"] or not 0 <= row["difference"] < 1e-4]
+    assert void == []
     assert compiled == [{"mode": "reduce-overhead"}] * 2  # to compare losses, and to be measured
     assert sum(options.get("fused", False) for options in optimisers) == 4
     assert not any(switch.allow_tf32 for switch in tf32)

@@ -304,3 +304,66 @@ def test_what_cannot_be_recorded():
     step(x), step(x)
     with pytest.raises(RuntimeError, match=r"recorded for inputs of \[\(\(2,\).*, not \[\(\(3,\)"):
         step(minidl.ones(3, device="cuda"))
+
+
+def test_what_is_sent_before_a_replay_is_not_overwritten_by_it():
+    """Though memory of the graph is used again: a number that is sent must not lie where an earlier result lay."""
+
+    def step(x):
+        y = (x * x).sum()  # leaves memory of the size of a number
+        del y
+        return x.mean(0) + minidl.arange(2.0, device="cuda") + minidl.rand(2).to("cuda") * 0
+
+    x = minidl.tensor([[1.0, 3.0], [2.0, 5.0]], device="cuda")
+    recorded = minidl.cuda.capture(step)
+    for _ in range(3):
+        assert recorded(x).tolist() == [1.5, 5.0]
+
+
+def test_a_step_that_cannot_be_recorded_has_drawn_and_counted_nothing():
+    minidl.manual_seed(0)
+    layer = nn.Linear(2, 1).to("cuda")
+    optimizer = minidl.optim.Adam(layer.parameters())
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = F.dropout(layer(x)).sum()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    recorded = minidl.cuda.capture(step)
+    x = minidl.ones(3, 2, device="cuda")
+    recorded(x)
+    state = minidl.random.default_generator.get_state()
+    with pytest.raises(RuntimeError, match="the step cannot be recorded"):
+        recorded(x)
+    assert [s["step"] for s in optimizer.state.values()] == [1, 1]
+    assert repr(minidl.random.default_generator.get_state()) == repr(state)
+
+
+@pytest.mark.parametrize("step", [lambda x: x[x > 0], lambda x: minidl.cat([x] * 9)])
+def test_what_a_graph_cannot_hold(step):
+    recorded, x = minidl.cuda.capture(step), minidl.ones(2, device="cuda")
+    recorded(x)
+    with pytest.raises(RuntimeError, match="the step cannot be recorded"):
+        recorded(x)
+
+
+def test_places_that_are_not_there_are_refused_on_a_gpu_too():
+    x = minidl.arange(6.0, device="cuda").reshape(2, 3)
+    for index in ([0, 2], (slice(None), [0, 3]), (1, [-4]), minidl.tensor([5], device="cuda")):
+        with pytest.raises(IndexError, match="is out of bounds for dimension"):
+            x[index]
+    assert x[1, [-3, 2]].tolist() == [3.0, 5.0]
+
+
+def test_a_number_keeps_the_sign_of_its_zero():
+    x = minidl.ones(1, device="cuda")
+    assert [(1 / (x * zero)).item() for zero in (0.0, -0.0)] == [float("inf"), float("-inf")]
+
+
+def test_indices_of_unpooling_are_checked_on_a_gpu_too():
+    x, indices = minidl.ones(1, 1, 2, 2, device="cuda"), minidl.tensor([[[[0, 5], [2, 16]]]], device="cuda")
+    with pytest.raises(RuntimeError, match=r"max_unpool2d: index 16 at \(0, 0, 1, 1\) of the indices"):
+        F.max_unpool2d(x, indices, 2)

@@ -337,7 +337,7 @@ class DataLoader:
             return _make_batch(self.dataset, indices)
 
         made = _map_ahead(make, batches, self.num_workers) if self.num_workers else map(make, batches)
-        return made if self.place == devices.CPU else _uploaded(made, devices.Uploads(self.place))
+        return made if self.place == devices.CPU else _uploaded(made, devices.uploads(self.place))
 
 
 def _rng(generator: Generator | None) -> np.random.Generator:

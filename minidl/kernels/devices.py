@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ def cupy() -> Any:
         reason = " ".join(str(error).split())
         raise RuntimeError(
             "device 'cuda': CuPy is missing, with which minidl computes on a GPU: install it with "
-            f'pip install "minidl[gpu]" for CUDA 12, or pip install cupy-cuda13x for CUDA 13 ({reason})'
+            f'pip install "minidl[gpu]" for CUDA 12, or pip install "cupy-cuda13x[ctk]" for CUDA 13 ({reason})'
         ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
@@ -92,12 +93,21 @@ def moved(array: Array, place: Place) -> Array:
         return cupy().asnumpy(array)
     if recording() and place_of(array) == CPU:
         return sent(lambda: array, array.shape, array.dtype, place)
+    arrived = _written(array) if on_gpu(array) else None
     with cupy().cuda.Device(place.number):
+        if arrived is not None:
+            cupy().cuda.get_current_stream().wait_event(arrived)
         return cupy().array(array, order="C")
 
 
+def _written(array: Array) -> Any:
+    """An event on the array's GPU: all that this was given before has been done."""
+    with array.device:
+        return cupy().cuda.get_current_stream().record()
+
+
 @functools.lru_cache(maxsize=1024, typed=True)
-def _number(value: Any, dtype: str, place: Place) -> Array:
+def _number(value: Any, sign: float, dtype: str, place: Place) -> Array:
     return moved(np.asarray(value, dtype), place)
 
 
@@ -107,7 +117,7 @@ def number(value: Array, place: Place) -> Array:
         return value
     if recording():  # a buffer of the graph, which others must not use
         return sent(lambda: value, (), value.dtype, place, again=False)
-    return _number(value.item(), value.dtype.char, place)
+    return _number(value.item(), math.copysign(1, value), value.dtype.char, place)  # 0.0 == -0.0
 
 
 def beside(value: Any, array: Array) -> Array:
@@ -139,6 +149,12 @@ def owns(array: Array) -> bool:
 # --- Batches on their way -----------------------------------------------------------------------------------
 
 ALIGNMENT = 256  # bytes, of an array within a transfer
+
+
+@functools.cache
+def uploads(place: Place) -> Uploads:
+    """For each GPU one, whose stream keeps the memory of earlier groups for later ones."""
+    return Uploads(place)
 
 
 class Uploads:
@@ -187,27 +203,42 @@ class Feed(NamedTuple):
     again: bool
 
 
-class _Recording(threading.local):
-    feeds: list[Feed] | None = None
+class Recording:
+    """What is sent to the GPU while a graph is recorded, and the memory of it.
+
+    That is not the graph's: there a buffer could lie where an earlier kernel of the graph keeps what nobody needs any
+    more, and would be overwritten after it was filled.
+    """
+
+    def __init__(self) -> None:
+        self.feeds: list[Feed] = []
+        self.pool = cupy().cuda.MemoryPool()
+
+    def buffer(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        with cupy().cuda.using_allocator(self.pool.malloc):
+            return cupy().empty(shape, dtype)
 
 
-_recording = _Recording()
+class _Current(threading.local):
+    recording: Recording | None = None
+
+
+_current = _Current()
 
 
 def recording() -> bool:
     """Whether this thread is recording a graph: what is computed now has no values yet that could be read."""
-    return _recording.feeds is not None
+    return _current.recording is not None
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[list[Feed]]:
-    """Record inside, and list what is sent to the GPU meanwhile."""
-    feeds: list[Feed] = []
-    _recording.feeds = feeds
+def recorded() -> Iterator[Recording]:
+    """Record inside, and note what is sent to the GPU meanwhile."""
+    _current.recording = Recording()
     try:
-        yield feeds
+        yield _current.recording
     finally:
-        _recording.feeds = None
+        _current.recording = None
 
 
 def sent(draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any, place: Place, again: bool = True) -> Array:
@@ -216,11 +247,11 @@ def sent(draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any, place: Pla
     While recording nothing is drawn: a buffer is returned that will be filled before each replay, or, without `again`,
     before the first.
     """
-    if _recording.feeds is None or place == CPU:
+    recording = _current.recording
+    if recording is None or place == CPU:
         return moved(draw(), place)
-    buffer = cupy().empty(shape, dtype)
-    _recording.feeds.append(Feed(buffer, draw, again))
-    return buffer
+    recording.feeds.append(Feed(recording.buffer(shape, dtype), draw, again))
+    return recording.feeds[-1].buffer
 
 
 def any_true(mask: Array) -> bool:

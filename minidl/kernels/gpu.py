@@ -20,9 +20,8 @@ from typing import Any
 
 import cupy  # type: ignore[import-not-found]
 import numpy as np
-from cupy.cuda import cublas  # type: ignore[import-not-found]
 
-from minidl.kernels import reference
+from minidl.kernels import cublas, reference
 from minidl.kernels.cpu import _check, same_float
 from minidl.kernels.cpu_elementwise import _alike
 from minidl.kernels.cpu_pooling import _check_indices
@@ -126,47 +125,18 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """a @ b, by cuBLAS, which takes both C and Fortran order."""
-    if not a.size or not b.size:
-        return cupy.zeros((a.shape[0], b.shape[1]), a.dtype)
+    """a @ b, each C- or F-contiguous."""
+    c = cupy.empty((a.shape[0], b.shape[1]), a.dtype)
     a, b = (m if m.flags.f_contiguous else _plain(m) for m in (a, b))
-    return cupy.dot(a, b)
+    cublas.multiply(a[None], b[None], c[None])
+    return c
 
 
 def _multiply_each(a: Array, b: Array, c: Array) -> None:
-    """c[n] = a @ b[n] for each image n: (M, K), (N, K, P) and (N, M, P), in one call of cuBLAS."""
-    if not a.size or not b.size:
-        c[...] = 0
-    elif b.shape[2] == 1:  # one pixel each: the images make one matrix
-        left, right, result = a, b[:, :, 0].T, c[:, :, 0].T  # (M, K), (K, N), (M, N)
-        if result.flags.c_contiguous:
-            cupy.dot(left, right, out=result)
-        else:
-            cupy.dot(right.T, left.T, out=result.T)
-    else:
-        # cuBLAS counts columns first, so that C-contiguous matrices are transposed to it: c^T = b^T a^T.
-        b_op, b_step = _order(b)
-        a_op, a_step = _order(a)
-        multiply = cublas.sgemmStridedBatched if c.dtype.char == "f" else cublas.dgemmStridedBatched
-        one, zero = np.ones(1, c.dtype), np.zeros(1, c.dtype)
-        (n, m, p), k, handle = c.shape, a.shape[1], cupy.cuda.device.get_cublas_handle()
-        left = b.data.ptr, b_step, _distance(b)
-        right = a.data.ptr, a_step, 0
-        result = c.data.ptr, _order(c)[1], _distance(c)
-        multiply(handle, b_op, a_op, p, m, k, one.ctypes.data, *left, *right, zero.ctypes.data, *result, n)
-
-
-def _order(a: Array) -> tuple[int, int]:
-    """How matrices lie in memory: 0 and the distance of their rows, or, transposed, 1 and that of their columns."""
-    (rows, columns), (down, right) = a.shape[-2:], [step // a.itemsize for step in a.strides[-2:]]
-    if columns == 1 or right == 1:
-        return 0, max(down, columns)
-    return 1, max(right, rows)
-
-
-def _distance(a: Array) -> int:
-    """Of one matrix from the next."""
-    return a.strides[0] // a.itemsize
+    """c[n] = a @ b[n] for each image n: (M, K), (N, K, P) and (N, M, P)."""
+    if b.shape[2] == 1:  # one pixel each: the images make one matrix
+        b, c = (x.transpose(2, 1, 0) for x in (b, c))  # (1, K, N), (1, M, N)
+    cublas.multiply(cupy.broadcast_to(a, (len(b), *a.shape)), b, c)
 
 
 def _check_bias(name: str, bias: Array | None, columns: int, dtype: np.dtype) -> None:
@@ -214,9 +184,9 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     for part in _parts(geometry):
         left, right = _taps_first(_pixels(y[part])), _taps_first(_columns(x[part], geometry)).T  # (O, Q), (Q, K)
         if part.start == 0:
-            cupy.dot(left, right, out=_rows(w))
+            cublas.multiply(left[None], right[None], _rows(w)[None])
         else:
-            w += cupy.dot(left, right).reshape(w.shape)
+            w += _product(left, right).reshape(w.shape)
     if not geometry.batch:
         w[...] = 0
     return w

@@ -83,14 +83,16 @@ def pow(input: Any, exponent: Any) -> Tensor:
     x, p = operands("pow", input, exponent)
     if x.dtype.kind in "iu" and np.any((exponent.array if isinstance(exponent, Tensor) else exponent) < 0):
         raise RuntimeError("pow: integers to negative powers are not integers; convert the base with .float()")
+    number = None if isinstance(exponent, Tensor) or devices.is_array(exponent) else exponent
     # NumPy squares and takes roots directly where the exponent is a number.
-    y = x.array ** (p.array.item() if p.ndim == 0 else p.array)
+    y = x.array ** (p.array if number is None else p.dtype.type(number).item())
 
     @quiet
     def gradient_x(gy: Tensor, y: Tensor | None = None) -> Tensor:
+        if number is not None:
+            return gy * number * x ** (number - 1) if number != 0 else Tensor(np.zeros_like(gy.array))
         singular = (p.array == 0) & ~np.isfinite(1 / x.array)
-        base = where(Tensor(singular), 1, x) if singular.any() else x  # 0 * 0^-1 would be NaN
-        return gy * p * base ** (p - 1)
+        return gy * p * where(Tensor(singular), 1, x) ** (p - 1)  # 0 * 0^-1 would be NaN
 
     def gradient_p(gy: Tensor, y: Tensor) -> Tensor:
         return gy * y * log(where((x == 0) & (p >= 0), 1, x))
@@ -187,7 +189,7 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     only_tensors("where", condition)
     if condition.dtype != bool:
         raise RuntimeError(f"where: the condition must be a bool tensor, such as x > 0, not {condition.dtype}")
-    none = np.zeros_like(condition.array, shape=())
+    none = np.zeros_like(condition.array, shape=(1,)).reshape(())
     spread = Tensor(np.broadcast_to(none, condition.shape))  # no type, only a shape to meet
     for value in (input, other):
         if not isinstance(value, Tensor | np.ndarray):

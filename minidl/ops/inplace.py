@@ -76,7 +76,8 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     _learn_of_own_view(input, value, region)
     to_input, to_part = (input, lambda gy: _zeroed_at(gy, first, second)), (part, lambda gy: gy[first][second])
     result = record("setitem", input.array, to_input, to_part, view_of=input)
-    input.array[first][second] = part.array
+    overlap = np.may_share_memory(region, part.array)  # of which CuPy would copy while it overwrites
+    input.array[first][second] = part.array.copy() if overlap else part.array
     _enter(input, result)
 
 

@@ -41,7 +41,7 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
     if x.dtype.kind == "f" and x.dtype != np.float16 and len(dims) == x.ndim:
         y = kernels.total(x.array).reshape(kept if keepdim else ())
     else:
-        y = x.array.sum(axis=dims, keepdims=keepdim, dtype=wide).astype(x.dtype)
+        y = x.array.sum(axis=dims, keepdims=keepdim, dtype=wide).astype(x.dtype, copy=False)
     return record("sum", y, (x, lambda gy: gy.reshape(kept).expand(shape)))
 
 

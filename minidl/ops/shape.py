@@ -213,7 +213,21 @@ def split_index(index: Any, x: Tensor) -> tuple[Index, Index]:
     first: list[Any] = []
     for part in parts:
         first += [part] if isinstance(part, int) else [slice(None)] * _dimensions_of(part)
-    return (*first, ...), (*[part for part in parts if not isinstance(part, int)], ...)
+    second = [part for part in parts if not isinstance(part, int)]
+    _refuse_places_outside(second, x.array[*first, ...].shape)
+    return (*first, ...), (*second, ...)
+
+
+def _refuse_places_outside(index: list[Any], shape: Shape) -> None:
+    """An array of ints must name places that there are: CuPy would count on from the beginning."""
+    d = 0
+    for part in index:
+        if devices.is_array(part) and part.dtype != bool and d < len(shape):
+            wrong = (part < -shape[d]) | (part >= shape[d])
+            if devices.any_true(wrong):
+                place = part[np.unravel_index(int(wrong.argmax()), wrong.shape)].item()
+                raise IndexError(f"x[index]: index {place} is out of bounds for dimension {d} with size {shape[d]}")
+        d += _dimensions_of(part)
 
 
 def _dimensions_of(part: Any) -> int:
@@ -267,7 +281,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
 def _put_into_zeros(values: Tensor, first: Index, second: Index, shape: Shape) -> Tensor:
     """The adjoint of x[index]."""
-    y = np.zeros_like(values.array, shape=shape)
+    y = np.zeros_like(values.array, shape=shape or (1,)).reshape(shape)  # CuPy ignores a shape of ()
     if any(devices.is_array(part) and part.dtype != bool for part in second):
         kernels.add_at(y[first], second, values.array)  # arrays of ints can name a place twice
     else:

@@ -1,0 +1,78 @@
+"""cuBLAS' product of matrices, for arrays of CuPy.
+
+It is called by ctypes, since CuPy lets none of its own calls of cuBLAS be recorded into a CUDA graph (cupy issue 6290).
+Each stream has a handle of its own, with memory to work in that stays, which a graph may use whenever it is replayed.
+Products are computed in the arrays' own precision, without TF32.
+
+Source: the cuBLAS library's documentation, sections "cublasGemmStridedBatchedEx" and "cublasSetWorkspace".
+"""
+
+import ctypes
+import functools
+from typing import Any
+
+import cupy  # type: ignore[import-not-found]
+from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-not-found]
+
+Array = Any  # cupy.ndarray
+
+TYPES = {"f": (ctypes.c_float, 0, 68), "d": (ctypes.c_double, 1, 70)}  # as ctypes', CUDA's and cuBLAS' compute types
+DEFAULT_ALGORITHM = -1
+WORKSPACE = 2**25  # bytes: what NVIDIA recommends for its largest GPUs
+
+
+def multiply(a: Array, b: Array, c: Array) -> None:
+    """c[n] = a[n] @ b[n] for each n: (N, M, K), (N, K, P) and (N, M, P), in one call.
+
+    Each matrix lies in memory by rows or by columns, and the matrices of an array equally far apart, or all at one
+    place (in a and b).
+    """
+    if not a.size or not b.size:
+        c[...] = 0
+        return
+    if _step(c) is None:
+        a, b, c = (x.transpose(0, 2, 1) for x in (b, a, c))
+    (n, m, p), k = c.shape, a.shape[2]
+    real, _, compute = TYPES[c.dtype.char]
+    # cuBLAS counts by columns, so that matrices by rows are transposed to it: c^T = b^T a^T.
+    orders = [int(_step(x) is None) for x in (b, a)]
+    one, zero = ctypes.byref(real(1)), ctypes.byref(real(0))
+    handle, _ = _handle(cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr)
+    arguments = *orders, p, m, k, one, *_described(b), *_described(a), zero, *_described(c), n, compute
+    _call("cublasGemmStridedBatchedEx", handle, *arguments, DEFAULT_ALGORITHM)
+
+
+def _step(x: Array) -> int | None:
+    """How many elements the rows of each matrix are apart; None where it lies by columns."""
+    (_, rows, columns), (_, down, right) = x.shape, x.strides
+    if columns == 1 or right == x.itemsize:
+        return max(1, columns, down // x.itemsize if rows > 1 else 0)
+    return None
+
+
+def _described(x: Array) -> tuple[Any, ...]:
+    """Where matrices are, of which type, how far their rows or columns are apart, and they themselves."""
+    step = _step(x) or _step(x.transpose(0, 2, 1))
+    distance = x.strides[0] // x.itemsize if x.shape[0] > 1 else 0
+    return ctypes.c_void_p(x.data.ptr), TYPES[x.dtype.char][1], step, ctypes.c_longlong(distance)
+
+
+@functools.cache
+def _handle(device: int, stream: int) -> tuple[Any, Any]:
+    """A handle for a stream of a GPU, and the memory that it works in."""
+    handle, workspace = ctypes.c_void_p(), cupy.cuda.alloc(WORKSPACE)
+    _call("cublasCreate_v2", ctypes.byref(handle))
+    _call("cublasSetStream_v2", handle, ctypes.c_void_p(stream))
+    _call("cublasSetWorkspace_v2", handle, ctypes.c_void_p(workspace.ptr), ctypes.c_size_t(WORKSPACE))
+    return handle, workspace
+
+
+@functools.cache
+def _library() -> Any:
+    return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+
+
+def _call(function: str, *args: Any) -> None:
+    status = getattr(_library(), function)(*args)
+    if status:
+        raise RuntimeError(f"cuBLAS: {function} failed with status {status}")
