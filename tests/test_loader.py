@@ -96,11 +96,17 @@ def test_images_stay_nchw_and_labels_are_int64():
     [
         ([1, 2], np.int64),
         ([1.5, 2.0], np.float32),
+        ([1, 2.5], np.float32),
+        ([2.5, 1], np.float32),
+        ([np.float64(1), 2], np.float64),
+        ([True, 2], np.int64),
         ([True, False], np.bool_),
+        ([np.bool_(True), np.bool_(False)], np.bool_),
         ([np.uint8(1), np.uint8(2)], np.int64),
         ([np.float64(1), np.float64(2)], np.float64),
         ([np.zeros(3, np.uint8)] * 2, np.uint8),
         ([Tensor(np.zeros(3, np.float64))] * 2, np.float64),
+        ([np.zeros(3, np.int64), np.zeros(3, np.float32)], np.float32),
     ],
 )
 def test_single_values_are_collated_to_a_tensor(items, dtype):

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import minidl.random
 from minidl.device import place
 from minidl.kernels import devices
+from minidl.ops.dtype import result_type
 from minidl.random import Generator
 from minidl.tensor import Tensor
 
@@ -263,7 +264,7 @@ class DataLoader:
     ----------
     dataset : Dataset
         Where the items come from. Numbers, arrays and tensors are stacked along a new first dimension, ints
-        to int64 and floats to float32; of tuples, each place is stacked by itself.
+        to int64 and floats, also beside ints, to float32; of tuples, each place is stacked by itself.
     batch_size : int
         Items per batch.
     shuffle : bool
@@ -407,19 +408,21 @@ def _stack(values: list[Any], indices: Array) -> Tensor:
                 f"items of a batch must have one shape: that of item {indices[0]} is {arrays[0].shape}, "
                 f"that of item {index} is {array.shape}"
             )
-    return Tensor(np.stack(arrays))
+    one_of_each = {array.dtype: array for array in arrays}.values()
+    dtype = result_type(*map(Tensor, one_of_each))  # NumPy's would be float64 for int64 with float32
+    return Tensor(np.stack(arrays, dtype=dtype))
 
 
 def _as_array(value: Any, index: int) -> Array:
     if isinstance(value, Tensor):
         return value.array
-    if isinstance(value, (bool, np.ndarray, np.floating)):
+    if isinstance(value, (bool, np.bool_, np.ndarray, np.floating)):
         return np.asarray(value)
     if isinstance(value, (int, np.integer)):
         return np.asarray(value, dtype=np.int64)
     if isinstance(value, float):
         return np.asarray(value, dtype=np.float32)
     raise TypeError(
-        f"item {index} holds a {type(value).__name__}; a batch is made of tensors, arrays, ints and floats, "
+        f"item {index} holds a {type(value).__name__}; a batch is made of tensors, arrays, ints, floats and bools, "
         "or of tuples of them"
     )
