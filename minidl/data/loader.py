@@ -270,8 +270,9 @@ class DataLoader:
     shuffle : bool
         Draw a new order whenever an iteration starts.
     num_workers : int
-        Threads that prepare batches ahead of the consumer; with 0 it waits for each. Order and contents of
-        the batches are the same for any number.
+        Threads that prepare batches ahead of the consumer; with 0 it waits for each. The order of the items is
+        the same for any number, and so are the batches, unless items draw random numbers of a generator that they
+        share: which thread draws first is chance. (An item may draw from a `Generator` seeded by its index.)
     drop_last : bool
         Leave out the last batch if it is not full.
     generator : Generator, optional
