@@ -317,6 +317,26 @@ def test_split_refuses_lengths_that_do_not_add_up(lengths, message):
         random_split(range(10), lengths)
 
 
+@pytest.mark.parametrize(("lengths", "wrong"), [([2.5, 7.5], "2.5"), ([5, 5.0], "5.0"), ([3, 7, 0.0], "0.0")])
+def test_split_truncates_no_lengths(lengths, wrong):
+    with pytest.raises(TypeError, match=f"lengths must be ints, or fractions that give 1, and one is {wrong}"):
+        random_split(range(10), lengths)
+
+
+def test_split_takes_numpys_ints():
+    assert [len(part) for part in random_split(range(10), np.array([3, 7]))] == [3, 7]
+
+
+@pytest.mark.parametrize(("indices", "wrong"), [([1, 1.7], "1.7"), ([2.0], "2.0"), (["a"], "'a'"), ([None], "None")])
+def test_subset_truncates_no_indices(indices, wrong):
+    with pytest.raises(TypeError, match=f"Subset: indices must be ints, not {wrong}"):
+        Subset(range(10), indices)
+
+
+def test_subset_of_nothing():
+    assert list(DataLoader(Subset(range(10), []), 2)) == []
+
+
 def test_split_warns_of_an_empty_part():
     with pytest.warns(UserWarning, match=r"Length of split at index 1 is 0: 0\.001 of 10 items"):
         random_split(range(10), [0.999, 0.001])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from typing import Any, Protocol, runtime_checkable
@@ -174,6 +174,11 @@ class Subset:
     indices : sequence of int
         Which ones.
 
+    Raises
+    ------
+    TypeError
+        If an index is no int.
+
     Examples
     --------
     >>> vowels = Subset("abcdefghi", [0, 4, 8])
@@ -182,10 +187,12 @@ class Subset:
     """
 
     def __init__(self, dataset: Dataset, indices: Sequence[int] | Array) -> None:
-        self.dataset = dataset
-        if np.asarray(indices).dtype == bool:
+        found = np.asarray(indices)
+        if found.dtype == bool:
             raise TypeError("Subset: indices are positions, not a mask; np.flatnonzero(mask) gives its positions")
-        self.indices = np.asarray(indices, dtype=np.int64)
+        if found.size and found.dtype.kind not in "iu":
+            raise TypeError(f"Subset: indices must be ints, not {_not_an_int(indices)!r}")
+        self.dataset, self.indices = dataset, found.astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -221,6 +228,8 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Ge
     ValueError
         If the lengths do not add up to the length of the data set, one is negative, or a fraction is not
         between 0 and 1.
+    TypeError
+        If a length is neither an int nor one of such fractions.
 
     Examples
     --------
@@ -238,9 +247,15 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Ge
             "Sum of input lengths does not equal the length of the input dataset! "
             f"{total} = {sum(sizes)}; expected lengths of at least 0 that give {n}, or fractions that give 1"
         )
+    if (wrong := _not_an_int(sizes)) is not None:
+        raise TypeError(f"random_split: lengths must be ints, or fractions that give 1, and one is {wrong!r}")
     order = _rng(generator).permutation(n)
-    ends = [int(end) for end in accumulate(sizes, initial=0)]
+    ends = accumulate(map(int, sizes), initial=0)
     return [Subset(dataset, order[start:end]) for start, end in pairwise(ends)]
+
+
+def _not_an_int(values: Iterable[Any]) -> Any:
+    return next((value for value in values if not isinstance(value, int | np.integer)), None)
 
 
 def _fractions_to_sizes(n: int, fractions: Sequence[float]) -> list[int | float]:
