@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import traceback
+from functools import partial
 
 import numpy as np
 import pytest
@@ -359,6 +360,12 @@ def test_negative_num_workers():
 def test_nothing_to_shuffle():
     with pytest.raises(ValueError, match="at least one item, and the data set has 0"):
         DataLoader([], shuffle=True)
+
+
+@pytest.mark.parametrize("make", [partial(DataLoader, range(4)), partial(random_split, range(4), [4])])
+def test_generators_of_numpy_are_refused(make):
+    with pytest.raises(TypeError, match=r"generator must be a minidl\.Generator, not Generator\(PCG64\)"):
+        make(generator=np.random.default_rng())
 
 
 def test_unknown_argument():

@@ -20,11 +20,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-import minidl.random
 from minidl.device import place
 from minidl.kernels import devices
 from minidl.ops.dtype import result_type
-from minidl.random import Generator
+from minidl.random import Generator, rng_of
 from minidl.tensor import Tensor
 
 Array = npt.NDArray[Any]
@@ -249,7 +248,7 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Ge
         )
     if (wrong := _not_an_int(sizes)) is not None:
         raise TypeError(f"random_split: lengths must be ints, or fractions that give 1, and one is {wrong!r}")
-    order = _rng(generator).permutation(n)
+    order = rng_of(generator).permutation(n)
     ends = accumulate(map(int, sizes), initial=0)
     return [Subset(dataset, order[start:end]) for start, end in pairwise(ends)]
 
@@ -302,7 +301,8 @@ class DataLoader:
         If `batch_size` is not a positive int, `num_workers` is negative or there is nothing to shuffle; while
         iterating, if items of a batch differ in shape.
     TypeError
-        While iterating, if items are something else than numbers, arrays, tensors or tuples of them.
+        If `generator` is another library's; while iterating, if items are something else than numbers, arrays,
+        tensors or tuples of them.
 
     Examples
     --------
@@ -337,6 +337,7 @@ class DataLoader:
         self.num_workers = num_workers
         self.drop_last = drop_last
         self.generator = generator
+        rng_of(generator)  # refuses what is no generator now, not in the first epoch
         self.place = place(device)
 
     def __len__(self) -> int:
@@ -347,7 +348,7 @@ class DataLoader:
     def __iter__(self) -> Iterator[Any]:
         """Start an iteration; its order is drawn now, not when the first batch is asked for."""
         n = len(self.dataset)
-        order = _rng(self.generator).permutation(n) if self.shuffle else np.arange(n)
+        order = rng_of(self.generator).permutation(n) if self.shuffle else np.arange(n)
         batches = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
 
         def make(indices: Array) -> Any:
@@ -355,10 +356,6 @@ class DataLoader:
 
         made = _map_ahead(make, batches, self.num_workers) if self.num_workers else map(make, batches)
         return made if self.place == devices.CPU else _uploaded(made, devices.Uploads(self.place))
-
-
-def _rng(generator: Generator | None) -> np.random.Generator:
-    return (generator or minidl.random.default_generator).rng
 
 
 def _map_ahead(make: Callable[[Array], Any], batches: list[Array], workers: int) -> Iterator[Any]:
