@@ -95,7 +95,7 @@ class TensorDataset:
 
     def gather(self, indices: Array) -> tuple[Tensor, ...]:
         """Return the items at `indices` as one batch, each tensor in its own memory order."""
-        return tuple(Tensor(tensor.array[indices]) for tensor in self.tensors)
+        return tuple(Tensor(x.array[devices.beside(indices, x.array)]) for x in self.tensors)
 
 
 class PixelDataset:
@@ -292,8 +292,9 @@ class DataLoader:
     generator : Generator, optional
         What shuffles; `minidl.random.default_generator` unless given.
     device : device, optional
-        Where the batches go, by default the CPU's memory. To a GPU each is copied in one transfer, while the GPU
-        still computes with the batch before. (PyTorch has `pin_memory` and ``batch.to(device)`` for this.)
+        Where the batches go; unless given they stay where the items are. From the CPU's memory to a GPU each is
+        copied in one transfer, while the GPU still computes with the batch before. (PyTorch has `pin_memory` and
+        ``batch.to(device)`` for this.)
 
     Raises
     ------
@@ -338,7 +339,7 @@ class DataLoader:
         self.drop_last = drop_last
         self.generator = generator
         rng_of(generator)  # refuses what is no generator now, not in the first epoch
-        self.place = place(device)
+        self.place = None if device is None else place(device)
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -355,7 +356,9 @@ class DataLoader:
             return _make_batch(self.dataset, indices)
 
         made = _map_ahead(make, batches, self.num_workers) if self.num_workers else map(make, batches)
-        return made if self.place == devices.CPU else _uploaded(made, devices.Uploads(self.place))
+        if self.place == devices.CPU:
+            return (_each(batch, Tensor.cpu) for batch in made)
+        return made if self.place is None else _uploaded(made, devices.Uploads(self.place))
 
 
 def _map_ahead(make: Callable[[Array], Any], batches: list[Array], workers: int) -> Iterator[Any]:
@@ -386,14 +389,19 @@ def _uploaded(batches: Iterator[Any], uploads: devices.Uploads) -> Iterator[Any]
 
 
 def _upload(batch: Any, uploads: devices.Uploads) -> Callable[[], Any]:
-    tensors = [batch] if isinstance(batch, Tensor) else list(batch)
-    arrived = uploads.send([x.array for x in tensors])
+    tensors = [batch] if isinstance(batch, Tensor) else batch
+    here = [x.array for x in tensors if not x.is_cuda]
+    arrived = uploads.send(here) if here else list
 
     def on_device() -> Any:
-        found = [Tensor(array) for array in arrived()]
-        return found[0] if isinstance(batch, Tensor) else tuple(found)
+        copies = iter(arrived())
+        return _each(batch, lambda x: Tensor(devices.moved(x.array, uploads.place) if x.is_cuda else next(copies)))
 
     return on_device
+
+
+def _each(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return change(batch) if isinstance(batch, Tensor) else tuple(map(change, batch))
 
 
 def _make_batch(dataset: Dataset, indices: Array) -> Any:
