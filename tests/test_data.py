@@ -514,11 +514,12 @@ def test_mirrors_that_cannot_be_reached(server, silent_port, closed_port, tmp_pa
     assert capsys.readouterr().out == ""  # nothing was downloaded
 
 
-def test_silent_mirror_does_not_hold_up_another(server, silent_port, tmp_path):
+@pytest.mark.parametrize("in_order", [False, True])
+def test_silent_mirror_does_not_hold_up_another(server, silent_port, tmp_path, in_order):
     pytest.importorskip("requests")
     mirrors = [f"http://127.0.0.1:{silent_port}/", f"{server.url}good/"]
     started = time.monotonic()
-    download.fetch("file.gz", SHA256, mirrors, tmp_path, patience=1.5)
+    download.fetch("file.gz", SHA256, mirrors[::-1] if in_order else mirrors, tmp_path, patience=1.5, in_order=in_order)
     assert time.monotonic() - started < 1
 
 
