@@ -373,9 +373,11 @@ def test_fetch_keeps_what_is_there(server, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_fetch_replaces_a_damaged_file(server, tmp_path):
-    (tmp_path / "file.gz").write_bytes(GOOD[:100])
+def test_fetch_replaces_a_damaged_file_and_says_so(server, tmp_path, capsys):
+    path = tmp_path / "file.gz"
+    path.write_bytes(GOOD[:100])
     assert fetch(server, ["good"], tmp_path).read_bytes() == GOOD
+    assert capsys.readouterr().out == f"{path}: damaged, or another file (its sha256 differs): fetching it anew\n"
 
 
 BAD = {
@@ -651,14 +653,36 @@ def test_without_the_extra(tmp_path, monkeypatch):
         download.fetch("file.gz", SHA256, [], tmp_path)
 
 
-def test_mnist_downloads_what_is_missing(server, tmp_path, monkeypatch):
+@pytest.fixture
+def labels_to_fetch(server, monkeypatch):
+    """The labels 4, 5, 6, which a mirror has."""
     pytest.importorskip("requests")
-    write_pair(tmp_path, images(3), [1, 2, 3])
-    (tmp_path / f"{TRAIN[1]}.gz").unlink()
     labels = gzip.compress(idx([4, 5, 6]))
     monkeypatch.setattr(sys.modules[__name__], "GOOD", labels)
     monkeypatch.setitem(mnist.ARCHIVES, f"{TRAIN[1]}.gz", hashlib.sha256(labels).hexdigest())
     monkeypatch.setattr(mnist, "MIRRORS", (f"{server.url}missing/", f"{server.url}good/"))
-    digits = MNIST(tmp_path, download=True)
-    assert digits.labels.tolist() == [4, 5, 6]
+
+
+def test_mnist_downloads_what_is_missing(labels_to_fetch, tmp_path):
+    write_pair(tmp_path, images(3), [1, 2, 3])
+    (tmp_path / f"{TRAIN[1]}.gz").unlink()
+    assert MNIST(tmp_path, download=True).labels.tolist() == [4, 5, 6]
     assert (tmp_path / "mnist" / f"{TRAIN[1]}.gz").is_file()
+
+
+def test_mnist_downloads_anew_what_is_damaged_where_downloads_go(labels_to_fetch, tmp_path):
+    write_pair(tmp_path / "mnist", images(3), [1, 2, 3])
+    assert MNIST(tmp_path, download=True).labels.tolist() == [1, 2, 3]  # another file, but a whole one
+    damaged = tmp_path / "mnist" / f"{TRAIN[1]}.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="damaged or cut off"):
+        MNIST(tmp_path)
+    assert MNIST(tmp_path, download=True).labels.tolist() == MNIST(tmp_path).labels.tolist() == [4, 5, 6]
+
+
+def test_mnist_leaves_a_damaged_file_elsewhere_to_the_user(labels_to_fetch, tmp_path):
+    write_pair(tmp_path, images(3), [1, 2, 3])
+    path = tmp_path / f"{TRAIN[1]}.gz"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="delete it and download it again"):
+        MNIST(tmp_path, download=True)

@@ -69,8 +69,10 @@ def fetch(
         If the folder cannot be written to.
     """
     path = Path(folder) / name
-    if path.is_file() and sha256_of(path) == sha256:
-        return path
+    if path.is_file():
+        if sha256_of(path) == sha256:
+            return path
+        print(f"{path}: damaged, or another file (its sha256 differs): fetching it anew", flush=True)
     _packages()  # before anything else happens
     path.parent.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []

@@ -42,7 +42,8 @@ UNPACKED = {  # sha256 of the files themselves, however they are packed
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-SUBFOLDERS = (".", "MNIST/raw", "MNIST", "mnist")  # the second is torchvision's
+DOWNLOADS = "mnist"
+SUBFOLDERS = (".", DOWNLOADS, "MNIST/raw", "MNIST")  # the third is torchvision's
 UNSIGNED_BYTE = 8
 GZIP_MAGIC = b"\x1f\x8b"
 DEFLATE_LIMIT = 1032  # no compressed byte unpacks to more
@@ -61,7 +62,7 @@ class MNIST(PixelDataset):
     train : bool
         Which of the two sets.
     download : bool
-        Fetch files that are not there, 12 MB in all, into the mnist/ of that folder.
+        Fetch files that are not there, 12 MB in all, into the mnist/ of that folder, and anew what is damaged there.
 
     Attributes
     ----------
@@ -95,9 +96,8 @@ class MNIST(PixelDataset):
         folder = Path(root).expanduser() if root is not None else default_folder()
         part = "train" if train else "t10k"
         names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-        paths = [_find(folder, name, download) for name in names]
-        images, labels = (_read_known(path, name) for path, name in zip(paths, names, strict=True))
-        _check_pair(images, labels, *paths)
+        (images_path, images), (labels_path, labels) = (_load(folder, name, download) for name in names)
+        _check_pair(images, labels, images_path, labels_path)
         super().__init__(images, labels.astype(np.int64))
 
 
@@ -196,20 +196,25 @@ def _read_at_most(stream: Stream, size: int) -> bytearray:
     return values
 
 
-def _find(folder: Path, name: str, download: bool) -> Path:
-    """Path of a file, gzipped or not, which is fetched if it is missing."""
-    for place in SUBFOLDERS:
-        for path in (folder / place / name, folder / place / f"{name}.gz"):
-            if path.is_file():
-                return path
-    if download:
-        return fetch(f"{name}.gz", ARCHIVES[f"{name}.gz"], MIRRORS, folder / "mnist")
-    places = "\n  ".join(str(folder / place) for place in SUBFOLDERS)
-    raise FileNotFoundError(
-        f"neither {name} nor {name}.gz is in any of\n  {places}\n"
-        "Pass download=True to fetch it, or say where it is: MNIST(root), --data-dir in the examples, or the "
-        "environment variable MINIDL_DATA."
-    )
+def _load(folder: Path, name: str, download: bool) -> tuple[Path, Array]:
+    """Where a file is, gzipped or not, and its values; fetched if it is missing, or damaged where downloads go."""
+    archive, places = f"{name}.gz", [folder / place for place in SUBFOLDERS]
+    found = [path for place in places for path in (place / name, place / archive) if path.is_file()]
+    if not found and not download:
+        looked = "\n  ".join(map(str, places))
+        raise FileNotFoundError(
+            f"neither {name} nor {archive} is in any of\n  {looked}\n"
+            "Pass download=True to fetch it, or say where it is: MNIST(root), --data-dir in the examples, or the "
+            "environment variable MINIDL_DATA."
+        )
+    fetched = folder / DOWNLOADS / archive
+    path = found[0] if found else fetched
+    try:
+        return path, _read_known(path, name)
+    except (FileNotFoundError, ValueError):
+        if not download or path != fetched:
+            raise
+        return path, _read_known(fetch(archive, ARCHIVES[archive], MIRRORS, path.parent), name)
 
 
 def _read_known(path: Path, name: str) -> Array:
