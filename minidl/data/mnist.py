@@ -12,7 +12,6 @@ import math
 import os
 import struct
 import zlib
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -223,13 +222,8 @@ def _read_known(path: Path, name: str) -> Array:
     digest = hashlib.sha256(header)
     digest.update(values.data)
     if digest.hexdigest() != UNPACKED[name]:
-        say_once(f"{path}: used as it is, but not the official file (unpacked sha256 {digest.hexdigest()})")
+        print(f"{path}: used as it is, but not the official file (unpacked sha256 {digest.hexdigest()})", flush=True)
     return values
-
-
-@cache
-def say_once(message: str) -> None:
-    print(message, flush=True)
 
 
 def _check_pair(images: Array, labels: Array, images_path: Path, labels_path: Path) -> None:
