@@ -195,12 +195,17 @@ def _read_at_most(stream: Stream, size: int) -> bytearray:
     return values
 
 
+def found_in(folder: Path, name: str) -> list[Path]:
+    """Where a file is, gzipped or not, below `folder`; the first is the one that is used."""
+    paths = [folder / place / file for place in SUBFOLDERS for file in (name, f"{name}.gz")]
+    return [path for path in paths if path.is_file()]
+
+
 def _load(folder: Path, name: str, download: bool) -> tuple[Path, Array]:
-    """Where a file is, gzipped or not, and its values; fetched if it is missing, or damaged where downloads go."""
-    archive, places = f"{name}.gz", [folder / place for place in SUBFOLDERS]
-    found = [path for place in places for path in (place / name, place / archive) if path.is_file()]
+    """Where a file is, and its values; fetched if it is missing, or damaged where downloads go."""
+    archive, found = f"{name}.gz", found_in(folder, name)
     if not found and not download:
-        looked = "\n  ".join(map(str, places))
+        looked = "\n  ".join(str(folder / place) for place in SUBFOLDERS)
         raise FileNotFoundError(
             f"neither {name} nor {archive} is in any of\n  {looked}\n"
             "Pass download=True to fetch it, or say where it is: MNIST(root), --data-dir in the examples, or the "
