@@ -77,17 +77,15 @@ def test_packed_is_seen_from_the_content(tmp_path):
         (b"\0\0\x08\0", "0 dimensions, expected 1 .* to 3"),
         (b"\0\0\x08\xff" + bytes(2000), "255 dimensions, expected 1 .* to 3"),
         (b"\0\0\x08\x03" + bytes(7), "the header ends after 11 bytes, expected 16"),
-        (idx([1, 2, 3])[:-1], "the header says 3 = 3 bytes of values, but .* than 10|but there are 2"),
+        (idx([1, 2, 3])[:-1], "the header says 3 = 3 bytes of values, but there are 2"),
         (idx(np.zeros((2, 3))) + b"x", "the header says 2 x 3 = 6 bytes of values, but there are more"),
-        (b"\0\0\x08\x02" + b"\xff" * 8 + b"xy", "4294967295 x 4294967295 = .* cannot hold more than 14"),
+        (b"\0\0\x08\x02" + b"\xff" * 8 + b"xy", "4294967295 x 4294967295 = .* bytes of values, but there are 2"),
     ],
 )
 def test_damaged_idx_is_refused(tmp_path, data, message):
     path = tmp_path / "file"
     for stored in (data, gzip.compress(data)):
         path.write_bytes(stored)
-        if stored[:2] == b"\x1f\x8b":
-            message = message.replace("more than 14", "more than")  # an archive could hold more
         with pytest.raises(ValueError, match=message) as caught:
             read_idx(path)
         assert str(path) in str(caught.value)

@@ -45,7 +45,6 @@ DOWNLOADS = "mnist"
 SUBFOLDERS = (".", DOWNLOADS, "MNIST/raw", "MNIST")  # the third is torchvision's
 UNSIGNED_BYTE = 8
 GZIP_MAGIC = b"\x1f\x8b"
-DEFLATE_LIMIT = 1032  # no compressed byte unpacks to more
 
 
 class MNIST(PixelDataset):
@@ -145,24 +144,21 @@ def read_idx(path: PathLike) -> Array:
     with path.open("rb") as file:
         packed = file.read(2) == GZIP_MAGIC
         file.seek(0)
-        available = path.stat().st_size * (DEFLATE_LIMIT if packed else 1)
         if not packed:
-            return _read_stream(file, path, available)
+            return _read_stream(file, path)
         try:
             with gzip.open(file) as stream:
-                return _read_stream(stream, path, available)
+                return _read_stream(stream, path)
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(
                 f"{path}: the gzip archive is damaged or cut off: {error}; delete it and download it again"
             ) from error
 
 
-def _read_stream(stream: Stream, path: Path, available: int) -> Array:
+def _read_stream(stream: Stream, path: Path) -> Array:
     shape = _read_header(stream, path)
     size = math.prod(shape)
     says = f"the header says {' x '.join(map(str, shape))} = {size} bytes of values"
-    if size > available:  # before any memory is asked for
-        raise ValueError(f"{path}: {says}, but the file cannot hold more than {available}")
     values = _read_at_most(stream, size + 1)
     if len(values) != size:
         found = f"there are {len(values)}" if len(values) < size else "there are more"
