@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidl import random
 from minidl.device import place
 from minidl.kernels import devices
 from minidl.ops.dtype import Number, as_dtype, cast, float32, number, only_tensors, result_type, to
 from minidl.ops.shape import sizes
+from minidl.random import Generator, rng_of
 from minidl.tensor import Array, Tensor
 
 DLPACK_CPU = 1  # the number of the CPU's memory in DLPack
@@ -228,7 +228,7 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, 
 def rand(
     *args: Any,
     size: Any = None,
-    generator: random.Generator | None = None,
+    generator: Generator | None = None,
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
@@ -236,13 +236,13 @@ def rand(
     """Uniform in [0, 1)."""
     kind = _real("rand", dtype)
     shape = _shape("rand", args, size)
-    return _drawn(lambda: uniform(_rng(generator), shape, kind), shape, kind, device, requires_grad)
+    return _drawn(lambda: uniform(rng_of(generator), shape, kind), shape, kind, device, requires_grad)
 
 
 def randn(
     *args: Any,
     size: Any = None,
-    generator: random.Generator | None = None,
+    generator: Generator | None = None,
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
@@ -250,7 +250,7 @@ def randn(
     """Normal with mean 0 and variance 1."""
     kind = _real("randn", dtype)
     shape, drawn = _shape("randn", args, size), _drawn_dtype(kind)
-    return _drawn(lambda: _rng(generator).standard_normal(shape, drawn), shape, kind, device, requires_grad)
+    return _drawn(lambda: rng_of(generator).standard_normal(shape, drawn), shape, kind, device, requires_grad)
 
 
 def randint(
@@ -258,7 +258,7 @@ def randint(
     high: Any = None,
     size: Any = None,
     *,
-    generator: random.Generator | None = None,
+    generator: Generator | None = None,
     dtype: Any = None,
     device: Any = None,
 ) -> Tensor:
@@ -276,15 +276,15 @@ def randint(
     for value in (low, high - 1):
         number("randint", value, kind)
     shape = _shape("randint", (size,))
-    return _drawn(lambda: _rng(generator).integers(low, high, shape), shape, kind, device)
+    return _drawn(lambda: rng_of(generator).integers(low, high, shape), shape, kind, device)
 
 
-def randperm(n: int, *, generator: random.Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
     """The integers 0 to n - 1 in random order."""
     _shape("randperm", (n,))
     kind = as_dtype(dtype or np.int64)
     number("randperm", max(n - 1, 0), kind)
-    return _drawn(lambda: _rng(generator).permutation(n), (n,), kind, device)
+    return _drawn(lambda: rng_of(generator).permutation(n), (n,), kind, device)
 
 
 def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -312,7 +312,7 @@ def full_like(
 def rand_like(
     input: Tensor,
     *,
-    generator: random.Generator | None = None,
+    generator: Generator | None = None,
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
@@ -327,7 +327,7 @@ def rand_like(
 def randn_like(
     input: Tensor,
     *,
-    generator: random.Generator | None = None,
+    generator: Generator | None = None,
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
@@ -359,9 +359,3 @@ def _real(name: str, dtype: Any) -> np.dtype[Any]:
             f"{name}: dtype must be a float type, not {kind}; for random integers use minidl.randint"
         )
     return kind
-
-
-def _rng(generator: random.Generator | None) -> np.random.Generator:
-    if generator is not None and not isinstance(generator, random.Generator):
-        raise TypeError(f"generator must be a minidl.Generator, not {generator!r}")
-    return (generator or random.default_generator).rng

@@ -49,6 +49,13 @@ class Generator:
 default_generator = Generator()
 
 
+def rng_of(generator: Generator | None) -> np.random.Generator:
+    """What draws the numbers of a generator, or, with None, of the default one; other generators are refused."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(f"generator must be a minidl.Generator, not {generator!r}")
+    return (generator or default_generator).rng
+
+
 def manual_seed(seed: int) -> Generator:
     """Seed the generator that minidl draws from unless it is given another, and return it."""
     return default_generator.manual_seed(seed)

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import traceback
+from functools import partial
 
 import numpy as np
 import pytest
@@ -96,11 +97,17 @@ def test_images_stay_nchw_and_labels_are_int64():
     [
         ([1, 2], np.int64),
         ([1.5, 2.0], np.float32),
+        ([1, 2.5], np.float32),
+        ([2.5, 1], np.float32),
+        ([np.float64(1), 2], np.float64),
+        ([True, 2], np.int64),
         ([True, False], np.bool_),
+        ([np.bool_(True), np.bool_(False)], np.bool_),
         ([np.uint8(1), np.uint8(2)], np.int64),
         ([np.float64(1), np.float64(2)], np.float64),
         ([np.zeros(3, np.uint8)] * 2, np.uint8),
         ([Tensor(np.zeros(3, np.float64))] * 2, np.float64),
+        ([np.zeros(3, np.int64), np.zeros(3, np.float32)], np.float32),
     ],
 )
 def test_single_values_are_collated_to_a_tensor(items, dtype):
@@ -311,6 +318,26 @@ def test_split_refuses_lengths_that_do_not_add_up(lengths, message):
         random_split(range(10), lengths)
 
 
+@pytest.mark.parametrize(("lengths", "wrong"), [([2.5, 7.5], "2.5"), ([5, 5.0], "5.0"), ([3, 7, 0.0], "0.0")])
+def test_split_truncates_no_lengths(lengths, wrong):
+    with pytest.raises(TypeError, match=f"lengths must be ints, or fractions that give 1, and one is {wrong}"):
+        random_split(range(10), lengths)
+
+
+def test_split_takes_numpys_ints():
+    assert [len(part) for part in random_split(range(10), np.array([3, 7]))] == [3, 7]
+
+
+@pytest.mark.parametrize(("indices", "wrong"), [([1, 1.7], "1.7"), ([2.0], "2.0"), (["a"], "'a'"), ([None], "None")])
+def test_subset_truncates_no_indices(indices, wrong):
+    with pytest.raises(TypeError, match=f"Subset: indices must be ints, not {wrong}"):
+        Subset(range(10), indices)
+
+
+def test_subset_of_nothing():
+    assert list(DataLoader(Subset(range(10), []), 2)) == []
+
+
 def test_split_warns_of_an_empty_part():
     with pytest.warns(UserWarning, match=r"Length of split at index 1 is 0: 0\.001 of 10 items"):
         random_split(range(10), [0.999, 0.001])
@@ -333,6 +360,12 @@ def test_negative_num_workers():
 def test_nothing_to_shuffle():
     with pytest.raises(ValueError, match="at least one item, and the data set has 0"):
         DataLoader([], shuffle=True)
+
+
+@pytest.mark.parametrize("make", [partial(DataLoader, range(4)), partial(random_split, range(4), [4])])
+def test_generators_of_numpy_are_refused(make):
+    with pytest.raises(TypeError, match=r"generator must be a minidl\.Generator, not Generator\(PCG64\)"):
+        make(generator=np.random.default_rng())
 
 
 def test_unknown_argument():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import nn, testing
-from minidl.data import DataLoader, TensorDataset
+from minidl.data import DataLoader, Subset, TensorDataset
 from minidl.testing import broadcastable_shapes, check_operation, models, shapes, tensors
 
 F = nn.functional
@@ -236,6 +236,30 @@ def test_a_loader_hands_out_batches_on_the_gpu(workers):
     (single,) = DataLoader([np.ones(2), np.zeros(2)], 2, device="cuda")
     assert single.tolist() == [[1, 1], [0, 0]]
     assert list(DataLoader([], 2, device="cuda")) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("device", "expected"), [(None, "cuda:0"), ("cuda", "cuda:0"), ("cpu", "cpu")])
+def test_a_loader_of_tensors_that_lie_on_the_gpu(device, expected, workers):
+    images, labels = np.random.default_rng(0).random((11, 3, 5), np.float32), np.arange(11)
+    pairs = TensorDataset(minidl.tensor(images, device="cuda"), minidl.tensor(labels, device="cuda"))
+    order = minidl.Generator().manual_seed(1).rng.permutation(11)
+    for data in (pairs, [pairs[i] for i in range(11)], Subset(pairs, range(11))):
+        shuffled = minidl.Generator().manual_seed(1)
+        batches = list(DataLoader(data, 4, True, num_workers=workers, generator=shuffled, device=device))
+        assert {str(x.device) for batch in batches for x in batch} == {expected}
+        assert [len(batch[0]) for batch in batches] == [4, 4, 3]
+        for i, values in enumerate((images, labels)):
+            np.testing.assert_array_equal(np.concatenate([batch[i].cpu().numpy() for batch in batches]), values[order])
+
+
+@pytest.mark.parametrize(("device", "expected"), [(None, "cuda:0 cpu"), ("cuda", "cuda:0 cuda:0"), ("cpu", "cpu cpu")])
+def test_a_loader_of_images_on_the_gpu_and_labels_that_are_not(device, expected):
+    images = minidl.randn(3, 2, device="cuda")
+    ((x, y),) = DataLoader([(images[i], i) for i in range(3)], 3, device=device)
+    assert f"{x.device} {y.device}" == expected
+    np.testing.assert_array_equal(x.cpu().numpy(), images.cpu().numpy())
+    assert y.tolist() == [0, 1, 2]
 
 
 # -- recorded steps -----------------------------------------------------------------------------------------------

@@ -5,22 +5,20 @@ A file holds 10,000 records of 3,073 bytes: the class, then the red, the green a
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import tarfile
 import tempfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from minidl.data.download import fetch
+from minidl.data.download import fetch, sha256_of
 from minidl.data.loader import PixelDataset
-from minidl.data.mnist import default_folder, say_once
+from minidl.data.mnist import default_folder
 
 Array = npt.NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -44,8 +42,6 @@ SHA256 = {
 }
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORDS, RECORD = 10_000, 1 + 3 * 32 * 32  # in a file; bytes in one
-REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)  # not tarfile's isreg(), which lets sparse files pass
-SPARE = 2**20  # bytes that an archive may unpack to, beside the six files: headers and a readme
 
 
 class CIFAR10(PixelDataset):
@@ -56,14 +52,14 @@ class CIFAR10(PixelDataset):
     Parameters
     ----------
     root : path, optional
-        Folder with cifar-10-batches-bin/, with the files that belong there, or with cifar-10-binary.tar.gz,
-        which is then unpacked in it. If not given: the one that the environment variable MINIDL_DATA names, or
-        else the user's cache folder.
+        Folder with cifar-10-batches-bin/, with the files that belong there, or with the official
+        cifar-10-binary.tar.gz, which is then unpacked in it. If not given: the one that the environment variable
+        MINIDL_DATA names, or else the user's cache folder.
     train : bool
         Which of the two sets.
     download : bool
-        Fetch the archive into that folder if nothing of this is there: 170 MB, and 184 MB more unpacked. A
-        download that broke off goes on where it was.
+        Fetch the archive into that folder if nothing of this is there, or that archive is damaged: 170 MB, and
+        184 MB more unpacked. A download that broke off goes on where it was.
 
     Attributes
     ----------
@@ -79,7 +75,7 @@ class CIFAR10(PixelDataset):
     FileNotFoundError
         If a file is missing and `download` is False.
     ValueError
-        If a file is damaged, or the archive is or holds what does not belong there.
+        If a file is damaged, or the archive is not the official one.
     DownloadError
         If no mirror gave the archive.
 
@@ -103,15 +99,16 @@ class CIFAR10(PixelDataset):
         place = _find(folder, names, download)
         images = np.empty((len(names) * RECORDS, 32, 32, 3), np.uint8)
         labels = np.empty(len(names) * RECORDS, np.int64)
-        official = True
+        others = []
         for i, name in enumerate(names):
             part = slice(i * RECORDS, (i + 1) * RECORDS)
             records = _read_records(place / name)
-            official &= hashlib.sha256(records.data).hexdigest() == SHA256[name]
+            if hashlib.sha256(records.data).hexdigest() != SHA256[name]:
+                others.append(name)
             labels[part] = records[:, 0]
             images[part] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        if not official:
-            say_once(f"{place}: used as they are, but not the official files of CIFAR-10 (their sha256 differs)")
+        if others:
+            print(f"{place}: used as they are, but not the official files: {', '.join(others)}", flush=True)
         super().__init__(images, labels)
 
 
@@ -135,17 +132,11 @@ def _find(folder: Path, names: Sequence[str], download: bool) -> Path:
         if not lacks:
             return place
     archive = folder / ARCHIVE
-    if not archive.is_file():
-        if not download:
-            raise FileNotFoundError(_what_to_do(places, min(missing, key=len), archive))
-        fetch(ARCHIVE, ARCHIVE_SHA256, MIRRORS, folder, in_order=True)
-    try:
-        _unpack(archive, folder / FOLDER)
-    except ValueError:
-        if not download:
-            raise
-        fetch(ARCHIVE, ARCHIVE_SHA256, MIRRORS, folder, in_order=True)  # takes the place of a damaged one
-        _unpack(archive, folder / FOLDER)
+    if download:
+        fetch(ARCHIVE, ARCHIVE_SHA256, MIRRORS, folder, in_order=True)  # unless it is there, and whole
+    elif not archive.is_file():
+        raise FileNotFoundError(_what_to_do(places, min(missing, key=len), archive))
+    _unpack(archive, folder / FOLDER)
     return folder / FOLDER
 
 
@@ -158,95 +149,21 @@ def _what_to_do(places: Sequence[Path], lacks: Sequence[str], archive: Path) -> 
     )
 
 
-# -- the archive ------------------------------------------------------------------------------------------------
-
-
 def _unpack(archive: Path, target: Path) -> None:
-    """Put the six files of `archive` into the folder `target`: all, or none if there is something wrong.
+    """Put the six files of the official archive into the folder `target`: each is there whole or not at all.
 
-    A file that is already there stays. Until all are checked, what is unpacked lies in a folder of another name.
+    A file that is already there stays. The digest vouches for all that the archive holds.
     """
+    if sha256_of(archive) != ARCHIVE_SHA256:
+        raise ValueError(
+            f"{archive}: damaged, or not the official archive (its sha256 differs), and so not unpacked: pass "
+            f"download=True to fetch that in its place, or unpack this one by hand, so that its files are in {target}"
+        )
     print(f"unpacking {archive}", flush=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{FOLDER}-") as aside:
-        names = []
-        for name, content in _files(archive):
-            Path(aside, name).write_bytes(content)
-            names.append(name)
-        if lacks := [name for name in SHA256 if name not in names]:
-            raise ValueError(f"{archive}: {FOLDER}/{lacks[0]} is not in the archive; found {names or 'none'}")
-        target.mkdir(exist_ok=True)
-        for name in names:
-            if not (target / name).exists():
+    target.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".cifar-10-") as aside, tarfile.open(archive) as members:
+        for member in members:  # in the order of the archive, which is read once
+            name, content = Path(member.name).name, members.extractfile(member)
+            if name in SHA256 and content and not (target / name).exists():
+                Path(aside, name).write_bytes(content.read())
                 os.replace(Path(aside, name), target / name)
-
-
-def _files(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of the data set that are in `archive`, as (name, content)."""
-    with archive.open("rb") as file:
-        try:
-            with gzip.open(file) as unzipped:
-                stream = _Limited(unzipped, archive)
-                with tarfile.open(fileobj=stream, mode="r|") as members:  # type: ignore[call-overload]
-                    yield from _expected(members, stream, archive)
-                while stream.read(2**16):  # to the end, where gzip has its checksum
-                    pass
-        except _Refused:
-            raise
-        except (EOFError, OSError, RecursionError, ValueError, tarfile.TarError, zlib.error) as error:
-            raise ValueError(
-                f"{archive}: the archive is damaged or cut off: {error}; delete it and download it again"
-            ) from error
-
-
-class _Refused(ValueError):
-    """The archive can be read, and holds what does not belong there."""
-
-
-def _expected(members: tarfile.TarFile, stream: _Limited, archive: Path) -> Iterator[tuple[str, bytes]]:
-    seen = set()
-    for member in members:
-        _check(member, archive)
-        folder, _, name = member.name.partition("/")
-        if folder != FOLDER or name not in SHA256:  # such as the readme
-            continue
-        if name in seen:
-            raise _Refused(f"{archive}: {member.name} is there twice")
-        if member.size != RECORDS * RECORD:
-            raise _Refused(f"{archive}: {member.name} has {member.size:,} bytes, expected {RECORDS * RECORD:,}")
-        seen.add(name)
-        stream.left += member.size
-        content = members.extractfile(member)
-        yield name, content.read() if content else b""
-
-
-def _check(member: tarfile.TarInfo, archive: Path) -> None:
-    """Refuse what has no place in this archive, though nothing of it would be extracted: it is another archive."""
-    parts = member.name.replace("\\", "/").split("/")
-    if member.name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-        raise _Refused(f"{archive}: refused, as it holds the path {member.name!r}, which leads out of the folder")
-    if (not member.isdir() and member.type not in REGULAR) or member.issparse():
-        kind = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link"}.get(member.type, "a special file")
-        raise _Refused(f"{archive}: refused, as {member.name!r} is {kind}; expected regular files only")
-    if member.name == FOLDER and not member.isdir():
-        raise _Refused(f"{archive}: refused, as {FOLDER!r} is a file; expected a folder")
-
-
-class _Limited:
-    """A stream that ends in an error after `SPARE` bytes; each file that is expected adds its size to `left`.
-
-    So that neither an archive that unpacks to a terabyte nor a header that claims one costs time or memory.
-    """
-
-    def __init__(self, stream: gzip.GzipFile, archive: Path) -> None:
-        self.stream, self.archive = stream, archive
-        self.left = SPARE
-
-    def read(self, size: int) -> bytes:
-        """Read up to `size` bytes."""
-        content = self.stream.read(min(size, self.left + 1))
-        self.left -= len(content)
-        if self.left < 0:
-            raise _Refused(
-                f"{self.archive}: unpacks to more than {SPARE:,} bytes beside the files of CIFAR-10, which is too large"
-            )
-        return content

@@ -6,11 +6,12 @@ The next download goes on from there, from any mirror that can send the rest of 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
@@ -55,7 +56,7 @@ def fetch(
     patience : float
         Seconds to wait for a mirror's first answer, and later for its next bytes.
     in_order : bool
-        Use the mirrors that answer in the order given: a slow one may be the first to answer.
+        Use the mirrors in the order given, each once those before it failed: a slow one may be the first to answer.
 
     Raises
     ------
@@ -68,17 +69,17 @@ def fetch(
         If the folder cannot be written to.
     """
     path = Path(folder) / name
-    pooch, _, _ = _packages()  # before anything else happens
-    if path.is_file() and pooch.file_hash(str(path)) == sha256:
-        return path
+    if path.is_file():
+        if sha256_of(path) == sha256:
+            return path
+        print(f"{path}: damaged, or another file (its sha256 differs): fetching it anew", flush=True)
+    _packages()  # before anything else happens
     path.parent.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
     said = 0
     urls = [mirror + name for mirror in mirrors]
-    answers: Iterable[tuple[str, str | None]] = _answers(urls, patience)
-    if in_order:
-        answers = sorted(answers, key=lambda answer: urls.index(answer[0]))
-    for url, problem in answers:
+    answers = _answers(urls, patience)
+    for url, problem in _in_order(urls, answers) if in_order else answers:
         if problem is None:
             for failure in failures[said:]:
                 print(f"passed over {failure}", flush=True)
@@ -90,6 +91,12 @@ def fetch(
     if kept := _size(_part(path)):
         failures.append(f"the next attempt will go on from the {kept:,} bytes in {_part(path)}")
     raise DownloadError("\n  ".join([f"could not download {name}:", *failures]))
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _packages() -> tuple[Any, Any, Any]:
@@ -122,6 +129,15 @@ def _answers(urls: Sequence[str], patience: float) -> Iterator[tuple[str, str | 
         yield answer
     for url in silent:
         yield url, f"no answer within {patience:g} s"
+
+
+def _in_order(urls: Sequence[str], answers: Iterator[tuple[str, str | None]]) -> Iterator[tuple[str, str | None]]:
+    """The answers in the order of `urls`, each as soon as those before it are there."""
+    known: dict[str, str | None] = {}
+    for url in urls:
+        while url not in known:
+            known.update([next(answers)])
+        yield url, known[url]
 
 
 def _ask(url: str, patience: float, answers: Queue[tuple[str, str | None]]) -> None:

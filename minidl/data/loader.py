@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from typing import Any, Protocol, runtime_checkable
@@ -20,10 +20,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-import minidl.random
 from minidl.device import place
 from minidl.kernels import devices
-from minidl.random import Generator
+from minidl.ops.dtype import result_type
+from minidl.random import Generator, rng_of
 from minidl.tensor import Tensor
 
 Array = npt.NDArray[Any]
@@ -95,7 +95,7 @@ class TensorDataset:
 
     def gather(self, indices: Array) -> tuple[Tensor, ...]:
         """Return the items at `indices` as one batch, each tensor in its own memory order."""
-        return tuple(Tensor(tensor.array[indices]) for tensor in self.tensors)
+        return tuple(Tensor(x.array[devices.beside(indices, x.array)]) for x in self.tensors)
 
 
 class PixelDataset:
@@ -173,6 +173,11 @@ class Subset:
     indices : sequence of int
         Which ones.
 
+    Raises
+    ------
+    TypeError
+        If an index is no int.
+
     Examples
     --------
     >>> vowels = Subset("abcdefghi", [0, 4, 8])
@@ -181,10 +186,12 @@ class Subset:
     """
 
     def __init__(self, dataset: Dataset, indices: Sequence[int] | Array) -> None:
-        self.dataset = dataset
-        if np.asarray(indices).dtype == bool:
+        found = np.asarray(indices)
+        if found.dtype == bool:
             raise TypeError("Subset: indices are positions, not a mask; np.flatnonzero(mask) gives its positions")
-        self.indices = np.asarray(indices, dtype=np.int64)
+        if found.size and found.dtype.kind not in "iu":
+            raise TypeError(f"Subset: indices must be ints, not {_not_an_int(indices)!r}")
+        self.dataset, self.indices = dataset, found.astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -220,6 +227,8 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Ge
     ValueError
         If the lengths do not add up to the length of the data set, one is negative, or a fraction is not
         between 0 and 1.
+    TypeError
+        If a length is neither an int nor one of such fractions.
 
     Examples
     --------
@@ -237,9 +246,15 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Ge
             "Sum of input lengths does not equal the length of the input dataset! "
             f"{total} = {sum(sizes)}; expected lengths of at least 0 that give {n}, or fractions that give 1"
         )
-    order = _rng(generator).permutation(n)
-    ends = [int(end) for end in accumulate(sizes, initial=0)]
+    if (wrong := _not_an_int(sizes)) is not None:
+        raise TypeError(f"random_split: lengths must be ints, or fractions that give 1, and one is {wrong!r}")
+    order = rng_of(generator).permutation(n)
+    ends = accumulate(map(int, sizes), initial=0)
     return [Subset(dataset, order[start:end]) for start, end in pairwise(ends)]
+
+
+def _not_an_int(values: Iterable[Any]) -> Any:
+    return next((value for value in values if not isinstance(value, int | np.integer)), None)
 
 
 def _fractions_to_sizes(n: int, fractions: Sequence[float]) -> list[int | float]:
@@ -263,21 +278,23 @@ class DataLoader:
     ----------
     dataset : Dataset
         Where the items come from. Numbers, arrays and tensors are stacked along a new first dimension, ints
-        to int64 and floats to float32; of tuples, each place is stacked by itself.
+        to int64 and floats, also beside ints, to float32; of tuples, each place is stacked by itself.
     batch_size : int
         Items per batch.
     shuffle : bool
         Draw a new order whenever an iteration starts.
     num_workers : int
-        Threads that prepare batches ahead of the consumer; with 0 it waits for each. Order and contents of
-        the batches are the same for any number.
+        Threads that prepare batches ahead of the consumer; with 0 it waits for each. The order of the items is
+        the same for any number, and so are the batches, unless items draw random numbers of a generator that they
+        share: which thread draws first is chance. (An item may draw from a `Generator` seeded by its index.)
     drop_last : bool
         Leave out the last batch if it is not full.
     generator : Generator, optional
         What shuffles; `minidl.random.default_generator` unless given.
     device : device, optional
-        Where the batches go, by default the CPU's memory. To a GPU each is copied in one transfer, while the GPU
-        still computes with the batch before. (PyTorch has `pin_memory` and ``batch.to(device)`` for this.)
+        Where the batches go; unless given they stay where the items are. From the CPU's memory to a GPU each is
+        copied in one transfer, while the GPU still computes with the batch before. (PyTorch has `pin_memory` and
+        ``batch.to(device)`` for this.)
 
     Raises
     ------
@@ -285,7 +302,8 @@ class DataLoader:
         If `batch_size` is not a positive int, `num_workers` is negative or there is nothing to shuffle; while
         iterating, if items of a batch differ in shape.
     TypeError
-        While iterating, if items are something else than numbers, arrays, tensors or tuples of them.
+        If `generator` is another library's; while iterating, if items are something else than numbers, arrays,
+        tensors or tuples of them.
 
     Examples
     --------
@@ -320,7 +338,8 @@ class DataLoader:
         self.num_workers = num_workers
         self.drop_last = drop_last
         self.generator = generator
-        self.place = place(device)
+        rng_of(generator)  # refuses what is no generator now, not in the first epoch
+        self.place = None if device is None else place(device)
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -330,18 +349,16 @@ class DataLoader:
     def __iter__(self) -> Iterator[Any]:
         """Start an iteration; its order is drawn now, not when the first batch is asked for."""
         n = len(self.dataset)
-        order = _rng(self.generator).permutation(n) if self.shuffle else np.arange(n)
+        order = rng_of(self.generator).permutation(n) if self.shuffle else np.arange(n)
         batches = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
 
         def make(indices: Array) -> Any:
             return _make_batch(self.dataset, indices)
 
         made = _map_ahead(make, batches, self.num_workers) if self.num_workers else map(make, batches)
-        return made if self.place == devices.CPU else _uploaded(made, devices.uploads(self.place))
-
-
-def _rng(generator: Generator | None) -> np.random.Generator:
-    return (generator or minidl.random.default_generator).rng
+        if self.place == devices.CPU:
+            return (_each(batch, Tensor.cpu) for batch in made)
+        return made if self.place is None else _uploaded(made, devices.uploads(self.place))
 
 
 def _map_ahead(make: Callable[[Array], Any], batches: list[Array], workers: int) -> Iterator[Any]:
@@ -372,14 +389,19 @@ def _uploaded(batches: Iterator[Any], uploads: devices.Uploads) -> Iterator[Any]
 
 
 def _upload(batch: Any, uploads: devices.Uploads) -> Callable[[], Any]:
-    tensors = [batch] if isinstance(batch, Tensor) else list(batch)
-    arrived = uploads.send([x.array for x in tensors])
+    tensors = [batch] if isinstance(batch, Tensor) else batch
+    here = [x.array for x in tensors if not x.is_cuda]
+    arrived = uploads.send(here) if here else list
 
     def on_device() -> Any:
-        found = [Tensor(array) for array in arrived()]
-        return found[0] if isinstance(batch, Tensor) else tuple(found)
+        copies = iter(arrived())
+        return _each(batch, lambda x: Tensor(devices.moved(x.array, uploads.place) if x.is_cuda else next(copies)))
 
     return on_device
+
+
+def _each(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return change(batch) if isinstance(batch, Tensor) else tuple(map(change, batch))
 
 
 def _make_batch(dataset: Dataset, indices: Array) -> Any:
@@ -413,19 +435,21 @@ def _stack(values: list[Any], indices: Array) -> Tensor:
                 f"items of a batch must have one shape: that of item {indices[0]} is {arrays[0].shape}, "
                 f"that of item {index} is {array.shape}"
             )
-    return Tensor(np.stack(arrays))
+    one_of_each = {array.dtype: array for array in arrays}.values()
+    dtype = result_type(*map(Tensor, one_of_each))  # NumPy's would be float64 for int64 with float32
+    return Tensor(np.stack(arrays, dtype=dtype))
 
 
 def _as_array(value: Any, index: int) -> Array:
     if isinstance(value, Tensor):
         return value.array
-    if isinstance(value, (bool, np.ndarray, np.floating)):
+    if isinstance(value, (bool, np.bool_, np.ndarray, np.floating)):
         return np.asarray(value)
     if isinstance(value, (int, np.integer)):
         return np.asarray(value, dtype=np.int64)
     if isinstance(value, float):
         return np.asarray(value, dtype=np.float32)
     raise TypeError(
-        f"item {index} holds a {type(value).__name__}; a batch is made of tensors, arrays, ints and floats, "
+        f"item {index} holds a {type(value).__name__}; a batch is made of tensors, arrays, ints, floats and bools, "
         "or of tuples of them"
     )

@@ -12,7 +12,6 @@ import math
 import os
 import struct
 import zlib
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,10 +41,10 @@ UNPACKED = {  # sha256 of the files themselves, however they are packed
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-SUBFOLDERS = (".", "MNIST/raw", "MNIST", "mnist")  # the second is torchvision's
+DOWNLOADS = "mnist"
+SUBFOLDERS = (".", DOWNLOADS, "MNIST/raw", "MNIST")  # the third is torchvision's
 UNSIGNED_BYTE = 8
 GZIP_MAGIC = b"\x1f\x8b"
-DEFLATE_LIMIT = 1032  # no compressed byte unpacks to more
 
 
 class MNIST(PixelDataset):
@@ -61,7 +60,7 @@ class MNIST(PixelDataset):
     train : bool
         Which of the two sets.
     download : bool
-        Fetch files that are not there, 12 MB in all, into the mnist/ of that folder.
+        Fetch files that are not there, 12 MB in all, into the mnist/ of that folder, and anew what is damaged there.
 
     Attributes
     ----------
@@ -95,9 +94,8 @@ class MNIST(PixelDataset):
         folder = Path(root).expanduser() if root is not None else default_folder()
         part = "train" if train else "t10k"
         names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-        paths = [_find(folder, name, download) for name in names]
-        images, labels = (_read_known(path, name) for path, name in zip(paths, names, strict=True))
-        _check_pair(images, labels, *paths)
+        (images_path, images), (labels_path, labels) = (_load(folder, name, download) for name in names)
+        _check_pair(images, labels, images_path, labels_path)
         super().__init__(images, labels.astype(np.int64))
 
 
@@ -146,24 +144,21 @@ def read_idx(path: PathLike) -> Array:
     with path.open("rb") as file:
         packed = file.read(2) == GZIP_MAGIC
         file.seek(0)
-        available = path.stat().st_size * (DEFLATE_LIMIT if packed else 1)
         if not packed:
-            return _read_stream(file, path, available)
+            return _read_stream(file, path)
         try:
             with gzip.open(file) as stream:
-                return _read_stream(stream, path, available)
+                return _read_stream(stream, path)
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(
                 f"{path}: the gzip archive is damaged or cut off: {error}; delete it and download it again"
             ) from error
 
 
-def _read_stream(stream: Stream, path: Path, available: int) -> Array:
+def _read_stream(stream: Stream, path: Path) -> Array:
     shape = _read_header(stream, path)
     size = math.prod(shape)
     says = f"the header says {' x '.join(map(str, shape))} = {size} bytes of values"
-    if size > available:  # before any memory is asked for
-        raise ValueError(f"{path}: {says}, but the file cannot hold more than {available}")
     values = _read_at_most(stream, size + 1)
     if len(values) != size:
         found = f"there are {len(values)}" if len(values) < size else "there are more"
@@ -196,20 +191,30 @@ def _read_at_most(stream: Stream, size: int) -> bytearray:
     return values
 
 
-def _find(folder: Path, name: str, download: bool) -> Path:
-    """Path of a file, gzipped or not, which is fetched if it is missing."""
-    for place in SUBFOLDERS:
-        for path in (folder / place / name, folder / place / f"{name}.gz"):
-            if path.is_file():
-                return path
-    if download:
-        return fetch(f"{name}.gz", ARCHIVES[f"{name}.gz"], MIRRORS, folder / "mnist")
-    places = "\n  ".join(str(folder / place) for place in SUBFOLDERS)
-    raise FileNotFoundError(
-        f"neither {name} nor {name}.gz is in any of\n  {places}\n"
-        "Pass download=True to fetch it, or say where it is: MNIST(root), --data-dir in the examples, or the "
-        "environment variable MINIDL_DATA."
-    )
+def found_in(folder: Path, name: str) -> list[Path]:
+    """Where a file is, gzipped or not, below `folder`; the first is the one that is used."""
+    paths = [folder / place / file for place in SUBFOLDERS for file in (name, f"{name}.gz")]
+    return [path for path in paths if path.is_file()]
+
+
+def _load(folder: Path, name: str, download: bool) -> tuple[Path, Array]:
+    """Where a file is, and its values; fetched if it is missing, or damaged where downloads go."""
+    archive, found = f"{name}.gz", found_in(folder, name)
+    if not found and not download:
+        looked = "\n  ".join(str(folder / place) for place in SUBFOLDERS)
+        raise FileNotFoundError(
+            f"neither {name} nor {archive} is in any of\n  {looked}\n"
+            "Pass download=True to fetch it, or say where it is: MNIST(root), --data-dir in the examples, or the "
+            "environment variable MINIDL_DATA."
+        )
+    fetched = folder / DOWNLOADS / archive
+    path = found[0] if found else fetched
+    try:
+        return path, _read_known(path, name)
+    except (FileNotFoundError, ValueError):
+        if not download or path != fetched:
+            raise
+        return path, _read_known(fetch(archive, ARCHIVES[archive], MIRRORS, path.parent), name)
 
 
 def _read_known(path: Path, name: str) -> Array:
@@ -218,13 +223,8 @@ def _read_known(path: Path, name: str) -> Array:
     digest = hashlib.sha256(header)
     digest.update(values.data)
     if digest.hexdigest() != UNPACKED[name]:
-        say_once(f"{path}: used as it is, but not the official file (unpacked sha256 {digest.hexdigest()})")
+        print(f"{path}: used as it is, but not the official file (unpacked sha256 {digest.hexdigest()})", flush=True)
     return values
-
-
-@cache
-def say_once(message: str) -> None:
-    print(message, flush=True)
 
 
 def _check_pair(images: Array, labels: Array, images_path: Path, labels_path: Path) -> None:

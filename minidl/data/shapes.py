@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from minidl.data.loader import PixelDataset
+from minidl.data.synthetic import CHUNK, draw
 from minidl.tensor import Tensor
 
 Array = npt.NDArray[Any]
 
 SIDE = 32  # pixels
-CHUNK = 100  # images drawn together from one seed, so that the first images do not depend on how many follow
 WAVES = 4  # in a texture
 
 
@@ -74,20 +74,11 @@ class SyntheticShapes(PixelDataset):
     """
 
     def __init__(self, n: int = 10_000, seed: int = 0, *, target: str = "label") -> None:
-        for name, value in (("n", n), ("seed", seed)):
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"SyntheticShapes: {name} must be an int of at least 0, not {value!r}")
         if target not in ("label", "mask"):
             raise ValueError(f"SyntheticShapes: target must be 'label' or 'mask', not {target!r}")
-        images = np.empty((n, SIDE, SIDE, 3), np.uint8)
-        masks = np.empty((n, SIDE, SIDE), np.bool_)
-        labels = np.empty(n, np.int64)
-        for start in range(0, n, CHUNK):
-            part = slice(start, start + CHUNK)  # shorter at the end
-            chunk = draw_chunk(np.random.default_rng([seed, start // CHUNK]))
-            images[part], masks[part], labels[part] = (values[: n - start] for values in chunk)
+        images, self.masks, labels = draw("SyntheticShapes", draw_chunk, n, seed)
         super().__init__(images, labels)
-        self.masks, self.target, self.classes = masks, target, tuple(SHAPES)
+        self.target, self.classes = target, tuple(SHAPES)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         image, label = super().__getitem__(index)

@@ -14,6 +14,8 @@ N images, P points on the pen's path, K control points, S = 28 pixels a side.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -136,16 +138,16 @@ class SyntheticDigits(PixelDataset):
     """
 
     def __init__(self, n: int = 10_000, seed: int = 0) -> None:
-        for name, value in (("n", n), ("seed", seed)):
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"SyntheticDigits: {name} must be an int of at least 0, not {value!r}")
-        images = np.empty((n, SIDE, SIDE), np.uint8)
-        labels = np.empty(n, np.int64)
-        for start in range(0, n, CHUNK):
-            part = slice(start, start + CHUNK)  # shorter at the end
-            drawn, digits = draw_chunk(np.random.default_rng([seed, start // CHUNK]))
-            images[part], labels[part] = drawn[: n - start], digits[: n - start]
-        super().__init__(images, labels)
+        super().__init__(*draw("SyntheticDigits", draw_chunk, n, seed))
+
+
+def draw(name: str, draw_chunk: Callable[[np.random.Generator], tuple[Array, ...]], n: int, seed: int) -> list[Array]:
+    """The first `n` of what `draw_chunk` draws for a seed, chunk after chunk; `name` is whose arguments these are."""
+    for argument, value in (("n", n), ("seed", seed)):
+        if not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name}: {argument} must be an int of at least 0, not {value!r}")
+    chunks = [draw_chunk(np.random.default_rng([seed, i])) for i in range(max(1, math.ceil(n / CHUNK)))]
+    return [np.concatenate(parts)[:n] for parts in zip(*chunks, strict=True)]
 
 
 def draw_chunk(rng: np.random.Generator) -> tuple[Array, Array]:
