@@ -45,6 +45,7 @@ EXTRAS = {  # the least version, and what it is for
 }
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "neon": "NEON"}
 THREAD_SETTINGS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+BLAS_SETTINGS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 FETCH_MNIST = 'python -c "from minidl.data import MNIST; [MNIST(train=t, download=True) for t in (1, 0)]"'
 FETCH_CIFAR10 = 'python -c "from minidl.data import CIFAR10; CIFAR10(download=True)"'
 LITTLE = 500e6  # bytes; CIFAR-10 takes 354 MB, compiled kernels some 40 MB
@@ -122,11 +123,14 @@ def processor() -> Finding:
 def thread_count() -> Finding:
     """How many threads the kernels run on, and the settings that have a say in it."""
     count, cores = minidl.get_num_threads(), int(_numbas.NUMBA_DEFAULT_NUM_THREADS)
-    settings = [f"{name}={os.environ[name]}" if name in os.environ else f"{name} not set" for name in THREAD_SETTINGS]
-    text = f"{count} for {cores} cores ({', '.join(settings)})"
+    text = f"{count} for {cores} cores ({_settings(THREAD_SETTINGS)})"
     if count > cores:
         return Finding("threads", NOTE, f"{text}: they get in each other's way", "unset NUMBA_NUM_THREADS")
     return Finding("threads", OK, f"{text}: NUMBA_NUM_THREADS leaves cores idle" if count < cores else text)
+
+
+def _settings(names: Sequence[str]) -> str:
+    return ", ".join(f"{name}={os.environ[name]}" if name in os.environ else f"{name} not set" for name in names)
 
 
 def thread_layer() -> Finding:
@@ -142,6 +146,22 @@ def thread_layer() -> Finding:
         return Finding("thread layer", NOTE, f"{text}NUMBA_THREADING_LAYER asks for it", "unset NUMBA_THREADING_LAYER")
     advice = "sudo apt-get install libgomp1" if platform.system() == "Linux" else "numba -s  # why not omp or tbb"
     return Finding("thread layer", NOTE, f"{text}Numba found no OpenMP", advice)
+
+
+def blas() -> Finding:
+    """NumPy's library for matrix products."""
+    config: Any = np.show_config(mode="dicts")
+    built = config.get("Build Dependencies", {}).get("blas", {})
+    text = f"{built.get('name', 'not known')} {built.get('version', '')}, which minidl's kernels do not need; "
+    if importlib.util.find_spec("threadpoolctl") is None:
+        text += f"{_settings(BLAS_SETTINGS)} (with threadpoolctl installed, its threads are counted here)"
+        return Finding("BLAS", OK, text)
+    before = set(os.environ)
+    pools = importlib.import_module("threadpoolctl").threadpool_info()
+    for name in set(os.environ) - before:  # importing it sets one
+        del os.environ[name]
+    counts = {str(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"}
+    return Finding("BLAS", OK, f"{text}threads: {', '.join(sorted(counts)) or 'not known'}")
 
 
 def gpu() -> Finding:
@@ -282,7 +302,7 @@ def _unless_full(finding: Finding, folder: Path) -> Finding:
 
 # -- the report -------------------------------------------------------------------------------------------------
 
-_MACHINE = processor, kernel_check, kernel_cache, thread_count, thread_layer, gpu
+_MACHINE = processor, kernel_check, kernel_cache, thread_count, thread_layer, blas, gpu
 CHECKS = (python, packages, extras, *_MACHINE, data_folder, mnist_files, cifar10_files)
 
 

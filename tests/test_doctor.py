@@ -50,6 +50,12 @@ def status(monkeypatch, *checks):
     return main(["doctor"])
 
 
+def missing(name):
+    """`importlib.util.find_spec` where the package `name` is not installed."""
+    found = importlib.util.find_spec
+    return lambda wanted: None if wanted == name else found(wanted)
+
+
 # -- the command ------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +215,19 @@ def test_the_threading_layer(monkeypatch, layer, asked, system, state, advice):
     finding = doctor.thread_layer()
     assert (finding.state, finding.advice) == (state, advice)
     assert finding.text.startswith(layer or "not known")
+
+
+def test_blas_with_and_without_threadpoolctl(monkeypatch):
+    name = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", missing("threadpoolctl"))
+        assert doctor.blas().text.startswith(name)
+        assert "MKL_NUM_THREADS=3" in doctor.blas().text
+    pools = [{"user_api": "blas", "num_threads": 5}, {"user_api": "openmp", "num_threads": 9}]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "threadpoolctl", SimpleNamespace(threadpool_info=lambda: pools))
+    assert doctor.blas().text.endswith("threads: 5")
 
 
 # -- kernels ----------------------------------------------------------------------------------------------------
@@ -443,7 +462,7 @@ def test_no_gpu_is_no_error(monkeypatch):
     def none():
         raise RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
 
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", missing("cupy"))
     assert doctor.gpu().state == OK
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     monkeypatch.setitem(sys.modules, "cupy", cupy(none))
