@@ -338,6 +338,10 @@ class Run:
             state = minidl.load(self.out / CHECKPOINT)
         except (OSError, ValueError) as error:
             raise SystemExit(f"--resume: {error}") from None
+        if not isinstance(state, dict) or not self._state().keys() <= state.keys():
+            raise SystemExit(
+                f"--resume: {self.out / CHECKPOINT} is no checkpoint of a run, but another file of minidl's"
+            )
         fixed = [k for k in self.settings if k != "device"]  # a run may go on elsewhere
         changed = [k for k in fixed if self.settings[k] != state["settings"].get(k)]
         if changed:
@@ -384,7 +388,7 @@ class Run:
             "settings": self.settings,
             "seed": self.settings["seed"],
             "versions": {"python": platform.python_version(), **versions},
-            "threads": numba.get_num_threads(),
+            "threads": minidl.get_num_threads(),
             "epochs": self.epochs,
             "results": self.results,
             "pictures": self.pictures,

@@ -344,3 +344,11 @@ def test_a_reader_of_the_output_that_leaves_is_no_full_disk(example, monkeypatch
 
     with pytest.raises(BrokenPipeError):
         begin(example("_common"), monkeypatch, tmp_path, main)
+
+
+def test_another_file_in_the_checkpoints_place_is_refused(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    minidl.save({"weights": minidl.ones(2)}, tmp_path / "out" / "checkpoint.npz")
+    with pytest.raises(SystemExit, match="is no checkpoint of a run, but another file of minidl's"):
+        run("mnist_autoencoder", "--data", "synthetic", "--train-size", 8, "--epochs", 1, "--resume")
+    assert minidl.load(tmp_path / "out" / "checkpoint.npz")["weights"].tolist() == [1, 1]
