@@ -213,15 +213,14 @@ def split_index(index: Any, x: Tensor) -> tuple[Index, Index]:
     first: list[Any] = []
     for part in parts:
         first += [part] if isinstance(part, int) else [slice(None)] * _dimensions_of(part)
-    second = [part for part in parts if not isinstance(part, int)]
-    _refuse_places_outside(second, x.array[*first, ...].shape)
-    return (*first, ...), (*second, ...)
+    _refuse_places_outside(parts, x.shape)
+    return (*first, ...), (*[part for part in parts if not isinstance(part, int)], ...)
 
 
-def _refuse_places_outside(index: list[Any], shape: Shape) -> None:
+def _refuse_places_outside(parts: list[Any], shape: Shape) -> None:
     """An array of ints must name places that there are: CuPy would count on from the beginning."""
     d = 0
-    for part in index:
+    for part in parts:
         if devices.is_array(part) and part.dtype != bool and d < len(shape):
             wrong = (part < -shape[d]) | (part >= shape[d])
             if devices.any_true(wrong):
