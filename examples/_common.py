@@ -21,7 +21,12 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from tqdm import tqdm
+
+try:
+    import matplotlib  # noqa: F401, for the pictures
+    from tqdm import tqdm
+except ImportError as error:
+    raise SystemExit(f'The examples need {error.name}: python -m pip install -e ".[examples]"') from None
 
 import minidl
 from minidl import Tensor, nn, optim
@@ -76,7 +81,12 @@ def parser(
         )
         where = "folder with the data set's files (default: $MINIDL_DATA, or the user's cache)"
         add("--data-dir", type=folder, help=where)
-    add("--out", type=Path, default=Path("out", name), help="folder for pictures and results (default: %(default)s)")
+    add(
+        "--out",
+        type=out_folder,
+        default=Path("out", name),
+        help="folder for pictures and results (default: %(default)s)",
+    )
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     return options
 
@@ -119,6 +129,13 @@ def device(text: str) -> str:
     except RuntimeError as error:
         raise argparse.ArgumentTypeError(" ".join(str(error).split())) from None  # in one line
     return text
+
+
+def out_folder(text: str) -> Path:
+    """The folder named on the command line."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("give a name, or . for this folder")
+    return Path(text)
 
 
 def start(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
@@ -229,7 +246,12 @@ def load(args: argparse.Namespace, data: str = "mnist") -> tuple[Any, Any]:
         except (OSError, ImportError, ValueError) as error:
             if args.data == data:
                 raise SystemExit(f"{source.name} cannot be used: {error}") from None
-            print(f"No {source.name} ({_in_short(error)}). Training on synthetic {source.things} instead.")
+            if args.data_dir is not None:
+                raise SystemExit(
+                    f"--data-dir {args.data_dir}: {source.name} is not there, and cannot be fetched into it "
+                    f"({_in_short(error)}). Without --data-dir, or with --data synthetic, {source.things} are drawn."
+                ) from None
+            print(f"No {source.name} ({_in_short(error)}). Using synthetic {source.things} instead.")
     args.data = "synthetic"
     return source.drawn(args.train_size, seed=0), source.drawn(10_000, seed=1)
 
@@ -307,9 +329,9 @@ class Run:
         seconds = round(time.perf_counter() - self.started, 3)
         self.epochs.append({"epoch": len(self.epochs) + 1, **metrics, "seconds": seconds})
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in metrics.items())
-        print(f"epoch {len(self.epochs):3d}/{self.last}  {shown}  {unit}  {seconds:.1f} s", flush=True)
         minidl.save(self._state(), self.out / CHECKPOINT)
         self._write_metrics()
+        print(f"epoch {len(self.epochs):3d}/{self.last}  {shown}  {unit}  {seconds:.1f} s", flush=True)
 
     def report(self, **results: Any) -> None:
         """Add results, of plain numbers, strings, lists and dicts, to metrics.json."""
@@ -350,8 +372,12 @@ class Run:
                 f"--resume: the checkpoint in {self.out} was made with other settings: {listed}. "
                 "Give those of the checkpoint, or start anew in another --out."
             )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise SystemExit(f"--resume: the checkpoint in {self.out} is of another model: {first}") from None
         minidl.random.default_generator.set_state(state["generator"])
         self.epochs, self.kept = state["epochs"], state["kept"]
         self.pictures, self.fresh = self._known_pictures(), False

@@ -113,7 +113,7 @@ def main(args: argparse.Namespace) -> None:
     run.report(mean_of_pixels=model.mean, standard_deviation_of_pixels=model.std)
     model.cpu()  # for the pictures
     draw(run, _common.images_of(test_set, range(10)))
-    print(f"Pictures, checkpoint and metrics are in {args.out}.")
+    print(f"Pictures, checkpoint and metrics are in {args.out.resolve()}")
 
 
 @minidl.no_grad()
@@ -139,7 +139,7 @@ def draw(run: _common.Run, originals: Tensor) -> None:
     title = f"Test error by training loss ({name})"
     figure = plot.curves(errors, "epoch", "squared error per pixel in [0, 1]", title=title, log=True)
     figure.axes[0].legend().remove()  # seven long names: beside the curves instead of over them
-    figure.legend(loc="outside right upper", fontsize="small")
+    figure.legend(loc="outside right center", fontsize="small")
     figure.set_size_inches(8.5, 3.6)
     figure.savefig(run.picture("errors.png"))
 

@@ -97,7 +97,7 @@ def main(args: argparse.Namespace) -> None:
     plot.confusion_matrix(confusion, test_set.classes, run.picture("confusion.png"), title=title)
     draw_predictions(run, probabilities, test_set)
     draw_curves(together, run)
-    print(f"Pictures, checkpoint and metrics are in {args.out}, the curves of both models in {together}.")
+    print(f"Pictures, checkpoint and metrics are in {args.out.resolve()}, the curves of both models in {together}")
 
 
 @minidl.no_grad()

@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
     model, criterion = cnn(channels, side).to(args.device), nn.CrossEntropyLoss()
     optimizer = optim.SGD(model.parameters(), lr=args.lr, momentum=0.9)
     if args.checkpoint:
-        load_weights(model, args.checkpoint)
+        load_weights(model, args.checkpoint, args.data)
         args.resume, args.out = False, args.out / "from_checkpoint"
         args.out.mkdir(exist_ok=True)
     run = _common.Run(args, model, optimizer)
@@ -79,22 +79,30 @@ def main(args: argparse.Namespace) -> None:
             loss.backward()
             optimizer.step()
             train_loss.update(loss.item(), len(images))
-        run.finish_epoch("nats per image", train_loss=train_loss.average, test_accuracy=accuracy(model, test_loader))
+        run.finish_epoch(
+            "(loss: nats per image)", train_loss=train_loss.average, test_accuracy=accuracy(model, test_loader)
+        )
 
     run.report(test_accuracy=accuracy(model, test_loader))
     print(f"test accuracy {run.results['test_accuracy']:.4f}")
     model.cpu().eval()  # for the pictures
     for layer, values in zip(LAYERS, greatest_activations(model, test_set), strict=True):  # (images, filters)
         visualise(run, model, layer, values, test_set)
-    print(f"Pictures and metrics are in {args.out}.")
+    print(f"Pictures and metrics are in {args.out.resolve()}")
 
 
-def load_weights(model: nn.Module, checkpoint: str) -> None:
-    """Take the weights that an earlier run left."""
+def load_weights(model: nn.Module, checkpoint: str, data: str) -> None:
+    """Take the weights that an earlier run left, which must have been trained on the data that is looked at."""
     try:
-        model.load_state_dict(minidl.load(checkpoint)["model"])
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        state = minidl.load(checkpoint)
+        model.load_state_dict(state["model"])
+        trained_on = state["settings"]["data"]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise SystemExit(f"--checkpoint: {checkpoint}: {str(error).splitlines()[0]}") from None
+    if trained_on != data:
+        raise SystemExit(
+            f"--checkpoint: {checkpoint} was trained on {trained_on}, and the images are {data}: see --data"
+        )
 
 
 @minidl.no_grad()

@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
     with minidl.no_grad():
         compare(run, train, test, axes)
         draw(run, train.numpy(), axes)
-    print(f"Pictures, checkpoint and metrics are in {args.out}.")
+    print(f"Pictures, checkpoint and metrics are in {args.out.resolve()}")
 
 
 def compare(run: _common.Run, train: Tensor, test: Tensor, axes: Array) -> None:

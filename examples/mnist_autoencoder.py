@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
 
     model.cpu()  # for the pictures
     draw(run, test_set)
-    print(f"Pictures, checkpoint and metrics are in {args.out}.")
+    print(f"Pictures, checkpoint and metrics are in {args.out.resolve()}")
 
 
 @minidl.no_grad()

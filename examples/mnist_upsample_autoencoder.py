@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
     run.report(parameters=parameters, test_loss_per_pixel=test_loss.average, dead_maps=dead_maps)
     print(f"{parameters:,} parameters; squared error on {len(test_set):,} test images: {test_loss}.")
     print(f"Dead maps of the code, 0 all over the ten digits drawn: {dead_maps} of 4.")
-    print(f"Pictures, checkpoint and metrics are in {args.out}.")
+    print(f"Pictures, checkpoint and metrics are in {args.out.resolve()}")
 
 
 @minidl.no_grad()

@@ -145,7 +145,7 @@ def main(args: argparse.Namespace) -> None:
             out.mkdir(parents=True, exist_ok=True)
             runs.append(train(argparse.Namespace(**vars(args) | {"beta": beta, "out": out}), train_set, test_set))
         report.draw_sweep(runs, args, test_set)
-    print(f"Pictures, checkpoint and metrics are in {args.out}.")
+    print(f"Pictures, checkpoint and metrics are in {args.out.resolve()}")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
     predicted = evaluate(model, criterion, test_loader)[1]
     report(run, predicted, test_set)
     draw(run, predicted, test_set)
-    print(f"Pictures, checkpoint and metrics are in {args.out}.")
+    print(f"Pictures, checkpoint and metrics are in {args.out.resolve()}")
 
 
 @minidl.no_grad()

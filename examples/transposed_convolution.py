@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
         "products in an output pixel inside, stride 2, by kernel": inside,
     }
     (args.out / _common.METRICS).write_text(json.dumps({"seed": args.seed, "results": results}, indent=2) + "\n")
-    print(f"Pictures and numbers are in {args.out}.")
+    print(f"Pictures and numbers are in {args.out.resolve()}")
     if any(row[-1] != "yes" for row in claims) or any(apart.values()):
         raise SystemExit("Not all of this holds: a row of the table above has no yes, or the two matrices differ.")
 

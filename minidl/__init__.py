@@ -2,7 +2,7 @@
 
 import numpy as _np
 
-from minidl import autograd, cuda, data, nn, ops, optim, plot, random
+from minidl import autograd, cuda, data, nn, ops, optim, plot, random, utils
 from minidl.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.checks import GradcheckError, check_adjoint, gradcheck, gradgradcheck
 from minidl.creation import (
@@ -188,6 +188,7 @@ __all__ = [
     "transpose",
     "uint8",
     "unsqueeze",
+    "utils",
     "var",
     "where",
     "zeros",

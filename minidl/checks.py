@@ -193,8 +193,8 @@ class _Rows(NamedTuple):
     """Which combinations of a Jacobian's m rows are compared.
 
     The backward pass is given the rows of `cotangents` (K, m). Where each is one row of the Jacobian by itself,
-    it is given a random multiple, `factors` (K, 1): a gradient that forgets or squares gy, or loses its sign, would
-    pass with 1.
+    it is given a random multiple, `factors` (K, 1): a gradient that forgets, squares or bounds gy, or loses its sign,
+    would pass with 1.
     """
 
     cotangents: Array
@@ -206,7 +206,7 @@ class _Rows(NamedTuple):
         rng = np.random.default_rng(0)
         if m * n > LARGEST_JACOBIAN:
             return cls(rng.standard_normal((PROJECTIONS, m)), np.ones((PROJECTIONS, 1)), False)
-        factors = -rng.uniform(0.3, 0.9, m)
+        factors = -rng.uniform(3, 9, m)
         return cls(np.diag(factors), factors[:, None], True)
 
     def of(self, column: Array) -> Array:

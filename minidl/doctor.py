@@ -167,7 +167,7 @@ def blas() -> Finding:
 def gpu() -> Finding:
     """What CuPy sees. A CPU is all that minidl needs."""
     if importlib.util.find_spec("cupy") is None:
-        text = 'CuPy is not installed, which a GPU needs and a CPU run does not: pip install "minidl[gpu]"'
+        text = 'CuPy is not installed, which a GPU needs and a CPU run does not: pip install "cupy-cuda12x[ctk]"'
         return Finding("GPU", OK, text)
     try:
         cupy = importlib.import_module("cupy")

@@ -62,6 +62,8 @@ class Optimizer:
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, with settings of their own where given."""
+        if "params" not in param_group:
+            raise KeyError(f"a parameter group needs the key 'params', and has {sorted(param_group)}")
         params = param_group["params"]
         group = {
             **self.defaults,
@@ -88,6 +90,10 @@ class Optimizer:
     def _check(self, group: dict[str, Any]) -> None:
         """Refuse settings out of their range."""
         for name in ("lr", "momentum", "weight_decay", "eps"):
+            if name in group and not isinstance(group[name], int | float | np.number):
+                raise TypeError(
+                    f"invalid {name} {group[name]!r}: it must be a number, not {type(group[name]).__name__}"
+                )
             if name in group and not group[name] >= 0:
                 raise ValueError(f"invalid {name} {group[name]}: it must be at least 0")
 

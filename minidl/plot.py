@@ -159,7 +159,7 @@ def show_images(
     ValueError
         If images have another shape or number of channels, or there are too few or too many titles.
     ImportError
-        If matplotlib is missing: ``pip install "minidl[examples]"``.
+        If matplotlib is missing: ``pip install matplotlib``.
 
     Examples
     --------
@@ -182,6 +182,8 @@ def show_images(
         names, rows = [], [batch[i : i + nrow] for i in starts]
         above = [titles[i : i + nrow] for i in starts] if titles is not None else []
         expected = len(batch)
+    if isinstance(titles, str):
+        raise TypeError(f"titles: expected a word for each {_thing(images)}, not a text; path= and title= take one")
     if titles is not None and len(titles) != expected:
         raise ValueError(f"titles: expected {expected}, one for each {_thing(images)}, not {len(titles)}")
     figure = _draw_sheet(rows, names, above, title)
@@ -263,7 +265,7 @@ def _figure() -> tuple[Figure, Axes]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('pictures need matplotlib: pip install "minidl[examples]"') from error
+        raise ImportError("pictures need matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(5, 3.2), dpi=DPI)
     FigureCanvasAgg(figure)
     figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]  # by which a notebook shows it
@@ -320,7 +322,7 @@ def curves(
     ValueError
         If there is no curve, `x` has another length than a curve, or `smooth` is no such number.
     ImportError
-        If matplotlib is missing, or SciPy to smooth with: ``pip install "minidl[examples]"``.
+        If matplotlib is missing, or SciPy to smooth with: ``pip install matplotlib scipy``.
 
     Notes
     -----
@@ -332,6 +334,8 @@ def curves(
     >>> [line.get_label() for line in figure.axes[0].get_lines()]
     ['train', 'test']
     """
+    if not isinstance(series, Mapping):
+        raise TypeError(f"curves: expected a dict such as {{'loss': values}}, not {type(series).__name__}")
     if not series:
         raise ValueError("expected at least one curve, and the dict is empty")
     if smooth and (smooth < 5 or smooth % 2 == 0):
@@ -374,7 +378,7 @@ def _smooth(y: Array, window: int, log: bool) -> Array | None:
     try:
         from scipy.signal import savgol_filter
     except ImportError as error:
-        raise ImportError('smoothing needs SciPy: pip install "minidl[examples]"') from error
+        raise ImportError("smoothing needs SciPy: pip install scipy") from error
     window = min(window, len(y) - 1 + len(y) % 2)  # odd
     if window < 5:
         return None
@@ -430,7 +434,7 @@ def confusion_matrix(
     ValueError
         If `counts` is not (C, C) with C names, or holds what is no count.
     ImportError
-        If matplotlib is missing: ``pip install "minidl[examples]"``.
+        If matplotlib is missing: ``pip install matplotlib``.
 
     Notes
     -----

@@ -8,7 +8,7 @@
 
 is a whole test: on drawn shapes and values it compares cube's first and second gradients with differences, and checks
 that the dtype is kept, that inputs stay as they are, that gradients own their memory, and that the compiled kernels
-agree with their definitions. Needs Hypothesis (``pip install "minidl[test]"``), which nothing else in minidl imports.
+agree with their definitions. Needs Hypothesis (``pip install hypothesis``), which nothing else in minidl imports.
 """
 
 from __future__ import annotations

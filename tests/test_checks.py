@@ -316,3 +316,11 @@ def test_inputs_from_a_generator_are_seen():
     y = minidl.randn(2, dtype=minidl.float64, requires_grad=True)
     with pytest.raises(ValueError, match="uses the tensor of input 0 from outside"):
         minidl.gradcheck(lambda x: y * 2, (x for x in [y]))
+
+
+def test_a_gradient_that_bounds_gy_is_found():
+    def doubled(x):
+        return record("doubled", 2 * x.array, (x, lambda gy: 2 * gy.clamp(-1, 1)))
+
+    with pytest.raises(GradcheckError, match="are wrong"):
+        gradcheck(doubled, minidl.randn(3, dtype=minidl.float64, requires_grad=True))

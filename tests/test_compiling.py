@@ -70,7 +70,10 @@ def test_the_first_compilation_is_told_in_one_line_and_a_start_from_the_cache_in
     assert capsys.readouterr().err == ""
     assert results(kernels) == [6, 1.0, 12]
     folder = project.files("*.nbi")[0].parent
-    assert capsys.readouterr().err == f"minidl: compiling kernels for this machine, once: they are kept in {folder}\n"
+    assert (
+        capsys.readouterr().err
+        == f"minidl: compiling kernels that were not used before, up to half a minute; they are kept in {folder}\n"
+    )
     assert results(project.start()) == [6, 1.0, 12]
     assert capsys.readouterr().err == ""
 
@@ -289,6 +292,8 @@ def test_without_any_folder_kernels_are_compiled_at_each_start(installed):
 def test_the_package_says_once_that_it_compiles(installed):
     first, second = (run(TRAIN, installed, installed / "cache") for _ in range(2))
     assert first.stdout == second.stdout == "[[0.0, 1.0]]\n"
-    assert first.stderr.startswith("minidl: compiling kernels for this machine, once: they are kept in ")
+    assert first.stderr.startswith(
+        "minidl: compiling kernels that were not used before, up to half a minute; they are kept in "
+    )
     assert first.stderr.count("\n") == 1
     assert second.stderr == ""

@@ -147,7 +147,7 @@ def test_folder_is_the_users_cache_otherwise(monkeypatch):
     monkeypatch.delenv("MINIDL_DATA", raising=False)
     assert mnist.default_folder() == pooch.os_cache("minidl")
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ImportError, match=r'pooch: pip install "minidl\[examples\]"'):
+    with pytest.raises(ImportError, match="pooch: pip install pooch"):
         mnist.default_folder()
 
 
@@ -646,7 +646,7 @@ def test_logging_is_left_alone(server, tmp_path, capsys):
 
 def test_without_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(ImportError, match=r'downloads need .*: pip install "minidl\[examples\]"'):
+    with pytest.raises(ImportError, match="downloads need (.*): pip install"):
         download.fetch("file.gz", SHA256, [], tmp_path)
 
 

@@ -45,7 +45,7 @@ def test_mnist_autoencoder(run, tmp_path, capsys):
     assert found["epochs"][1]["test_loss"] < found["epochs"][0]["test_loss"]
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"epoch   1/2  train loss 0\.\d{5}  test loss 0\.\d{5}  per pixel  \d+\.\d s", lines[0])
-    assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}."
+    assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}"
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
@@ -83,11 +83,15 @@ def test_without_mnist_it_says_why_and_draws_digits(run, tmp_path, capsys, monke
     mnist = importlib.import_module("minidl.data.mnist")
     monkeypatch.setattr(mnist, "MIRRORS", ("http://127.0.0.1:9/",))
     monkeypatch.setenv("NO_PROXY", "*")
-    run("mnist_autoencoder", "--data-dir", tmp_path, "--train-size", 64, "--epochs", 1)
+    monkeypatch.setenv("MINIDL_DATA", str(tmp_path))
+    run("mnist_autoencoder", "--train-size", 64, "--epochs", 1)
     line = capsys.readouterr().out.splitlines()[0]
-    assert re.fullmatch(r"No MNIST \(could not download .*refused\)\. Training on synthetic digits instead\.", line)
+    assert re.fullmatch(r"No MNIST \(could not download .*refused\)\. Using synthetic digits instead\.", line)
     with pytest.raises(SystemExit, match="MNIST cannot be used: could not download"):
-        run("mnist_autoencoder", "--data", "mnist", "--data-dir", tmp_path, "--train-size", 64, "--epochs", 1)
+        run("mnist_autoencoder", "--data", "mnist", "--train-size", 64, "--epochs", 1)
+    with pytest.raises(SystemExit, match="--data-dir .*: MNIST is not there, and cannot be fetched into it .could not"):
+        run("mnist_autoencoder", "--data-dir", tmp_path, "--train-size", 64, "--epochs", 1)
+    assert not (tmp_path / "mnist").exists()  # nothing came that it could hold
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_cifar_autoencoder(run, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "21,331 parameters; 3 x 32 x 32 = 3,072 numbers to 512 and back."
     assert re.fullmatch(r"epoch   1/2  train loss \d+\.\d{5}  test loss \d+\.\d{5}  per image  \d+\.\d s", lines[1])
-    assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}."
+    assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}"
 
     # The printed loss is that of the kept model: summed over an image, averaged over images, the last batch too.
     model = module["Autoencoder"]()
@@ -153,7 +153,7 @@ def test_linear_autoencoder_finds_the_subspace_of_pca(run, tmp_path, capsys):
     shown = [line for line in lines if line.startswith("  principal angles, degrees: ")]
     assert len(shown) == 30
     assert shown[-1].split()[-6:] == [f"{angle:.2f}" for angle in angles[-1]]
-    assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}."
+    assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}"
 
     # What is explained, from the eigenvalues of the covariance instead of the SVD.
     x = minidl.data.SyntheticDigits(2000, seed=0).gather(np.arange(2000))[0].numpy().reshape(2000, 784).astype(float)

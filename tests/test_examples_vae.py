@@ -43,7 +43,7 @@ def test_two_units(run, tmp_path, capsys):
     assert re.fullmatch(rf"Test ELBO {number} = -\(distortion {number} \+ rate {number}\) nats per image\.", lines[2])
     assert "closed form" in lines[3]
     assert "ollapse" in lines[4]
-    assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}."
+    assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}"
 
 
 def test_many_units_under_a_high_beta_collapse(run, tmp_path, capsys):

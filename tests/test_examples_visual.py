@@ -46,7 +46,7 @@ def test_transposed_convolution(run, tmp_path, capsys):
     assert re.fullmatch(r"claim +layers +side in pixels +holds", lines[0])
     assert re.search(r"Conv2d\(5, s=2\) ConvTranspose2d\(5, s=2, op=1\) +64 -> 30 -> 64 +yes$", "\n".join(lines), re.M)
     assert "Kernel 4, stride 2: products in an output pixel 4 everywhere inside." in lines
-    assert lines[-1] == f"Pictures and numbers are in {out}."
+    assert lines[-1] == f"Pictures and numbers are in {out}"
 
 
 def test_it_leaves_the_same_each_time(run, example, tmp_path, monkeypatch):
@@ -112,10 +112,10 @@ def test_feature_visualisation(run, tmp_path, capsys):
             assert values[0] >= values[1]
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"epoch   1/1  train loss \d\.\d{5}  test accuracy 0\.\d{5}  nats per image  \d+\.\d s", lines[0]
+        r"epoch   1/1  train loss \d\.\d{5}  test accuracy 0\.\d{5}  \(loss: nats per image\)  \d+\.\d s", lines[0]
     )
     assert re.fullmatch(r"conv2     16 filters, \d+ dead, receptive field 14x14 pixels", lines[3])
-    assert lines[-1] == f"Pictures and metrics are in {out}."
+    assert lines[-1] == f"Pictures and metrics are in {out}"
 
     before = {name: (out / name).read_bytes() for name in pictures}
     run("feature_visualisation", *SMALL, "--epochs", 1, "--top", 2, "--filters", 3, "--resume")

@@ -417,3 +417,11 @@ def test_items_that_a_subclass_changes_are_those_of_the_batches():
     for wrapped in (data, Subset(data, [0, 1, 2, 3])):
         doubled, plain = next(iter(DataLoader(wrapped, batch_size=4)))
         assert (doubled.tolist(), plain.tolist()) == ([0, 2, 4, 6], [0, 1, 2, 3])
+
+
+def test_the_names_of_torch_utils_data():
+    from minidl.utils.data import DataLoader as Loader
+
+    assert Loader is DataLoader is minidl.utils.data.DataLoader
+    with pytest.raises(TypeError, match="TensorDataset: expected tensors, not list: use minidl.tensor"):
+        TensorDataset([1, 2])

@@ -286,3 +286,10 @@ def test_parameters_of_two_dtypes_are_stepped_together():
         optimizer.step()
     assert (p.dtype, q.dtype) == (minidl.float32, minidl.float64)
     assert [p.item(), q.item()] == pytest.approx([1 - 0.5 - 0.95] * 2)
+
+
+def test_settings_of_another_type_are_refused():
+    with pytest.raises(TypeError, match="invalid lr '0.1': it must be a number, not str"):
+        optim.SGD([parameter()], lr="0.1")
+    with pytest.raises(KeyError, match=r"needs the key 'params', and has \['param'\]"):
+        optim.SGD([{"param": [parameter()]}], lr=0.1)

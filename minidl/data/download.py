@@ -64,7 +64,7 @@ def fetch(
         If no mirror gave the file. When none can be reached this is known after `patience` seconds, even if
         packets vanish without an answer.
     ImportError
-        If pooch, requests or tqdm is missing: ``pip install "minidl[examples]"``.
+        If pooch, requests or tqdm is missing.
     OSError
         If the folder cannot be written to.
     """
@@ -74,7 +74,6 @@ def fetch(
             return path
         print(f"{path}: damaged, or another file (its sha256 differs): fetching it anew", flush=True)
     _packages()  # before anything else happens
-    path.parent.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
     said = 0
     urls = [mirror + name for mirror in mirrors]
@@ -84,6 +83,7 @@ def fetch(
             for failure in failures[said:]:
                 print(f"passed over {failure}", flush=True)
             said = len(failures)
+            path.parent.mkdir(parents=True, exist_ok=True)
             problem = _download(url, path, sha256, patience)
             if problem is None:
                 return path
@@ -105,7 +105,7 @@ def _packages() -> tuple[Any, Any, Any]:
         import requests
         from tqdm import tqdm
     except ImportError as error:
-        raise ImportError(f'downloads need {error.name}: pip install "minidl[examples]"') from error
+        raise ImportError(f"downloads need {error.name}: pip install {error.name}") from error
     return pooch, requests, tqdm
 
 

@@ -80,6 +80,11 @@ class TensorDataset:
     """
 
     def __init__(self, *tensors: Tensor) -> None:
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                raise TypeError(
+                    f"TensorDataset: expected tensors, not {type(tensor).__name__}: use minidl.tensor(data)"
+                )
         if not tensors or any(not tensor.shape for tensor in tensors):
             raise ValueError("TensorDataset needs one tensor or more, each with a first dimension")
         lengths = [tensor.shape[0] for tensor in tensors]

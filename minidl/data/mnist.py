@@ -106,9 +106,7 @@ def default_folder() -> Path:
     try:
         import pooch
     except ImportError as error:
-        raise ImportError(
-            'without a folder for the data, minidl needs pooch: pip install "minidl[examples]"'
-        ) from error
+        raise ImportError("without a folder for the data, minidl needs pooch: pip install pooch") from error
     return Path(pooch.os_cache("minidl"))
 
 

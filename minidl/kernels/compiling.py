@@ -81,7 +81,10 @@ class _Cache(FunctionCache):
             with contextlib.suppress(OSError):
                 self.flush()
         if kernel is None:
-            _tell_once("compiling", f"compiling kernels for this machine, once: they are kept in {self.cache_path}")
+            _tell_once(
+                "compiling",
+                f"compiling kernels that were not used before, up to half a minute; they are kept in {self.cache_path}",
+            )
         return kernel
 
     def save_overload(self, sig, data):

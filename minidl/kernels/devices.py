@@ -43,7 +43,7 @@ def cupy() -> Any:
         reason = " ".join(str(error).split())
         raise RuntimeError(
             "device 'cuda': CuPy is missing, with which minidl computes on a GPU: install it with "
-            f'pip install "minidl[gpu]" for CUDA 12, or pip install "cupy-cuda13x[ctk]" for CUDA 13 ({reason})'
+            f'pip install "cupy-cuda12x[ctk]", or "cupy-cuda13x[ctk]" for CUDA 13 ({reason})'
         ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
