@@ -11,6 +11,7 @@ from minidl import random
 from minidl.device import place
 from minidl.kernels import devices
 from minidl.ops.dtype import Number, as_dtype, cast, float32, number, only_tensors, result_type, to
+from minidl.ops.inplace import check_writable, overwritten
 from minidl.ops.shape import sizes
 from minidl.tensor import Array, Tensor
 
@@ -337,6 +338,33 @@ def randn_like(
     kind = input.dtype if dtype is None else dtype
     where = device or input.device
     return randn(input.shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
+
+
+def uniform_(
+    input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: random.Generator | None = None
+) -> Tensor:
+    """x = draws from the uniform distribution on [from, to)."""
+    kind = _real("uniform_", input.dtype)
+    _numbers("uniform_", from_, to)
+    if not from_ <= to:
+        raise RuntimeError(f"uniform_: the interval must not end before it begins, and it is from {from_} to {to}")
+    check_writable("uniform_", input, False)
+    drawn = rand(input.shape, generator=generator, dtype=kind, device=input.device)
+    return overwritten("uniform_", input, drawn * (to - from_) + from_)
+
+
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: random.Generator | None = None) -> Tensor:
+    """x = draws from the normal distribution with this mean and standard deviation."""
+    kind = _real("normal_", input.dtype)
+    _numbers("normal_", mean, std)
+    if not std >= 0:
+        raise RuntimeError(f"normal_: std must be at least 0, not {std}")
+    check_writable("normal_", input, False)
+    drawn = randn(input.shape, generator=generator, dtype=kind, device=input.device)
+    return overwritten("normal_", input, drawn * std + mean)
+
+
+Tensor.uniform_, Tensor.normal_ = uniform_, normal_
 
 
 def _shape(name: str, args: Any, named: Any = None) -> tuple[int, ...]:
