@@ -29,6 +29,8 @@ UNARY = {
     "abs": abs,
     "tanh": minidl.tanh,
     "relu": F.relu,
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.3),
+    "leaky_relu in place": lambda x: F.leaky_relu(x * 2, 0.3, inplace=True),
     "sigmoid": F.sigmoid,
     "clamp": lambda x: x.clamp(-0.34, 0.44),
     "clamp below": lambda x: x.clamp(min=0.23),
@@ -249,14 +251,20 @@ def test_elementwise_losses(loss, reduction, inputs):
     return getattr(F, loss)(*inputs, reduction=reduction)
 
 
+@property_test_gradient(REDUCTIONS, several(shapes().map(lambda s: (s, s))))
+def test_l1_loss(reduction, inputs):
+    return F.l1_loss(*inputs, reduction=reduction)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "nll_loss"])
 @property_test_gradient(
     REDUCTIONS,
     shapes(min_dims=2, max_side=3).flatmap(
         lambda s: st.tuples(tensors(s), tensors((s[0], *s[2:]), np.int64, low=0, high=s[1] - 1))
     ),
 )
-def test_cross_entropy(reduction, case):
-    return F.cross_entropy(*case, reduction=reduction)
+def test_losses_of_classes(loss, reduction, case):
+    return getattr(F, loss)(*case, reduction=reduction)
 
 
 @property_test_gradient(models(max_layers=5, dtype=np.float64).filter(lambda case: case[1].numel() < 100))

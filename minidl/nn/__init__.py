@@ -6,14 +6,17 @@ from minidl.nn.layers import (
     ConvTranspose2d,
     Dropout,
     Flatten,
+    LeakyReLU,
     Linear,
+    LogSoftmax,
     ReLU,
     Sequential,
     Sigmoid,
+    Softmax,
     Tanh,
     Unflatten,
 )
-from minidl.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, RegularisedLoss
+from minidl.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, RegularisedLoss
 from minidl.nn.module import Module, Parameter
 from minidl.nn.pooling import AvgPool2d, MaxPool2d, MaxUnpool2d, Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
@@ -26,16 +29,21 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "L1Loss",
+    "LeakyReLU",
     "Linear",
+    "LogSoftmax",
     "MSELoss",
     "MaxPool2d",
     "MaxUnpool2d",
     "Module",
+    "NLLLoss",
     "Parameter",
     "ReLU",
     "RegularisedLoss",
     "Sequential",
     "Sigmoid",
+    "Softmax",
     "Tanh",
     "Unflatten",
     "Upsample",

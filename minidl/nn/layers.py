@@ -258,6 +258,57 @@ class ReLU(Module):
         return "inplace=True" if self.inplace else ""
 
 
+class LeakyReLU(Module):
+    """x where x > 0, negative_slope x elsewhere.
+
+    Parameters
+    ----------
+    negative_slope : float
+    inplace : bool
+        Write the result into the input.
+    """
+
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
+        super().__init__()
+        self.negative_slope, self.inplace = negative_slope, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return F.leaky_relu(input, self.negative_slope, self.inplace)
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
+
+
+class _AlongDim(Module):
+    """What ``Softmax`` and ``LogSoftmax`` share. PyTorch guesses a `dim` that is left out; here that is refused."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim: Any = dim
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return f"dim={self.dim}"
+
+
+class Softmax(_AlongDim):
+    """e^x_i / (sum over j of e^x_j) along dimension `dim`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return F.softmax(input, self.dim)
+
+
+class LogSoftmax(_AlongDim):
+    """The logarithm of ``Softmax``, exact also where that rounds to 0."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return F.log_softmax(input, self.dim)
+
+
 class Sigmoid(Module):
     """1 / (1 + e^-x)."""
 

@@ -93,6 +93,19 @@ def _where_positive(gy: Tensor, y: Tensor) -> Tensor:
     return record("relu_backward", gx, (gy, lambda ggx: _where_positive(ggx, y)))
 
 
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """y = x s, s = 1 where x > 0, else `negative_slope`;  gx = gy s. With `inplace`, y overwrites x."""
+    only_tensors("leaky_relu", input)
+    if not isinstance(negative_slope, int | float | np.number):
+        raise TypeError(f"leaky_relu: negative_slope must be a number, not {type(negative_slope).__name__}")
+    if not input.is_floating_point():
+        raise NotImplementedError(f"leaky_relu: the input must be a float tensor, not {input.dtype}; use .float()")
+    kind = input.dtype.type
+    slope = np.where(input.array > 0, kind(1), kind(negative_slope))
+    y = record("leaky_relu", input.array * slope, (input, lambda gy: gy * Tensor(slope)))
+    return replace("leaky_relu", input, y) if inplace else y
+
+
 def sigmoid(input: Tensor) -> Tensor:
     """y = 1 / (1 + e^-x);  gx = gy y (1 - y)."""
     x = floating("sigmoid", input)

@@ -34,6 +34,9 @@ LAYERS = {
     "Conv2d": text("Conv2d({s[1]}, {o}, {k}, {t}, {p}, {d}, bias={b})", IMAGE, **CONV),
     "ConvTranspose2d": text("ConvTranspose2d({s[1]}, {o}, {k}, {t}, {p}, bias={b}, dilation={d})", IMAGE, **CONV),
     "ReLU": text("ReLU({i})", ANY, i=st.booleans()),
+    "LeakyReLU": text("LeakyReLU({a}, {i})", ANY, a=st.sampled_from([0.01, 0.2, 2]), i=st.booleans()),
+    "Softmax": text("Softmax({d})", ANY, d=st.sampled_from([0, -1])),
+    "LogSoftmax": text("LogSoftmax(dim={d})", ANY, d=st.sampled_from([0, -1])),
     "Sigmoid": text("Sigmoid()", ANY),
     "Tanh": text("Tanh()", ANY),
     "Dropout": text("Dropout({p}).eval()", ANY, p=st.sampled_from([0, 0.3, 1])),
@@ -52,6 +55,8 @@ LOSSES = {
     "MSELoss": text("MSELoss(reduction={r!r})", ANY, **REDUCED),
     "BCELoss": text("BCELoss(reduction={r!r})", ANY, **REDUCED),
     "BCEWithLogitsLoss": text("BCEWithLogitsLoss(reduction={r!r})", ANY, **REDUCED),
+    "L1Loss": text("L1Loss(reduction={r!r})", ANY, **REDUCED),
+    "NLLLoss": text("NLLLoss(reduction={r!r})", IMAGE, **REDUCED),
     "CrossEntropyLoss": text("CrossEntropyLoss(reduction={r!r})", IMAGE, **REDUCED),
 }
 
@@ -99,10 +104,10 @@ def test_loss(name, data, dtype, seed):
     rng = np.random.default_rng(seed)
     x, t = (rng.uniform(0.05, 0.95, shape).astype(dtype) for _ in range(2))
     others = dict.fromkeys(BOTH, ())
-    if name == "CrossEntropyLoss":
+    if name in ("CrossEntropyLoss", "NLLLoss"):
         classes = rng.integers(shape[1], size=(shape[0], *shape[2:]))
         others = {m: (m.tensor(classes),) for m in BOTH}
-    inputs = [x] if name == "CrossEntropyLoss" else [x, t]
+    inputs = [x, t][: 2 - len(others[minidl])]
     ours, theirs = (forms(m, built(m, constructor, dtype, seed), inputs, others[m]) for m in BOTH)
     agree(("losses", name), ours, theirs, rtol=1e-4, atol=1e-5, zeros=False)
 

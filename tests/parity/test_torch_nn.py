@@ -43,7 +43,7 @@ MODULES = (
     """
 Linear(3, 4); Linear(3, 4, False); Linear(in_features=2, out_features=1, bias=True); ReLU(); ReLU(True)
 ReLU(inplace=False); Sigmoid(); Tanh(); Dropout(); Dropout(0.25); Dropout(p=0.1, inplace=True); MSELoss()
-MSELoss(reduction="sum")
+MSELoss(reduction="sum"); LeakyReLU(); LeakyReLU(0.2, True); Softmax(1); LogSoftmax(dim=-1); Softmax(); L1Loss()
 Flatten(); Flatten(2); Flatten(start_dim=0, end_dim=1); Unflatten(1, (2, 3))
 Unflatten(dim=1, unflattened_size=(2, -1)); Unflatten(1, [2, 3])
 Conv2d(1, 2, 3); Conv2d(1, 2, (3, 5), 2, 1); Conv2d(1, 2, 3, stride=(2, 1), padding=(0, 1), dilation=2, bias=False)
