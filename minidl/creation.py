@@ -161,6 +161,11 @@ def zeros(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, r
     return _finish(np.zeros(_shape("zeros", args, size), as_dtype(dtype or float32)), device, requires_grad)
 
 
+def empty(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor to be written into. Its elements are zeros, where PyTorch's are what was there before."""
+    return _finish(np.zeros(_shape("empty", args, size), as_dtype(dtype or float32)), device, requires_grad)
+
+
 def ones(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones, float32 unless `dtype` says otherwise."""
     return _finish(np.ones(_shape("ones", args, size), as_dtype(dtype or float32)), device, requires_grad)

@@ -15,7 +15,7 @@ from minidl.ops.loss import (
     nll_loss,
 )
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
-from minidl.ops.shape import pad
+from minidl.ops.shape import one_hot, pad
 from minidl.ops.upsampling import interpolate, upsample
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "max_unpool2d",
     "mse_loss",
     "nll_loss",
+    "one_hot",
     "pad",
     "relu",
     "sigmoid",

@@ -16,7 +16,7 @@ from minidl.autograd import record
 from minidl.kernels import devices
 from minidl.ops.dtype import floating, only_tensors, quiet
 from minidl.ops.inplace import replace
-from minidl.ops.shape import dimension
+from minidl.ops.shape import also_axis, dimension
 from minidl.tensor import Array, Tensor
 
 
@@ -139,6 +139,7 @@ def tanh_backward(gy: Tensor, y: Tensor) -> Tensor:
     )
 
 
+@also_axis
 @quiet
 def softmax(input: Tensor, dim: int) -> Tensor:
     """y_i = e^x_i / (sum over j of e^x_j), along `dim`;  gx = y (gy - sum of gy y).
@@ -156,6 +157,7 @@ def softmax(input: Tensor, dim: int) -> Tensor:
     )
 
 
+@also_axis
 @quiet
 def log_softmax(input: Tensor, dim: int) -> Tensor:
     """y = x - ln(sum of e^x), along `dim`;  gx = gy - e^y sum of gy."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl.autograd import is_grad_enabled, record
 from minidl.kernels import devices
-from minidl.ops.arithmetic import add, div, mul, sub
+from minidl.ops.arithmetic import add, clamp, div, mul, sub
 from minidl.ops.dtype import Number, number, operand, to
 from minidl.ops.shape import Index, split_index
 from minidl.tensor import Array, Tensor
@@ -37,6 +37,11 @@ def mul_(input: Tensor, other: Any) -> Tensor:
 def div_(input: Tensor, other: Any) -> Tensor:
     """x = x / other."""
     return replace("div_", input, div(_kept_for(other, input), other))
+
+
+def clamp_(input: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
+    """x = min(max(x, min), max)."""
+    return replace("clamp_", input, clamp(input, min, max))
 
 
 def _kept_for(other: Any, x: Tensor) -> Tensor:

@@ -191,6 +191,15 @@ x.permute(0, 2); x.squeeze(2); x.unsqueeze(3); x.unsqueeze(-4); x.expand(2); x.e
 x.expand(-1, 2, 3); m.stack([]); m.cat([]); m.stack([x, v]); m.cat([x, v]); m.cat([x, x], 2); m.cat([x, 1])
 m.cat(x); m.cat([m.tensor(1.), m.tensor(2.)]); m.stack([x, 2]); F.pad(x, (1,)); F.pad(x, (1, 1, 1, 1, 1, 1))
 F.pad(x, (-2, -2)); F.pad(x, (1.5, 1))
+x.sum(dim=1, axis=1); x.sum(1, axis=1); x.sum(axis=2); x.sum(axis="a"); m.cat([x, x], axis=2); m.cat([x, v[:0], v])
+x.chunk(0); x.chunk(-1); x.chunk(2.5); x.chunk(2, 3); x[0, 0].chunk(1); m.chunk(3, 2); x[0, 0].split(1); v.split([2, 2])
+v.split([4, -1]); v.split(0); v.split(-1); v.split(2.5); v.split("a"); x.split(1, 2); x[0, 0].unbind()
+x.unbind(2); m.unbind(3); x.repeat(2); x.repeat(-1, 1); x.repeat(2.5, 1); x.repeat("a"); x.expand_as(v)
+x.expand_as(3); F.one_hot(i, 1); F.one_hot(i - 1, 2); F.one_hot(i.int()); F.one_hot(x); F.one_hot(i[:0]); F.one_hot(3)
+F.one_hot(i[:0], 0); F.one_hot(i, -2); F.one_hot(i, "a"); x.clip(); x.clip("a"); x.clamp_(); x.clamp_("a"); p.clamp_(0)
+i.clamp_(0.5, 1); e.argmin(); x.argmin(3); m.sign(3); m.square("a"); m.isnan(3); m.isfinite(3); m.allclose(x, 3)
+m.allclose(x, x.double()); m.allclose(x, x[:, :2]); m.allclose(x, x, -1); m.allclose(x, x, "a"); m.equal(x, 3)
+m.numel(3); m.empty(-1); m.empty("a"); m.mm(x, v); m.mm(x, x); m.mm(x, 3); m.mm(x, x.T.double()); m.mm(3, x)
 x[2]; x[-3]; x[0, 3]; x[0, 0, 0]; x[0.5]; x["a"]; x[[5]]; x[m.tensor([0, 2])]; x[m.tensor([0.5])]
 x[m.tensor([True])]; x[m.ones(3, 2) > 0]; x[::-1]; x[::0]; x[i, i, i]; x[[0, 1], [0, 1, 2]]; x[0] = v[:2]; x[5] = 1
 x[0] = "a"; x[x > 0] = v[:2]; m.tensor(1.)[0]; x[{}]; x[0, "a"]; x[m.tensor([0, 1], dtype=m.float64)]
