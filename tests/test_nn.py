@@ -253,3 +253,33 @@ def test_transposed_convolution_to_a_given_size():
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_module_list_is_found_and_its_places_can_be_exchanged():
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    model = Stack()
+    assert list(model.state_dict())[-2:] == ["layers.2.weight", "layers.2.bias"]
+    model.layers[0] = model.layers[2] = nn.Identity()
+    assert len(list(model.parameters())) == 2
+    x = minidl.randn(1, 2)
+    assert model(x).tolist() == model.layers[1](x).tolist()
+
+
+def test_clipped_gradients_by_hand():
+    p, q = minidl.zeros(2, requires_grad=True), minidl.zeros(1, requires_grad=True)
+    p.grad, q.grad = minidl.tensor([3.0, 0.0]), minidl.tensor([-4.0])
+    assert nn.utils.clip_grad_norm_([p, q], 2.5).item() == 5
+    assert (p.grad.tolist(), q.grad.tolist()) == (pytest.approx([1.5, 0]), pytest.approx([-2]))
+    nn.utils.clip_grad_value_([p, q], 1.75)
+    assert q.grad.tolist() == [-1.75]
+    assert nn.utils.clip_grad_norm_(q, 2.5).item() == 1.75
+    assert q.grad.tolist() == [-1.75]

@@ -1,14 +1,16 @@
 """Neural-network layers, under the names of ``torch.nn``."""
 
-from minidl.nn import functional, init
+from minidl.nn import functional, init, utils
 from minidl.nn.layers import (
     Conv2d,
     ConvTranspose2d,
     Dropout,
     Flatten,
+    Identity,
     LeakyReLU,
     Linear,
     LogSoftmax,
+    ModuleList,
     ReLU,
     Sequential,
     Sigmoid,
@@ -29,6 +31,7 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "Identity",
     "L1Loss",
     "LeakyReLU",
     "Linear",
@@ -37,6 +40,7 @@ __all__ = [
     "MaxPool2d",
     "MaxUnpool2d",
     "Module",
+    "ModuleList",
     "NLLLoss",
     "Parameter",
     "ReLU",
@@ -51,4 +55,5 @@ __all__ = [
     "UpsamplingNearest2d",
     "functional",
     "init",
+    "utils",
 ]

@@ -34,6 +34,7 @@ LAYERS = {
     "Conv2d": text("Conv2d({s[1]}, {o}, {k}, {t}, {p}, {d}, bias={b})", IMAGE, **CONV),
     "ConvTranspose2d": text("ConvTranspose2d({s[1]}, {o}, {k}, {t}, {p}, bias={b}, dilation={d})", IMAGE, **CONV),
     "ReLU": text("ReLU({i})", ANY, i=st.booleans()),
+    "Identity": text("Identity(3, a=2)", ANY),
     "LeakyReLU": text("LeakyReLU({a}, {i})", ANY, a=st.sampled_from([0.01, 0.2, 2]), i=st.booleans()),
     "Softmax": text("Softmax({d})", ANY, d=st.sampled_from([0, -1])),
     "LogSoftmax": text("LogSoftmax(dim={d})", ANY, d=st.sampled_from([0, -1])),
@@ -157,6 +158,6 @@ def test_optimiser(name, data, shape, dtype, seed, steps):
 def test_every_layer_loss_and_optimiser_is_drawn():
     """A class that both libraries have, and that no table here names, fails this."""
     own = {name for name in minidl.nn.__all__ if name[0].isupper() and hasattr(torch.nn, name)}
-    assert own - {"Module", "Parameter"} == {*LAYERS, *LOSSES}
+    assert own - {"Module", "ModuleList", "Parameter"} == {*LAYERS, *LOSSES}
     rules = {name for name, value in vars(minidl.optim).items() if isinstance(value, type) and hasattr(value, "step")}
     assert rules - {"Optimizer"} == {*RULES}

@@ -56,6 +56,11 @@ Sequential(); Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Sequential(nn.Flatten(),
 Sequential(OrderedDict([("first", nn.Linear(1, 2)), ("act", nn.Tanh())]))
 Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 1, 3))[1:]; Sequential(nn.ReLU()).append(nn.Linear(1, 1))
 Sequential(nn.ReLU())[0]; Sequential(nn.ReLU(), nn.Linear(1, 1))[-1]
+ModuleList(); ModuleList([nn.Linear(1, 2), nn.Linear(1, 2), nn.ReLU()])
+ModuleList(nn.Sequential(nn.ReLU()) for i in "ab")
+ModuleList([nn.Tanh()] * 3)[1:].append(nn.Linear(1, 1)); ModuleList([nn.Linear(1, 1)]).extend([nn.Linear(2, 1)])[-1]
+Sequential(nn.ModuleList([nn.Linear(1, 1)] * 2)); Identity(); Identity(54, a=1)
+Sequential(nn.ReLU()).extend([nn.Tanh()])
 Linear(2, 2).double(); Linear(2, 2).eval(); Conv2d(1, 1, 1, dtype=m.float64)
 """.strip()
     .replace("\n", "; ")
@@ -80,6 +85,55 @@ def test_printed_form_keys_shapes_and_order(text):
     assert ours.training == theirs.training
     assert len(list(ours.modules())) == len(list(theirs.modules()))
     assert [p.requires_grad for p in ours.parameters()] == [p.requires_grad for p in theirs.parameters()]
+
+
+@pytest.mark.parametrize("kind", ["Sequential", "ModuleList"])
+def test_modules_by_index(kind):
+    def used(m):
+        layers = [m.nn.Linear(1, 2), m.nn.ReLU(), m.nn.Linear(2, 1)]
+        listed = m.nn.Sequential(*layers) if kind == "Sequential" else m.nn.ModuleList(layers)
+        listed[1], listed[-1] = m.nn.Tanh(), m.nn.Linear(2, 3, bias=False)
+        assert listed[0] is layers[0]
+        assert list(listed)[2] is listed[-1]
+        failed = [
+            type(attempt(change, listed, *args))
+            for change, args in [(type(listed).__setitem__, (0, 3)), (type(listed).__setitem__, (3, m.nn.ReLU())),
+                                 (type(listed).__getitem__, (-4,)), (type(listed).append, (3,)),
+                                 (type(listed).extend, (3,))]
+        ]  # fmt: skip
+        return repr(listed), len(listed), list(listed.state_dict()), failed
+
+    assert used(minidl) == used(torch)
+
+
+# -- nn.utils -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("most", [0.1, 3, 1e9, float("inf")])
+def test_clipped_gradients(most, dtype):
+    def clipped(m):
+        rng = np.random.default_rng(0)
+        p, q, r = (m.zeros(shape, dtype=getattr(m, dtype), requires_grad=True) for shape in ((2, 3), (4,), (5,)))
+        found = [m.nn.utils.clip_grad_norm_([r], most)]
+        for way in (m.nn.utils.clip_grad_norm_, m.nn.utils.clip_grad_value_):
+            for x in (p, q):
+                x.grad = m.tensor(rng.standard_normal(tuple(x.shape)).astype(dtype))
+            returned = way(iter([p, q, r]), most)
+            found += [x for x in (returned, p.grad, q.grad) if x is not None]
+        return [*found, m.nn.utils.clip_grad_norm_(p, max_norm=0.5), p.grad]
+
+    same(*(clipped(m) for m in BOTH))
+
+
+def test_parameters_to_vector():
+    def vector(m):
+        p = m.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+        y = m.nn.utils.parameters_to_vector(iter([p, p * p]))
+        (y * m.arange(8)).sum().backward()
+        return y.detach(), p.grad
+
+    same(*(vector(m) for m in BOTH))
 
 
 # -- state that travels ---------------------------------------------------------------------------------------------
@@ -242,6 +296,8 @@ nn.Dropout(-0.1); F.dropout(x, 2.0); F.mse_loss(x, x, reduction="none of these")
 nn.Flatten()(v); nn.Unflatten(1, (2, 2))(x); nn.Unflatten(1, 2.5); nn.Unflatten(1, "ab")
 nn.Sequential(1); nn.Sequential(nn.ReLU)(x); nn.Sequential(nn.ReLU())[1]; nn.Module()(x); nn.Module().weight
 nn.Linear(1, 1).nothing; setattr(nn.Linear(1, 1), "weight", x); setattr(nn.Sequential(nn.ReLU()), "0", 3)
+nn.ModuleList([1]); nn.ModuleList(3); nn.ModuleList([nn.ReLU()])(x); nn.ModuleList()[0]; nn.Identity()()
+nn.utils.clip_grad_value_([p], "a")
 nn.Linear(1, 1).train("yes"); nn.Linear(1, 1).to(m.int64); nn.Linear(1, 1).to("nowhere")
 nn.Module().register_parameter("a", x); nn.Module().register_parameter("a.b", None)
 nn.Module().register_parameter("", None); nn.Linear(1, 1).add_module("weight", nn.ReLU())
