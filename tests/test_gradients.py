@@ -282,6 +282,17 @@ def test_models(case):
     return model(x)
 
 
+@property_test_gradient(
+    st.booleans(),
+    several(st.sampled_from([((3, 2), (2,), (2,)), ((2, 2, 3), (2,), (2,)), ((2, 1, 2, 2), (1,), (1,))])),
+)
+def test_batch_norm(training, inputs):
+    x, w, b = inputs
+    mean, var = (minidl.full(w.shape, value, dtype=x.dtype) for value in (0.25, 2.0))
+    y = F.batch_norm(x, mean, var, w, b, training, eps=0.1)
+    return y + F.batch_norm(x, mean, var, training=True, eps=0.1) if training else y
+
+
 def test_dropout_scales_what_it_keeps():
     x = minidl.ones(1000, requires_grad=True)
     y = F.dropout(x, 0.25)

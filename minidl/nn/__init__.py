@@ -1,6 +1,7 @@
 """Neural-network layers, under the names of ``torch.nn``."""
 
 from minidl.nn import functional, init, utils
+from minidl.nn.batchnorm import BatchNorm1d, BatchNorm2d
 from minidl.nn.layers import (
     Conv2d,
     ConvTranspose2d,
@@ -26,6 +27,8 @@ __all__ = [
     "AvgPool2d",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
     "CrossEntropyLoss",

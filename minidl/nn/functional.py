@@ -14,12 +14,14 @@ from minidl.ops.loss import (
     mse_loss,
     nll_loss,
 )
+from minidl.ops.normalisation import batch_norm
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.shape import one_hot, pad
 from minidl.ops.upsampling import interpolate, upsample
 
 __all__ = [
     "avg_pool2d",
+    "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "conv2d",

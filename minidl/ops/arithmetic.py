@@ -162,8 +162,10 @@ clip = clamp
 def sign(input: Tensor) -> Tensor:
     """y = 1 where x > 0, -1 where x < 0, 0 elsewhere;  gx = 0."""
     only_tensors("sign", input)
-    y = input.array.copy() if input.dtype == bool else np.nan_to_num(np.sign(input.array))
-    return record("sign", y, (input, lambda gy: Tensor(np.zeros_like(gy.array))))
+    above, below = (side.astype(input.dtype) for side in (input.array > 0, input.array < 0))
+    return record(
+        "sign", above if input.dtype == bool else above - below, (input, lambda gy: Tensor(np.zeros_like(gy.array)))
+    )
 
 
 def square(input: Tensor) -> Tensor:

@@ -209,13 +209,14 @@ def repeat(input: Tensor, *args: Any, repeats: Sequence[int] | None = None) -> T
     times = sizes("repeat", args, repeats)
     if len(times) < input.ndim or min(times, default=0) < 0:
         raise RuntimeError(f"repeat: expected a number of at least 0 for each dimension of {input.shape}, not {times}")
-    old = input.shape
-    pairs = [n for pair in zip(times, (1,) * (len(times) - len(old)) + old, strict=True) for n in pair]
+    old, whole = input.shape, (1,) * (len(times) - input.ndim) + input.shape
+    singles, pairs = ([n for pair in zip(t, whole, strict=True) for n in pair] for t in ((1,) * len(times), times))
+    copies = np.broadcast_to(input.array.reshape(singles), pairs).copy()
 
     def gradient(gy: Tensor) -> Tensor:
         return gy.reshape(pairs).sum(tuple(range(0, len(pairs), 2))).reshape(old)
 
-    return record("repeat", np.tile(input.array, times), (input, gradient))
+    return record("repeat", copies.reshape([t * n for t, n in zip(times, whole, strict=True)]), (input, gradient))
 
 
 def _sum_to(x: Tensor, shape: Shape) -> Tensor:

@@ -29,11 +29,16 @@ def text(form, shape, **arguments):
 POOL = {"k": PAIR, "t": st.none() | PAIR, "c": st.booleans()}
 RESIZED = {"n": st.sampled_from(["size=5", "size=(4, 9)", "scale_factor=2", "scale_factor=1.5", "scale_factor=(2, 3)"])}
 CONV = {"o": FEW, "k": PAIR, "t": PAIR, "p": st.integers(0, 2), "b": st.booleans(), "d": st.integers(1, 2)}
+NOT_EMPTY = IMAGE.filter(lambda s: s[0] > 0)
+MOMENTUM = st.sampled_from([0.1, 0.5, 1.0])
+NORM = {"e": st.sampled_from([1e-5, 0.1]), "m": MOMENTUM, "a": st.booleans(), "t": st.booleans()}
 LAYERS = {
     "Linear": text("Linear({s[-1]}, {o}, bias={b})", ANY.filter(lambda s: s[-1] > 0), o=FEW, b=st.booleans()),
     "Conv2d": text("Conv2d({s[1]}, {o}, {k}, {t}, {p}, {d}, bias={b})", IMAGE, **CONV),
     "ConvTranspose2d": text("ConvTranspose2d({s[1]}, {o}, {k}, {t}, {p}, bias={b}, dilation={d})", IMAGE, **CONV),
     "ReLU": text("ReLU({i})", ANY, i=st.booleans()),
+    "BatchNorm2d": text("BatchNorm2d({s[1]}, {e}, {m}, {a}).train({t})", NOT_EMPTY, **NORM),
+    "BatchNorm1d": text("BatchNorm1d({s[1]}, {e}, {m}, {a}).train({t})", NOT_EMPTY.map(lambda s: s[:3]), **NORM),
     "Identity": text("Identity(3, a=2)", ANY),
     "LeakyReLU": text("LeakyReLU({a}, {i})", ANY, a=st.sampled_from([0.01, 0.2, 2]), i=st.booleans()),
     "Softmax": text("Softmax({d})", ANY, d=st.sampled_from([0, -1])),
@@ -67,15 +72,17 @@ def built(m, constructor, dtype, seed):
     module = eval("nn." + constructor, {"nn": m.nn}).to(getattr(m, dtype))
     rng = np.random.default_rng(seed)
     state = {name: rng.standard_normal(tuple(value.shape)).astype(dtype) for name, value in module.state_dict().items()}
+    state = {name: np.abs(value) if "running_var" in name else value for name, value in state.items()}
     module.load_state_dict({name: m.tensor(value) for name, value in state.items()})
     return module
 
 
 def forms(m, module, inputs, others=()):
-    """The output, and the gradient of the sum of its squares in the inputs and the parameters."""
+    """The output, the gradients of a weighted sum of its squares in inputs and parameters, and the buffers."""
     xs = [m.tensor(x, requires_grad=True) for x in inputs]
     y = module(*[x * 1 for x in xs], *others)  # a copy, which may be overwritten
-    return [y.detach(), *GRAD[m]((y * y).sum(), [*xs, *module.parameters()])]
+    weights = m.tensor(np.cos(np.arange(y.numel())).reshape(tuple(y.shape)).astype(array(y).dtype))
+    return [y.detach(), *GRAD[m]((y * y * weights).sum(), [*xs, *module.parameters()]), *module.buffers()]
 
 
 @pytest.mark.drawn("layers")

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from with_torch import BOTH, array, attempt, same, torch
+from with_torch import BOTH, GRAD, array, attempt, same, torch
 
 import minidl
 
@@ -56,6 +56,8 @@ Sequential(); Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Sequential(nn.Flatten(),
 Sequential(OrderedDict([("first", nn.Linear(1, 2)), ("act", nn.Tanh())]))
 Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 1, 3))[1:]; Sequential(nn.ReLU()).append(nn.Linear(1, 1))
 Sequential(nn.ReLU())[0]; Sequential(nn.ReLU(), nn.Linear(1, 1))[-1]
+BatchNorm2d(3); BatchNorm1d(2, 1e-3, momentum=0.2, affine=False); BatchNorm2d(num_features=3, eps=0.1).double()
+Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.ReLU(True)); BatchNorm2d(2).eval()
 ModuleList(); ModuleList([nn.Linear(1, 2), nn.Linear(1, 2), nn.ReLU()])
 ModuleList(nn.Sequential(nn.ReLU()) for i in "ab")
 ModuleList([nn.Tanh()] * 3)[1:].append(nn.Linear(1, 1)); ModuleList([nn.Linear(1, 1)]).extend([nn.Linear(2, 1)])[-1]
@@ -80,11 +82,47 @@ def test_printed_form_keys_shapes_and_order(text):
     assert repr(ours) == repr(theirs)
     shapes = [[(k, tuple(v.shape)) for k, v in x.state_dict().items()] for x in (ours, theirs)]
     assert shapes[0] == shapes[1]
-    for names in ("named_parameters", "named_modules", "named_children"):
+    for names in ("named_parameters", "named_buffers", "named_modules", "named_children"):
         assert [k for k, _ in getattr(ours, names)()] == [k for k, _ in getattr(theirs, names)()]
     assert ours.training == theirs.training
     assert len(list(ours.modules())) == len(list(theirs.modules()))
     assert [p.requires_grad for p in ours.parameters()] == [p.requires_grad for p in theirs.parameters()]
+
+
+def test_batch_normalisation_in_a_model_that_trains_and_travels():
+    def trained(m, state=None, steps=3):
+        nn, rng = m.nn, np.random.default_rng(0)
+        layers = nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU(True), nn.Flatten(), nn.Linear(27, 2)
+        net = nn.Sequential(*layers, nn.BatchNorm1d(2, affine=False))
+        state = state or {k: 0.3 * rng.standard_normal(tuple(v.shape)) ** 2 for k, v in net.state_dict().items()}
+        net.load_state_dict({k: m.tensor(array(v)) for k, v in state.items()})
+        optimizer = m.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (net(m.tensor(rng.standard_normal((5, 1, 5, 5)).astype("float32"))) ** 3).mean().backward()
+            optimizer.step()
+        net.eval()
+        return net.state_dict(), net(m.tensor(rng.standard_normal((1, 1, 5, 5)).astype("float32"))).detach()
+
+    (ours, y), (theirs, z) = (trained(m) for m in BOTH)
+    assert list(ours) == list(theirs)
+    same([*ours.values(), y], [*theirs.values(), z], rtol=1e-4, atol=1e-5, zeros=False)
+    same(trained(minidl, theirs, 0)[1], trained(torch, ours, 0)[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_two_gradients_of_batch_norm(training):
+    def gradients(m):
+        rng = np.random.default_rng(1)
+        x, w, b, g = (m.tensor(rng.standard_normal(s), requires_grad=True) for s in ((4, 3, 2), (3,), (3,), (4, 3, 2)))
+        running = m.zeros(3, dtype=m.float64), m.ones(3, dtype=m.float64) * 2
+        y = m.nn.functional.batch_norm(x, *running, w, b, training, eps=0.1)
+        first = GRAD[m]((y * y * g).sum(), [x, w, b], create_graph=True)
+        return [y.detach(), *first, *GRAD[m](sum((f**3).sum() for f in first), [x, w, b, g]), *running]
+
+    ours, theirs = (gradients(m) for m in BOTH)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(array(a), array(b), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["Sequential", "ModuleList"])
@@ -296,6 +334,12 @@ nn.Dropout(-0.1); F.dropout(x, 2.0); F.mse_loss(x, x, reduction="none of these")
 nn.Flatten()(v); nn.Unflatten(1, (2, 2))(x); nn.Unflatten(1, 2.5); nn.Unflatten(1, "ab")
 nn.Sequential(1); nn.Sequential(nn.ReLU)(x); nn.Sequential(nn.ReLU())[1]; nn.Module()(x); nn.Module().weight
 nn.Linear(1, 1).nothing; setattr(nn.Linear(1, 1), "weight", x); setattr(nn.Sequential(nn.ReLU()), "0", 3)
+nn.BatchNorm2d(3)(x); nn.BatchNorm2d(3)(r); nn.BatchNorm2d(2)(r[:, :, :1, :1]); nn.BatchNorm2d(2)(r.double())
+nn.BatchNorm2d(2)(r.long()); nn.BatchNorm1d(2)(r); nn.BatchNorm1d(3)(x[:1]); nn.BatchNorm1d(2)(x); nn.BatchNorm2d("a")
+nn.BatchNorm2d(-1); nn.BatchNorm2d(2.5); nn.Module().register_buffer("a", 3); nn.Module().register_buffer("a.b", None)
+nn.Module().register_buffer("", None); nn.Module().register_buffer(3, None)
+nn.Linear(1, 1).register_buffer("weight", x); setattr(nn.BatchNorm2d(3), "running_mean", 3)
+nn.BatchNorm2d(3).load_state_dict({}); F.batch_norm(r, None, None)
 nn.ModuleList([1]); nn.ModuleList(3); nn.ModuleList([nn.ReLU()])(x); nn.ModuleList()[0]; nn.Identity()()
 nn.utils.clip_grad_value_([p], "a")
 nn.Linear(1, 1).train("yes"); nn.Linear(1, 1).to(m.int64); nn.Linear(1, 1).to("nowhere")
