@@ -330,7 +330,8 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-
     if input.dtype != other.dtype:
         raise RuntimeError(f"allclose: dtypes {input.dtype} and {other.dtype} differ; convert one of them")
     common_shape("allclose", input.shape, other.shape)
-    return bool(np.allclose(input.array, other.array, rtol, atol, equal_nan))
+    a, b = (devices.moved(x.array, devices.CPU) for x in (input, other))
+    return bool(np.allclose(a, b, rtol, atol, equal_nan))
 
 
 def equal(input: Tensor, other: Tensor) -> bool:
