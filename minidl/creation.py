@@ -10,6 +10,7 @@ import numpy as np
 from minidl.device import place
 from minidl.kernels import devices
 from minidl.ops.dtype import Number, as_dtype, cast, float32, number, only_tensors, result_type, to
+from minidl.ops.inplace import check_writable, overwritten
 from minidl.ops.shape import sizes
 from minidl.random import Generator, rng_of
 from minidl.tensor import Array, Tensor
@@ -158,6 +159,11 @@ def _finish(array: Array, device: Any, requires_grad: bool) -> Tensor:
 def zeros(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros, float32 unless `dtype` says otherwise: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
     return _finish(np.zeros(_shape("zeros", args, size), as_dtype(dtype or float32)), device, requires_grad)
+
+
+def empty(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor to be written into. Its elements are zeros, where PyTorch's are what was there before."""
+    return _finish(np.zeros(_shape("empty", args, size), as_dtype(dtype or float32)), device, requires_grad)
 
 
 def ones(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -337,6 +343,33 @@ def randn_like(
     kind = input.dtype if dtype is None else dtype
     where = device or input.device
     return randn(input.shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
+
+
+def uniform_(
+    input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: random.Generator | None = None
+) -> Tensor:
+    """x = draws from the uniform distribution on [from, to)."""
+    kind = _real("uniform_", input.dtype)
+    _numbers("uniform_", from_, to)
+    if not from_ <= to:
+        raise RuntimeError(f"uniform_: the interval must not end before it begins, and it is from {from_} to {to}")
+    check_writable("uniform_", input, False)
+    drawn = rand(input.shape, generator=generator, dtype=kind, device=input.device)
+    return overwritten("uniform_", input, drawn * (to - from_) + from_)
+
+
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: random.Generator | None = None) -> Tensor:
+    """x = draws from the normal distribution with this mean and standard deviation."""
+    kind = _real("normal_", input.dtype)
+    _numbers("normal_", mean, std)
+    if not std >= 0:
+        raise RuntimeError(f"normal_: std must be at least 0, not {std}")
+    check_writable("normal_", input, False)
+    drawn = randn(input.shape, generator=generator, dtype=kind, device=input.device)
+    return overwritten("normal_", input, drawn * std + mean)
+
+
+Tensor.uniform_, Tensor.normal_ = uniform_, normal_
 
 
 def _shape(name: str, args: Any, named: Any = None) -> tuple[int, ...]:

@@ -126,6 +126,7 @@ class _Bound:
     mul_: ClassVar[Callable[..., Tensor]]
     ne: ClassVar[Callable[..., Tensor]]
     neg: ClassVar[Callable[..., Tensor]]
+    normal_: ClassVar[Callable[..., Tensor]]
     permute: ClassVar[Callable[..., Tensor]]
     pow: ClassVar[Callable[..., Tensor]]
     relu: ClassVar[Callable[..., Tensor]]
@@ -142,9 +143,26 @@ class _Bound:
     to: ClassVar[Callable[..., Tensor]]
     transpose: ClassVar[Callable[..., Tensor]]
     unflatten: ClassVar[Callable[..., Tensor]]
+    uniform_: ClassVar[Callable[..., Tensor]]
     unsqueeze: ClassVar[Callable[..., Tensor]]
     var: ClassVar[Callable[..., Tensor]]
     view: ClassVar[Callable[..., Tensor]]
+    allclose: ClassVar[Callable[..., Any]]
+    argmin: ClassVar[Callable[..., Tensor]]
+    chunk: ClassVar[Callable[..., Any]]
+    clamp_: ClassVar[Callable[..., Tensor]]
+    clip: ClassVar[Callable[..., Tensor]]
+    equal: ClassVar[Callable[..., Any]]
+    expand_as: ClassVar[Callable[..., Tensor]]
+    isfinite: ClassVar[Callable[..., Tensor]]
+    isinf: ClassVar[Callable[..., Tensor]]
+    isnan: ClassVar[Callable[..., Tensor]]
+    mm: ClassVar[Callable[..., Tensor]]
+    repeat: ClassVar[Callable[..., Tensor]]
+    sign: ClassVar[Callable[..., Tensor]]
+    split: ClassVar[Callable[..., Any]]
+    square: ClassVar[Callable[..., Tensor]]
+    unbind: ClassVar[Callable[..., Any]]
     all: ClassVar[Callable[..., Tensor]]
     any: ClassVar[Callable[..., Tensor]]
     min: ClassVar[Callable[..., Any]]
@@ -427,3 +445,15 @@ class Tensor(_Bound):
         elif self.requires_grad:
             facts.append("requires_grad=True")
         return f"tensor({values}, {', '.join(facts)})"
+
+
+def is_tensor(obj: Any) -> bool:
+    """Whether `obj` is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+def numel(input: Tensor) -> int:
+    """Number of elements."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"numel: expected a tensor, not {type(input).__name__}")
+    return input.numel()

@@ -29,6 +29,8 @@ UNARY = {
     "abs": abs,
     "tanh": minidl.tanh,
     "relu": F.relu,
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.3),
+    "leaky_relu in place": lambda x: F.leaky_relu(x * 2, 0.3, inplace=True),
     "sigmoid": F.sigmoid,
     "clamp": lambda x: x.clamp(-0.34, 0.44),
     "clamp below": lambda x: x.clamp(min=0.23),
@@ -62,6 +64,14 @@ UNARY = {
     "new axis": lambda x: x[None, ..., None],
     "repeated rows": lambda x: x[[0, 0, -1]],
     "mask": lambda x: x[x > 0],
+    "split": lambda x: [part * i for i, part in enumerate(x.split(2), 1)][-1],
+    "chunk": lambda x: minidl.cat([part * i for i, part in enumerate(x.chunk(2, -1), 1)], -1),
+    "unbind": lambda x: x.unbind(-1)[-1] ** 2,
+    "repeat": lambda x: x.repeat(2, *[3] * x.ndim) ** 2,
+    "expand_as": lambda x: x.expand_as(minidl.zeros(2, *x.shape)),
+    "sign": lambda x: x.sign() * x,
+    "square function": lambda x: minidl.square(x),
+    "clamp in place": lambda x: (x * 2).clamp_(-0.68, 0.88),
     "pad": lambda x: F.pad(x, (1, 2), value=3.0),
     "crop": lambda x: F.pad(x, (-1, 1)),
     "clone": lambda x: x.clone(),
@@ -249,14 +259,20 @@ def test_elementwise_losses(loss, reduction, inputs):
     return getattr(F, loss)(*inputs, reduction=reduction)
 
 
+@property_test_gradient(REDUCTIONS, several(shapes().map(lambda s: (s, s))))
+def test_l1_loss(reduction, inputs):
+    return F.l1_loss(*inputs, reduction=reduction)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "nll_loss"])
 @property_test_gradient(
     REDUCTIONS,
     shapes(min_dims=2, max_side=3).flatmap(
         lambda s: st.tuples(tensors(s), tensors((s[0], *s[2:]), np.int64, low=0, high=s[1] - 1))
     ),
 )
-def test_cross_entropy(reduction, case):
-    return F.cross_entropy(*case, reduction=reduction)
+def test_losses_of_classes(loss, reduction, case):
+    return getattr(F, loss)(*case, reduction=reduction)
 
 
 @property_test_gradient(models(max_layers=5, dtype=np.float64).filter(lambda case: case[1].numel() < 100))
@@ -264,6 +280,17 @@ def test_models(case):
     """In the values of all parameters and, where it requires grad, of the input."""
     model, x = case
     return model(x)
+
+
+@property_test_gradient(
+    st.booleans(),
+    several(st.sampled_from([((3, 2), (2,), (2,)), ((2, 2, 3), (2,), (2,)), ((2, 1, 2, 2), (1,), (1,))])),
+)
+def test_batch_norm(training, inputs):
+    x, w, b = inputs
+    mean, var = (minidl.full(w.shape, value, dtype=x.dtype) for value in (0.25, 2.0))
+    y = F.batch_norm(x, mean, var, w, b, training, eps=0.1)
+    return y + F.batch_norm(x, mean, var, training=True, eps=0.1) if training else y
 
 
 def test_dropout_scales_what_it_keeps():

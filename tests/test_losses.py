@@ -17,6 +17,18 @@ def leaf(array):
     return minidl.tensor(array, dtype=minidl.float64, requires_grad=True)
 
 
+def test_nll_loss_is_the_other_half_of_cross_entropy():
+    x, classes = minidl.randn(5, 3, 2), minidl.randint(3, (5, 2))
+    for reduction in ("mean", "sum", "none"):
+        halves = F.nll_loss(F.log_softmax(x, 1), classes, reduction=reduction)
+        np.testing.assert_allclose(halves, F.cross_entropy(x, classes, reduction=reduction), rtol=1e-5)
+    assert nn.NLLLoss()(minidl.tensor([-3.0, -1.0]), minidl.tensor(0)).item() == 3
+
+
+def test_l1_loss_by_hand():
+    assert nn.L1Loss()(minidl.tensor([1.0, -3.0]), minidl.tensor([2.0, 1.0])).item() == 2.5
+
+
 def test_cross_entropy_by_hand():
     x = minidl.tensor([[0.0, math.log(3)], [math.log(7), 0.0]])
     t = minidl.tensor([1, 1])

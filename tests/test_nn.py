@@ -262,3 +262,69 @@ def test_a_copied_model_has_no_gradients():
     assert [p.grad for p in twin.parameters()] == [None, None]
     assert isinstance(twin.weight, nn.Parameter)
     assert layer.weight.grad is not None
+
+
+def test_a_module_list_is_found_and_its_places_can_be_exchanged():
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    model = Stack()
+    assert list(model.state_dict())[-2:] == ["layers.2.weight", "layers.2.bias"]
+    model.layers[0] = model.layers[2] = nn.Identity()
+    assert len(list(model.parameters())) == 2
+    x = minidl.randn(1, 2)
+    assert model(x).tolist() == model.layers[1](x).tolist()
+
+
+def test_clipped_gradients_by_hand():
+    p, q = minidl.zeros(2, requires_grad=True), minidl.zeros(1, requires_grad=True)
+    p.grad, q.grad = minidl.tensor([3.0, 0.0]), minidl.tensor([-4.0])
+    assert nn.utils.clip_grad_norm_([p, q], 2.5).item() == 5
+    assert (p.grad.tolist(), q.grad.tolist()) == (pytest.approx([1.5, 0]), pytest.approx([-2]))
+    nn.utils.clip_grad_value_([p, q], 1.75)
+    assert q.grad.tolist() == [-1.75]
+    assert nn.utils.clip_grad_norm_(q, 2.5).item() == 1.75
+    assert q.grad.tolist() == [-1.75]
+
+
+def test_batch_norm_by_hand():
+    layer = nn.BatchNorm1d(1, eps=0.0, momentum=0.25)
+    assert layer(minidl.tensor([[1.0], [3.0]])).tolist() == [[-1], [1]]
+    assert (layer.running_mean.item(), layer.running_var.item(), layer.num_batches_tracked.item()) == (0.5, 1.25, 1)
+    layer.eval()
+    layer.weight.data.fill_(2.0)
+    layer.bias.data.fill_(3.0)
+    assert layer(minidl.tensor([[0.5], [2.0]])).detach().numpy().ravel() == pytest.approx([3, 3 + 3 / 1.25**0.5])
+    assert layer.num_batches_tracked.item() == 1
+
+
+def test_batch_norm_normalises_each_channel():
+    y = nn.BatchNorm2d(3)(5 + 2 * minidl.randn(8, 3, 6, 5)).detach()
+    np.testing.assert_allclose(y.mean((0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(y.var((0, 2, 3), unbiased=False), 1, atol=1e-4)
+
+
+def test_buffers_are_state_but_no_parameters(tmp_path):
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    names = ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
+    assert [name for name, _ in model.named_buffers()] == names
+    assert len(list(model.parameters())) == 4
+    model(minidl.randn(5, 2))
+    minidl.save(model.state_dict(), tmp_path / "model.npz")
+    other = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).double()
+    other.load_state_dict(minidl.load(tmp_path / "model.npz"))
+    assert [b.dtype for b in other.buffers()] == ["float64", "float64", "int64"]
+    assert [b.tolist() for b in other.buffers()] == [b.tolist() for b in model.buffers()]
+    other.load_state_dict({k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()})
+    assert copy.deepcopy(model).state_dict()["1.num_batches_tracked"].item() == 1
+    model[1].running_mean = minidl.ones(2)
+    assert model.state_dict()["1.running_mean"].tolist() == [1, 1]
+    del model[1].running_mean
+    assert "1.running_mean" not in model.state_dict()

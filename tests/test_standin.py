@@ -84,12 +84,36 @@ OTHERS = {
     "bce with logits": (lambda x, t: F.binary_cross_entropy_with_logits(x, t.sigmoid()), (3, 4), (3, 4)),
     "bce": (lambda x, t: F.binary_cross_entropy(x.sigmoid(), t.sigmoid()), (3, 4), (3, 4)),
     "gaussian_kl": (F.gaussian_kl, (3, 4), (3, 4)),
+    "l1_loss": (F.l1_loss, (3, 4), (3, 4)),
+    "nll_loss": (lambda x: F.nll_loss(x, x.argmin(1)), (3, 4, 2)),
+    "batch_norm": (lambda x, w, b: F.batch_norm(x, None, None, w, b, True), (3, 2, 4, 4), (2,), (2,)),
+    "small": (
+        lambda x: (F.one_hot(x.argmin(1)), x.isnan() | x.isinf(), x.isfinite(), x.clip(0, 1), x.square()),
+        (3, 4),
+    ),
+    "mm": (lambda a, b: a.mm(b), (2, 3), (3, 4)),
     "min": (lambda x: (x.min(1).values, x.min()), (3, 4)),
     "std": (lambda x: x.std(0), (3, 4)),
     "comparison": (lambda x, y: ((x > y) & (x != 0) | ~(y <= 1), (x == y).any(), x.argmax(1)), (3, 4), (4,)),
     "integers": (lambda x: (x.long().sum(), x.int() * 2, x.bool().all()), (3, 4)),
     "index": (lambda x: (x[1], x[:, [0, 0, 2]], x[np.array([1, 2])], x[minidl.tensor([0, 0])], x[x > 0]), (3, 4)),
 }
+
+
+def test_what_changes_in_place():
+    x = minidl.zeros(200, device="cuda")
+    assert x.uniform_(1, 2).min().item() >= 1
+    assert nn.init.normal_(x, 5, 0.1).is_cuda
+    assert minidl.allclose(x, x)
+    assert minidl.equal(x, x)
+    assert x.clamp_(0, 1).max().item() == 1
+    layer = nn.BatchNorm2d(3).to("cuda")
+    layer(minidl.randn(2, 3, 4, 4, device="cuda")).sum().backward()
+    assert all(b.is_cuda for b in layer.buffers())
+    assert layer.num_batches_tracked.item() == 1
+    assert nn.utils.clip_grad_norm_(layer.parameters(), 1.0).is_cuda
+    nn.utils.clip_grad_value_(layer.parameters(), 0.1)
+    assert nn.utils.parameters_to_vector(layer.parameters()).shape == (6,)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -332,3 +332,27 @@ def test_gradients_through_a_view_of_a_reordered_result():
     plain = nn.functional.conv2d(x, w)
     for actual, wanted in zip((gx, gw), minidl.grad((plain * plain).sum() + plain.sum(), (x, w)), strict=True):
         np.testing.assert_allclose(actual.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_split_chunk_and_unbind_by_hand():
+    x = minidl.arange(10).reshape(2, 5)
+    assert [part.tolist() for part in x.split(2, dim=1)] == [[[0, 1], [5, 6]], [[2, 3], [7, 8]], [[4], [9]]]
+    assert [part.shape for part in x.chunk(4, dim=1)] == [(2, 2), (2, 2), (2, 1)]
+    assert [part.tolist() for part in x.unbind()] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    mean, log_var = minidl.randn(3, 8).chunk(2, dim=1)
+    assert mean.shape == log_var.shape == (3, 4)
+
+
+def test_repeat_copies_memory():
+    x = minidl.zeros(2)
+    y = x.repeat(1)
+    y += 1
+    assert x.tolist() == [0, 0]
+    assert minidl.tensor([1, 2]).repeat(2, 2).tolist() == [[1, 2, 1, 2], [1, 2, 1, 2]]
+
+
+def test_numpys_names_of_dimensions():
+    x = minidl.arange(6.0).reshape(2, 3)
+    assert x.mean(axis=1, keepdims=True).tolist() == [[1.0], [4.0]]
+    with pytest.raises(TypeError, match="sum: give dim or axis, which mean the same, not both"):
+        x.sum(dim=0, axis=0)

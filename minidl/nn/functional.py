@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl.ops.activation import dropout, log_softmax, relu, sigmoid, softmax, tanh
+from minidl.ops.activation import dropout, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
 from minidl.ops.conv import conv2d, conv_transpose2d
 from minidl.ops.linear import linear
 from minidl.ops.loss import (
@@ -10,14 +10,18 @@ from minidl.ops.loss import (
     binary_cross_entropy_with_logits,
     cross_entropy,
     gaussian_kl,
+    l1_loss,
     mse_loss,
+    nll_loss,
 )
+from minidl.ops.normalisation import batch_norm
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
-from minidl.ops.shape import pad
+from minidl.ops.shape import one_hot, pad
 from minidl.ops.upsampling import interpolate, upsample
 
 __all__ = [
     "avg_pool2d",
+    "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "conv2d",
@@ -26,11 +30,15 @@ __all__ = [
     "dropout",
     "gaussian_kl",
     "interpolate",
+    "l1_loss",
+    "leaky_relu",
     "linear",
     "log_softmax",
     "max_pool2d",
     "max_unpool2d",
     "mse_loss",
+    "nll_loss",
+    "one_hot",
     "pad",
     "relu",
     "sigmoid",

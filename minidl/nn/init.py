@@ -1,19 +1,142 @@
-"""Initial values of parameters."""
+"""Initial values of parameters. Each function writes into a tensor, recorded by no graph, and returns it.
+
+fan_in is the number of products that are summed into one element of a layer's output, fan_out into one element of its
+input's gradient. For a weight (out, in, KH, KW) they are in*KH*KW and out*KH*KW; PyTorch, and so minidl, reads a
+transposed convolution's, (in, out, KH, KW), in the same way.
+"""
 
 from __future__ import annotations
 
 import math
 
-from minidl import random
-from minidl.creation import uniform
+from minidl.random import Generator
 from minidl.tensor import Tensor
 
+_GAINS = {"sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
+_LINEAR = {"linear", *[f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)]}
 
-def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with draws from the uniform distribution on [a, b)."""
-    drawn = uniform(random.default_generator.rng, tensor.shape, tensor.dtype)
-    tensor.detach().copy_(Tensor(drawn * tensor.dtype.type(b - a) + tensor.dtype.type(a)))
+    tensor.detach().uniform_(a, b, generator=generator)
     return tensor
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Fill with draws from the normal distribution with this mean and standard deviation."""
+    tensor.detach().normal_(mean, std, generator=generator)
+    return tensor
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """Fill with one value."""
+    tensor.detach().fill_(val)
+    return tensor
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Fill with zeros."""
+    return constant_(tensor, 0.0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Fill with ones."""
+    return constant_(tensor, 1.0)
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """By what to multiply a weight's standard deviation to make up for what the next nonlinearity takes from it.
+
+    Parameters
+    ----------
+    nonlinearity : str
+        "linear", the name of a convolution or "sigmoid": 1; "tanh": 5/3; "relu": sqrt(2), since half of a symmetric
+        variable's square is lost; "leaky_relu": sqrt(2 / (1 + param^2)); "selu": 3/4.
+    param : float, optional
+        The negative slope, by default 0.01.
+
+    Examples
+    --------
+    >>> calculate_gain("leaky_relu", 1.0)
+    1.0
+    """
+    if nonlinearity == "leaky_relu":
+        if isinstance(param, bool) or not isinstance(param, int | float | None):
+            raise ValueError(f"calculate_gain: the negative slope must be a number, not {param!r}")
+        return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
+    if nonlinearity not in _GAINS and nonlinearity not in _LINEAR:
+        raise ValueError(f"calculate_gain: nonlinearity {nonlinearity!r} is not known")
+    return _GAINS.get(nonlinearity, 1.0)
+
+
+def _fans(tensor: Tensor) -> tuple[int, int]:
+    if tensor.ndim < 2:
+        raise ValueError(f"fan_in and fan_out need a weight of at least 2 dimensions, not of shape {tensor.shape}")
+    outputs, inputs, *kernel = tensor.shape
+    return inputs * math.prod(kernel), outputs * math.prod(kernel)
+
+
+def _xavier_std(tensor: Tensor, gain: float) -> float:
+    return gain * math.sqrt(2 / sum(_fans(tensor)))
+
+
+def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"kaiming: mode must be 'fan_in' or 'fan_out', not {mode!r}")
+    fan = max(_fans(tensor)[mode == "fan_out"], 1)  # 0 in a tensor without elements
+    return calculate_gain(nonlinearity, a) / math.sqrt(fan)
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Uniform, of mean 0 and variance gain^2 2 / (fan_in + fan_out): neither signal nor gradient fades.
+
+    A uniform distribution on [-b, b) has the variance b^2 / 3. Source: X. Glorot, Y. Bengio, Understanding the
+    difficulty of training deep feedforward neural networks, AISTATS 2010.
+    """
+    bound = math.sqrt(3) * _xavier_std(tensor, gain)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Normal, of mean 0 and variance gain^2 2 / (fan_in + fan_out); see ``xavier_uniform_``."""
+    return normal_(tensor, 0.0, _xavier_std(tensor, gain), generator)
+
+
+def kaiming_uniform_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
+) -> Tensor:
+    """Uniform, of mean 0 and variance gain^2 / fan, so that layers of ReLUs keep the signal's size.
+
+    Parameters
+    ----------
+    a : float
+        The negative slope of the leaky ReLU that follows; 0 for a ReLU.
+    mode : {"fan_in", "fan_out"}
+        Whether to keep the size of the signal or of the gradient.
+    nonlinearity : str
+        What follows, as for ``calculate_gain``.
+
+    Notes
+    -----
+    Source: K. He et al., Delving deep into rectifiers, arXiv:1502.01852, 2015.
+    """
+    bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
+) -> Tensor:
+    """Normal, of mean 0 and variance gain^2 / fan; see ``kaiming_uniform_``."""
+    return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
 
 def default_(weight: Tensor, bias: Tensor | None) -> None:

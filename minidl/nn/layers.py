@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,8 +19,83 @@ from minidl.nn.module import Module, Parameter
 from minidl.ops.shape import flatten, unflatten
 from minidl.tensor import Tensor
 
+N = TypeVar("N", bound="_Numbered")
 
-class Sequential(Module):
+
+class _Numbered(Module):
+    """What ``Sequential`` and ``ModuleList`` share: modules in an order, named by their places."""
+
+    def append(self: N, module: Module) -> N:
+        """Add a module at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self: N, modules: Iterable[Module]) -> N:
+        """Add several modules at the end."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._modules.values())
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self._part(OrderedDict(list(self._modules.items())[index]))
+        return list(self._modules.values())[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        setattr(self, list(self._modules)[index], module)
+
+    def _part(self, named: OrderedDict[str, Any]) -> Any:
+        raise NotImplementedError
+
+
+class ModuleList(_Numbered):
+    """A list of modules which, unlike Python's, a model that holds it finds the parameters of. It has no forward.
+
+    Examples
+    --------
+    >>> ModuleList([Linear(2, 2), Linear(2, 2), ReLU()])
+    ModuleList(
+      (0-1): 2 x Linear(in_features=2, out_features=2, bias=True)
+      (2): ReLU()
+    )
+    """
+
+    def __init__(self, modules: Iterable[Module] | None = None) -> None:
+        super().__init__()
+        self.extend([] if modules is None else modules)
+
+    def _part(self, named: OrderedDict[str, Any]) -> ModuleList:
+        return ModuleList(named.values())
+
+    def __repr__(self) -> str:
+        lines, first = [], 0
+        for text, alike in groupby(map(repr, self)):
+            last = first + len(list(alike)) - 1
+            name = f"({first})" if last == first else f"({first}-{last})"
+            lines.append(f"{name}: " + (text if last == first else f"{last - first + 1} x {text}"))
+            first = last + 1
+        inside = "\n".join(lines).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {inside}\n)" if lines else f"{type(self).__name__}()"
+
+
+class Identity(Module):
+    """y = x, whatever the arguments: a place where a layer could be."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input itself."""
+        return input
+
+
+class Sequential(_Numbered):
     """Modules one after another, given in order or as an ``OrderedDict`` with names.
 
     Examples
@@ -43,21 +119,8 @@ class Sequential(Module):
             input = module(input)
         return input
 
-    def append(self, module: Module) -> Sequential:
-        """Add a module at the end."""
-        self.add_module(str(len(self)), module)
-        return self
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._modules.values())
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return Sequential(OrderedDict(list(self._modules.items())[index]))
-        return list(self._modules.values())[index]
+    def _part(self, named: OrderedDict[str, Any]) -> Sequential:
+        return Sequential(named)
 
 
 class Linear(Module):
@@ -256,6 +319,57 @@ class ReLU(Module):
     def extra_repr(self) -> str:
         """The settings, as PyTorch prints them."""
         return "inplace=True" if self.inplace else ""
+
+
+class LeakyReLU(Module):
+    """x where x > 0, negative_slope x elsewhere.
+
+    Parameters
+    ----------
+    negative_slope : float
+    inplace : bool
+        Write the result into the input.
+    """
+
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
+        super().__init__()
+        self.negative_slope, self.inplace = negative_slope, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return F.leaky_relu(input, self.negative_slope, self.inplace)
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
+
+
+class _AlongDim(Module):
+    """What ``Softmax`` and ``LogSoftmax`` share. PyTorch guesses a `dim` that is left out; here that is refused."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim: Any = dim
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        return f"dim={self.dim}"
+
+
+class Softmax(_AlongDim):
+    """e^x_i / (sum over j of e^x_j) along dimension `dim`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return F.softmax(input, self.dim)
+
+
+class LogSoftmax(_AlongDim):
+    """The logarithm of ``Softmax``, exact also where that rounds to 0."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return F.log_softmax(input, self.dim)
 
 
 class Sigmoid(Module):

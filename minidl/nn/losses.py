@@ -34,6 +34,18 @@ class MSELoss(_Loss):
     function = F.mse_loss
 
 
+class L1Loss(_Loss):
+    """Absolute error; "mean" is per element. See ``functional.l1_loss``."""
+
+    function = F.l1_loss
+
+
+class NLLLoss(_Loss):
+    """Minus the log-probability of the right class, from log-probabilities. See ``functional.nll_loss``."""
+
+    function = F.nll_loss
+
+
 class CrossEntropyLoss(_Loss):
     """Minus the log-probability of the right class, from logits. See ``functional.cross_entropy``."""
 

@@ -78,10 +78,11 @@ class Module:
 
     training: bool
     _parameters: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
 
     def __init__(self) -> None:
-        vars(self).update(training=True, _parameters={}, _modules={})
+        vars(self).update(training=True, _parameters={}, _buffers={}, _modules={})
 
     # -- parts ------------------------------------------------------------------------------------------------
 
@@ -98,14 +99,18 @@ class Module:
             if known and not isinstance(value, Parameter | Module):
                 wanted = "nn.Parameter" if kind is Parameter else "nn.Module"
                 raise TypeError(f"cannot assign {type(value).__name__} as {name!r}, which must be an {wanted} or None")
+        if name in vars(self).get("_buffers", ()):
+            self.register_buffer(name, value)
+            return
         object.__setattr__(self, name, value)
 
     def _forget(self, name: str, other_than: Any = None) -> bool:
-        places = [place for place in (vars(self), self._parameters, self._modules) if place is not other_than]
-        return sum(place.pop(name, self) is not self for place in places) > 0  # in all of them, so no any()
+        places = vars(self), self._parameters, self._buffers, self._modules
+        others = [place for place in places if place is not other_than]
+        return sum(place.pop(name, self) is not self for place in others) > 0  # in all of them, so no any()
 
     def __getattr__(self, name: str) -> Any:  # only called where the attribute was not found otherwise
-        for registry in ("_parameters", "_modules"):
+        for registry in ("_parameters", "_buffers", "_modules"):
             if name in vars(self).get(registry, ()):
                 return vars(self)[registry][name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -115,7 +120,7 @@ class Module:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._parameters, *self._modules]
+        return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter, or None for one that a variant of the layer does not have."""
@@ -123,6 +128,14 @@ class Module:
             raise TypeError(f"{name!r} must be a Parameter, not {type(param).__name__}; nn.Parameter(tensor) makes one")
         self._check_name(name)
         self._parameters[name] = param
+
+    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
+        """Add a tensor that belongs to the state, and moves with the parameters, but is not trained."""
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"the buffer {name!r} must be a Tensor or None, not {type(tensor).__name__}")
+        if name not in self._buffers:
+            self._check_name(name)
+        self._buffers[name] = tensor
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a module under a name that need not be an identifier."""
@@ -185,12 +198,30 @@ class Module:
                 seen.add(id(parameter))
                 yield name, parameter
 
+    def buffers(self) -> Iterator[Tensor]:
+        """All buffers, each once."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """All buffers with their dotted names, each once."""
+        for path, module in self.named_modules(prefix):
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    yield (f"{path}.{name}" if path else name), buffer
+
     def _all_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """All parameters; a shared one under each of its names."""
         for path, module in self._walk(prefix):
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     yield (f"{path}.{name}" if path else name), parameter
+
+    def _all_state(self) -> Iterator[tuple[str, Tensor]]:
+        """All parameters and buffers; a shared one under each of its names."""
+        for path, module in self._walk(""):
+            for name, value in [*module._parameters.items(), *module._buffers.items()]:
+                if value is not None:
+                    yield (f"{path}.{name}" if path else name), value
 
     # -- computing --------------------------------------------------------------------------------------------
 
@@ -232,7 +263,7 @@ class Module:
             zero_grad(parameter, set_to_none)
 
     def to(self: T, *args: Any, **kwargs: Any) -> T:
-        """Convert all parameters in place to a floating dtype or a device, as ``Tensor.to``."""
+        """Convert parameters and buffers in place to a float dtype or a device; buffers of integers stay such."""
         for parameter in self.parameters():
             converted = parameter.detach().to(*args, **kwargs)
             if not converted.is_floating_point():
@@ -241,6 +272,9 @@ class Module:
             parameter.grad = None
             parameter.data = converted
             parameter.grad = None if gradient is None else gradient.to(*args, **kwargs)
+        for buffer in self.buffers():
+            converted = buffer.to(*args, **kwargs)
+            buffer.data = converted if buffer.is_floating_point() else converted.to(buffer.dtype)
         return self
 
     def float(self: T) -> T:
@@ -262,15 +296,15 @@ class Module:
     # -- its state --------------------------------------------------------------------------------------------
 
     def state_dict(self) -> OrderedDict[str, Tensor]:
-        """All parameters by dotted name; the tensors share the parameters' memory. Keys are PyTorch's.
+        """All parameters and buffers by dotted name; the tensors share their memory. Keys are PyTorch's.
 
         For safetensors, which writes memory as it lies, in whatever order: ``safetensors.numpy.save_file({name:
         numpy.ascontiguousarray(value.numpy()) for name, value in model.state_dict().items()}, path)``.
         """
-        return OrderedDict((name, parameter.detach()) for name, parameter in self._all_parameters())
+        return OrderedDict((name, value.detach()) for name, value in self._all_state())
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Copy values into the parameters, converted to their dtypes.
+        """Copy values into the parameters and buffers, converted to their dtypes.
 
         Parameters
         ----------
@@ -291,7 +325,7 @@ class Module:
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
-        own = dict(self._all_parameters())
+        own = dict(self._all_state())
         keys = IncompatibleKeys([k for k in own if k not in state_dict], [k for k in state_dict if k not in own])
         faults = [f"missing key {key!r}" for key in keys.missing_keys] if strict else []
         faults += [f"unexpected key {key!r}" for key in keys.unexpected_keys] if strict else []
@@ -301,6 +335,9 @@ class Module:
                 given[key] = as_tensor(_array_of(state_dict[key]))
             except (TypeError, ValueError, RuntimeError) as error:
                 faults.append(f"{key!r} is not an array of numbers: {error}")
+            else:
+                if own[key].ndim == 0 and given[key].shape == (1,):  # as numpy.ascontiguousarray leaves it
+                    given[key] = given[key][0]
         for key, value in given.items():
             if value.shape != own[key].shape:
                 faults.append(f"{key!r} has shape {value.shape} in the state, {own[key].shape} in the model")

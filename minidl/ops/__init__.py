@@ -34,11 +34,13 @@ OPERATORS = {
 REFLECTED = ("__add__", "__sub__", "__mul__", "__truediv__", "__pow__", "__matmul__", "__and__", "__or__")
 METHODS: dict[Any, str] = {
     activation: "log_softmax relu sigmoid softmax tanh",
-    arithmetic: "abs add clamp div eq exp ge gt le log lt matmul maximum mul ne neg pow sqrt sub",
+    arithmetic: """abs add allclose clamp clip div eq equal exp ge gt isfinite isinf isnan le log lt matmul maximum
+    mm mul ne neg pow sign sqrt square sub""",
     dtype: "cpu cuda double long to",
-    inplace: "add_ copy_ div_ fill_ mul_ sub_ zero_",
-    reduction: "all any argmax max mean min std sum var",
-    shape: "clone contiguous expand flatten permute reshape squeeze t transpose unflatten unsqueeze view_as",
+    inplace: "add_ clamp_ copy_ div_ fill_ mul_ sub_ zero_",
+    reduction: "all any argmax argmin max mean min std sum var",
+    shape: """chunk clone contiguous expand expand_as flatten permute repeat reshape split squeeze t transpose unbind
+    unflatten unsqueeze view_as""",
 }
 
 

@@ -16,7 +16,7 @@ from minidl.autograd import record
 from minidl.kernels import devices
 from minidl.ops.dtype import floating, only_tensors, quiet
 from minidl.ops.inplace import replace
-from minidl.ops.shape import dimension
+from minidl.ops.shape import also_axis, dimension
 from minidl.tensor import Array, Tensor
 
 
@@ -93,6 +93,19 @@ def _where_positive(gy: Tensor, y: Tensor) -> Tensor:
     return record("relu_backward", gx, (gy, lambda ggx: _where_positive(ggx, y)))
 
 
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """y = x s, s = 1 where x > 0, else `negative_slope`;  gx = gy s. With `inplace`, y overwrites x."""
+    only_tensors("leaky_relu", input)
+    if not isinstance(negative_slope, int | float | np.number):
+        raise TypeError(f"leaky_relu: negative_slope must be a number, not {type(negative_slope).__name__}")
+    if not input.is_floating_point():
+        raise NotImplementedError(f"leaky_relu: the input must be a float tensor, not {input.dtype}; use .float()")
+    kind = input.dtype.type
+    slope = np.where(input.array > 0, kind(1), kind(negative_slope))
+    y = record("leaky_relu", input.array * slope, (input, lambda gy: gy * Tensor(slope)))
+    return replace("leaky_relu", input, y) if inplace else y
+
+
 def sigmoid(input: Tensor) -> Tensor:
     """y = 1 / (1 + e^-x);  gx = gy y (1 - y)."""
     x = floating("sigmoid", input)
@@ -126,6 +139,7 @@ def tanh_backward(gy: Tensor, y: Tensor) -> Tensor:
     )
 
 
+@also_axis
 @quiet
 def softmax(input: Tensor, dim: int) -> Tensor:
     """y_i = e^x_i / (sum over j of e^x_j), along `dim`;  gx = y (gy - sum of gy y).
@@ -143,6 +157,7 @@ def softmax(input: Tensor, dim: int) -> Tensor:
     )
 
 
+@also_axis
 @quiet
 def log_softmax(input: Tensor, dim: int) -> Tensor:
     """y = x - ln(sum of e^x), along `dim`;  gx = gy - e^y sum of gy."""

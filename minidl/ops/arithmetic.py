@@ -15,6 +15,7 @@ from minidl.autograd import record
 from minidl.kernels import devices
 from minidl.ops.dtype import (
     Number,
+    common_shape,
     floating,
     number,
     only_tensors,
@@ -157,6 +158,24 @@ def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -
     return record("clamp", np.clip(x.array, min, max), (x, lambda gy: where(inside, gy, 0)))
 
 
+clip = clamp
+
+
+def sign(input: Tensor) -> Tensor:
+    """y = 1 where x > 0, -1 where x < 0, 0 elsewhere;  gx = 0."""
+    only_tensors("sign", input)
+    above, below = (side.astype(input.dtype) for side in (input.array > 0, input.array < 0))
+    return record(
+        "sign", above if input.dtype == bool else above - below, (input, lambda gy: Tensor(np.zeros_like(gy.array)))
+    )
+
+
+def square(input: Tensor) -> Tensor:
+    """y = x^2;  gx = gy 2 x."""
+    only_tensors("square", input)
+    return pow(input, 2)
+
+
 def maximum(input: Tensor, other: Tensor) -> Tensor:
     """y = the greater of a and b, NaN if either is NaN;  gy goes to the greater, half to each where equal."""
     a, b = operands("maximum", input, other)
@@ -232,6 +251,14 @@ def matmul(input: Any, other: Any) -> Tensor:
     return y.squeeze(-1) if other.ndim == 1 else y
 
 
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
+    """The matrix product of (M, K) and (K, N)."""
+    only_tensors("mm", input, mat2)
+    if input.ndim != 2 or mat2.ndim != 2:
+        raise RuntimeError(f"mm: expected two matrices, not shapes {input.shape} and {mat2.shape}; use matmul")
+    return matmul(input, mat2)
+
+
 def _products(a: Array, b: Array) -> Array:
     """The product of each pair of matrices in (..., M, K) and (..., K, N)."""
     if a.ndim == 2:
@@ -276,6 +303,44 @@ lt = _comparison("lt", np.less, "<")
 le = _comparison("le", np.less_equal, "<=")
 gt = _comparison("gt", np.greater, ">")
 ge = _comparison("ge", np.greater_equal, ">=")
+
+
+def _property(name: str, holds: np.ufunc, what: str) -> Any:
+    def function(input: Tensor) -> Tensor:
+        only_tensors(name, input)
+        return Tensor(holds(input.array))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"Where x is {what}, as a bool tensor."
+    return function
+
+
+isnan = _property("isnan", np.isnan, "NaN")
+isinf = _property("isinf", np.isinf, "infinite, of either sign")
+isfinite = _property("isfinite", np.isfinite, "neither infinite nor NaN")
+
+
+@quiet
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether everywhere |a - b| <= atol + rtol |b|; infinities and, if `equal_nan`, NaNs are close to their like."""
+    only_tensors("allclose", input, other)
+    same_device("allclose", input, other)
+    if not all(isinstance(bound, int | float) for bound in (rtol, atol)):
+        raise TypeError(f"allclose: rtol and atol must be numbers, not {rtol!r} and {atol!r}")
+    if not (rtol >= 0 and atol >= 0):
+        raise RuntimeError(f"allclose: rtol and atol must be at least 0, and they are {rtol} and {atol}")
+    if input.dtype != other.dtype:
+        raise RuntimeError(f"allclose: dtypes {input.dtype} and {other.dtype} differ; convert one of them")
+    common_shape("allclose", input.shape, other.shape)
+    a, b = (devices.moved(x.array, devices.CPU) for x in (input, other))
+    return bool(np.allclose(a, b, rtol, atol, equal_nan))
+
+
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether both have one shape and the same elements; NaN equals nothing."""
+    only_tensors("equal", input, other)
+    same_device("equal", input, other)
+    return input.shape == other.shape and bool((input.array == other.array).all())
 
 
 def logical_and(input: Any, other: Any) -> Tensor:

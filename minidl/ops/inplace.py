@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl.autograd import is_grad_enabled, record
 from minidl.kernels import devices
-from minidl.ops.arithmetic import add, div, mul, sub
+from minidl.ops.arithmetic import add, clamp, div, mul, sub
 from minidl.ops.dtype import Number, number, operand, to
 from minidl.ops.shape import Index, split_index
 from minidl.tensor import Array, Tensor
@@ -39,6 +39,11 @@ def div_(input: Tensor, other: Any) -> Tensor:
     return replace("div_", input, div(_kept_for(other, input), other))
 
 
+def clamp_(input: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
+    """x = min(max(x, min), max)."""
+    return replace("clamp_", input, clamp(input, min, max))
+
+
 def _kept_for(other: Any, x: Tensor) -> Tensor:
     """x, or a copy of it where the gradient in `other` will need the values that are about to be overwritten."""
     return x.clone() if isinstance(other, Tensor) and other.requires_grad and is_grad_enabled() else x
@@ -46,10 +51,11 @@ def _kept_for(other: Any, x: Tensor) -> Tensor:
 
 def copy_(input: Tensor, src: Any) -> Tensor:
     """x = src, broadcast to x's shape and converted to its dtype; the gradient goes to src."""
-    return _overwritten("copy_", input, src)
+    return overwritten("copy_", input, src)
 
 
-def _overwritten(name: str, input: Tensor, src: Any) -> Tensor:
+def overwritten(name: str, input: Tensor, src: Any) -> Tensor:
+    """x = src, for an operation of this name."""
     value = _fitting(name, src, input.shape, input)
     result = record(name, value.array, (input, lambda gy: Tensor(np.zeros_like(gy.array))), (value, lambda gy: gy))
     return replace(name, input, result)
@@ -59,12 +65,12 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     """x = value everywhere."""
     if isinstance(value, Tensor) and value.ndim != 0:
         raise RuntimeError(f"fill_: expected one number, not a tensor of shape {value.shape}; use copy_")
-    return _overwritten("fill_", input, value)
+    return overwritten("fill_", input, value)
 
 
 def zero_(input: Tensor) -> Tensor:
     """x = 0 everywhere."""
-    return _overwritten("zero_", input, 0)
+    return overwritten("zero_", input, 0)
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
@@ -72,7 +78,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     first, second = split_index(index, input)
     region = input.array[first][second]
     part = _fitting("x[index] = value", value, region.shape, input, drop_ones=True)
-    _check_writable("x[index] = value", input, part.requires_grad or input.requires_grad)
+    check_writable("x[index] = value", input, part.requires_grad or input.requires_grad)
     _learn_of_own_view(input, value, region)
     to_input, to_part = (input, lambda gy: _zeroed_at(gy, first, second)), (part, lambda gy: gy[first][second])
     result = record("setitem", input.array, to_input, to_part, view_of=input)
@@ -109,14 +115,15 @@ def replace(name: str, x: Tensor, result: Tensor) -> Tensor:
             f"{name}: the result is {result.dtype}, which a tensor of {x.dtype} cannot hold; "
             "use the operation that is not in place"
         )
-    _check_writable(name, x, result.requires_grad)
+    check_writable(name, x, result.requires_grad)
     result = to(result, x.dtype)
     x.array[...] = result.array
     _enter(x, result)
     return x
 
 
-def _check_writable(name: str, x: Tensor, recorded: bool) -> None:
+def check_writable(name: str, x: Tensor, recorded: bool) -> None:
+    """Refuse a change that the graph could not explain, or for which there is no memory."""
     leaf = x.is_leaf and x.requires_grad
     if is_grad_enabled() and (leaf or (recorded and x._leaf is not None and x._leaf.requires_grad)):
         which = "a leaf" if leaf else "a view of a leaf"

@@ -12,7 +12,7 @@ from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels import devices
 from minidl.ops.activation import sigmoid, sigmoid_backward, softmax
-from minidl.ops.arithmetic import clamp, exp
+from minidl.ops.arithmetic import abs, clamp, exp
 from minidl.ops.dtype import only_tensors, operands, quiet, same_device, to
 from minidl.tensor import Array, Tensor
 
@@ -70,6 +70,52 @@ def _scaled_difference(x: Tensor, t: Tensor, scale: Tensor, factor: float) -> Te
     )
 
 
+def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Absolute error: l = |x - t| for each element;  gx = gl sign(x - t), gt = -gx.
+
+    Parameters
+    ----------
+    input, target : Tensor
+        Of one shape.
+    reduction : {"mean", "sum", "none"}
+        "mean" is over all elements.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, as for ``mse_loss``.
+    """
+    _check_shapes("l1_loss", input, target)
+    return reduce("l1_loss", abs(input - target), reduction)
+
+
+def nll_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Minus the right class's log-probability: l = -x_t;  gx_c = -gl [c = t]. ``cross_entropy`` takes logits.
+
+    Parameters
+    ----------
+    input : Tensor
+        Log-probabilities, such as ``log_softmax`` gives: (N, C), (C,) for one sample, or (N, C, H, W).
+    target : Tensor
+        Class indices, int64, from 0 to C - 1: (N,), () or (N, H, W).
+    reduction : {"mean", "sum", "none"}
+        "mean" is over samples; over pixels where there are any.
+
+    Raises
+    ------
+    ValueError, RuntimeError, IndexError
+        As ``cross_entropy``.
+    """
+    only_tensors("nll_loss", input, target)
+    if input.ndim == 1 and target.ndim == 0:
+        loss = nll_loss(input.unsqueeze(0), target.unsqueeze(0), reduction=reduction)
+        return loss.squeeze(0) if reduction == "none" else loss
+    same_device("nll_loss", input, target)
+    _check_classes("nll_loss", "log-probabilities", input, target)
+    sample, *pixel = np.ogrid[tuple(slice(n) for n in target.shape)]
+    return reduce("nll_loss", -input[(sample, target.long(), *pixel)], reduction)
+
+
 def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """Minus the log-probability of the right class: l = -ln softmax(x)[t] = ln(sum over c of e^x_c) - x_t.
 
@@ -108,7 +154,7 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
         loss = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), reduction=reduction)
         return loss.squeeze(0) if reduction == "none" else loss
     same_device("cross_entropy", input, target)
-    _check_classes(input, target)
+    _check_classes("cross_entropy", "logits", input, target)
     _check_reduction("cross_entropy", reduction)
     x, classes = input, target.array.astype(np.int64)
     y = kernels.cross_entropy(x.array, classes) if x.numel() else np.zeros_like(x.array, shape=classes.shape)
@@ -135,24 +181,24 @@ def _cross_entropy_backward(gy: Tensor, x: Tensor, classes: Array) -> Tensor:
     return record("cross_entropy_backward", gx, (gy, gradient_gy), (x, gradient_x))
 
 
-def _check_classes(x: Tensor, t: Tensor) -> None:
+def _check_classes(name: str, scores: str, x: Tensor, t: Tensor) -> None:
     if x.ndim == 0 or not x.is_floating_point():
         kind = NotImplementedError if x.ndim else RuntimeError  # as PyTorch has it
-        raise kind(f"cross_entropy: logits must be floats of shape (N, classes, ...), not {x.dtype} of shape {x.shape}")
+        raise kind(f"{name}: {scores} must be floats of shape (N, classes, ...), not {x.dtype} of shape {x.shape}")
     if t.dtype not in ("int64", "uint8"):
         raise RuntimeError(
-            f"cross_entropy: the target must hold class indices in int64, not {t.dtype}; convert it with .long(), "
+            f"{name}: the target must hold class indices in int64, not {t.dtype}; convert it with .long(), "
             "or one-hot rows with .argmax(1)"
         )
     wanted = (x.shape[0], *x.shape[2:]) if x.ndim > 1 else ()
     if t.shape != wanted:
         error = RuntimeError if t.ndim > len(wanted) else ValueError  # as PyTorch has it
-        raise error(f"cross_entropy: logits of shape {x.shape} need a target of shape {wanted}, not {t.shape}")
+        raise error(f"{name}: {scores} of shape {x.shape} need a target of shape {wanted}, not {t.shape}")
     wrong = (t.array < 0) | (t.array >= x.shape[1])
     if devices.any_true(wrong):
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise IndexError(
-            f"cross_entropy: target {t.array[place]} at index {place} is out of bounds: logits of shape {x.shape} have "
+            f"{name}: target {t.array[place]} at index {place} is out of bounds: {scores} of shape {x.shape} have "
             f"classes 0 to {x.shape[1] - 1}; PyTorch's ignore_index is not supported"
         )
 

@@ -12,7 +12,7 @@ from minidl import kernels
 from minidl.autograd import no_grad, record
 from minidl.ops.arithmetic import maximum, minimum, where
 from minidl.ops.dtype import int64, only_tensors, quiet, to
-from minidl.ops.shape import dimension, dimensions
+from minidl.ops.shape import also_axis, dimension, dimensions
 from minidl.tensor import Array, Tensor
 
 Dims = int | Sequence[int] | None
@@ -29,6 +29,7 @@ def _kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if d in dims else size for d, size in enumerate(shape))
 
 
+@also_axis
 @quiet
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """y = sum of x over `dim`;  gx = gy, repeated. Integers and booleans are summed in int64."""
@@ -45,6 +46,7 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
     return record("sum", y, (x, lambda gy: gy.reshape(kept).expand(shape)))
 
 
+@also_axis
 def mean(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """y = sum of x over `dim` / its number of elements;  gx = gy / that number. NaN where there are none."""
     count = math.prod(input.shape[d] for d in _reduced("mean", input, dim))
@@ -54,6 +56,7 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     return sum(input, dim, keepdim) / count
 
 
+@also_axis
 def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
     """y = sum of (x - mean)^2 / (n - 1), or / n where not `unbiased`;  gx = gy 2 (x - mean) / that number."""
     dims, shape = _reduced("var", input, dim), input.shape
@@ -77,6 +80,7 @@ def _refuse_integers(name: str, input: Tensor) -> None:
         raise RuntimeError(f"{name}: the input must be a float tensor, not {input.dtype}; convert it with .float()")
 
 
+@also_axis
 @quiet
 def std(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
     """y = the square root of ``var``;  its gradient in the variance is gy / (2 y), and 0 where y = 0, as in PyTorch."""
@@ -114,6 +118,7 @@ class MaxResult(NamedTuple):
     indices: Tensor
 
 
+@also_axis
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """The greatest element; ``max(x, dim)`` gives (values, indices); ``max(a, b)`` is ``maximum``.
 
@@ -133,6 +138,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     return _chosen("max", input, _place("max", np.argmax, input, dim, keepdim=True), dim, keepdim)
 
 
+@also_axis
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """The least element, as ``max`` is the greatest; here NaN counts as least. ``min(a, b)`` is the lesser of each."""
     only_tensors("min", input)
@@ -163,9 +169,16 @@ def _chosen(name: str, input: Tensor, indices: Tensor, dim: int, keepdim: bool) 
     return MaxResult(values, indices) if keepdim else MaxResult(values.squeeze(d), indices.squeeze(d))
 
 
+@also_axis
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The place of the greatest element in dimension `dim`, or in the flattened tensor; the first among equals."""
     return _place("argmax", np.argmax, input, dim, keepdim)
+
+
+@also_axis
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The place of the least element, as ``argmax`` is that of the greatest."""
+    return _place("argmin", np.argmin, input, dim, keepdim)
 
 
 def _place(name: str, function: Callable[..., Any], input: Tensor, dim: int | None, keepdim: bool) -> Tensor:

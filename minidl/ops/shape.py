@@ -6,9 +6,11 @@ Most results are views that share the input's memory. Shapes and element order a
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from minidl.kernels import devices
 from minidl.ops.dtype import number, only_tensors, result_type, same_device, to
 from minidl.tensor import Tensor
 
+F = TypeVar("F", bound=Callable[..., Any])
 Shape = tuple[int, ...]
 Index = tuple[Any, ...]
 
@@ -36,6 +39,21 @@ def _listed_sizes(name: str, given: Any) -> Shape:
     if not isinstance(given, tuple | list):
         raise TypeError(f"{name}: expected a tuple or list of ints, not {type(given).__name__}")
     return sizes(name, (given,))
+
+
+def also_axis(function: F) -> F:
+    """Let a function take ``axis=`` for ``dim=`` and ``keepdims=`` for ``keepdim=``, NumPy's names, as PyTorch does."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **named: Any) -> Any:
+        for numpys, own in (("axis", "dim"), ("keepdims", "keepdim")) if named else ():
+            if numpys in named:
+                if own in named:
+                    raise TypeError(f"{function.__name__}: give {own} or {numpys}, which mean the same, not both")
+                named[own] = named.pop(numpys)
+        return function(*args, **named)
+
+    return cast(F, wrapped)
 
 
 def dimension(name: str, dim: int, ndim: int) -> int:
@@ -147,6 +165,7 @@ def t(input: Tensor) -> Tensor:
     return permute(input, tuple(reversed(range(input.ndim))))
 
 
+@also_axis
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Remove the dimensions of size 1, or those among `dim`."""
     only_tensors("squeeze", input)
@@ -154,6 +173,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     return reshape(input, tuple(size for d, size in enumerate(input.shape) if size != 1 or d not in among))
 
 
+@also_axis
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Insert a dimension of size 1 at position `dim` of the result."""
     only_tensors("unsqueeze", input)
@@ -178,6 +198,30 @@ def expand(input: Tensor, *args: Any, size: Sequence[int] | None = None) -> Tens
             f"expand: shape {old} cannot become {shape}: only sizes of 1 can grow, and new sizes stand in front"
         ) from None
     return record("expand", y, (input, lambda gy: _sum_to(gy, old)), view_of=input)
+
+
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
+    """``expand`` to another tensor's shape."""
+    only_tensors("expand_as", input, other)
+    return expand(input, other.shape)
+
+
+def repeat(input: Tensor, *args: Any, repeats: Sequence[int] | None = None) -> Tensor:
+    """Copies side by side, repeats[d] of them in dimension d; new dimensions stand in front.
+
+    Its gradient is the sum over the copies.
+    """
+    times = sizes("repeat", args, repeats)
+    if len(times) < input.ndim or min(times, default=0) < 0:
+        raise RuntimeError(f"repeat: expected a number of at least 0 for each dimension of {input.shape}, not {times}")
+    old, whole = input.shape, (1,) * (len(times) - input.ndim) + input.shape
+    singles, pairs = ([n for pair in zip(t, whole, strict=True) for n in pair] for t in ((1,) * len(times), times))
+    copies = np.broadcast_to(input.array.reshape(singles), pairs).copy()
+
+    def gradient(gy: Tensor) -> Tensor:
+        return gy.reshape(pairs).sum(tuple(range(0, len(pairs), 2))).reshape(old)
+
+    return record("repeat", copies.reshape([t * n for t, n in zip(times, whole, strict=True)]), (input, gradient))
 
 
 def _sum_to(x: Tensor, shape: Shape) -> Tensor:
@@ -297,6 +341,7 @@ def _listed(name: str, tensors: Sequence[Tensor], error: type[Exception]) -> Seq
     return tensors
 
 
+@also_axis
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors of one shape along a new dimension."""
     tensors = _listed("stack", tensors, RuntimeError)
@@ -307,9 +352,11 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return cat([unsqueeze(x, d) for x in tensors], d)
 
 
+@also_axis
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Join tensors along a dimension; all other sizes must be equal."""
-    tensors = _listed("cat", tensors, ValueError)
+    """Join tensors along a dimension; all other sizes must be equal. Tensors of shape (0,) are passed over."""
+    dtype = result_type(*_listed("cat", tensors, ValueError))
+    tensors = [x for x in tensors if x.shape != (0,)] or tensors
     if any(x.ndim == 0 for x in tensors):
         raise RuntimeError("cat: 0-d tensors cannot be joined; use stack")
     d = dimension("cat", dim, tensors[0].ndim)
@@ -318,7 +365,6 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         listed = ", ".join(str(x.shape) for x in tensors)
         raise RuntimeError(f"cat: sizes must be equal except in dim {d}, and the shapes are {listed}")
     same_device("cat", *tensors)
-    dtype = result_type(*tensors)
     parts = [to(x, dtype) for x in tensors]
     ends = np.cumsum([0] + [x.shape[d] for x in parts]).tolist()
     edges = [(x, _slice_of(d, ends[i], ends[i + 1])) for i, x in enumerate(parts)]
@@ -327,6 +373,62 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def _slice_of(dim: int, start: int, stop: int) -> Any:
     return lambda gy: gy[(slice(None),) * dim + (slice(start, stop),)]
+
+
+def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Parts along a dimension, views: of one size, but for the last, which is what is left, or of the sizes given."""
+    only_tensors("split", tensor)
+    if tensor.ndim == 0:
+        raise RuntimeError("split: a 0-d tensor has no dimension to split")
+    d, given = dimension("split", dim, tensor.ndim), split_size_or_sections
+    size, sections = tensor.shape[d], sizes("split", (given,))
+    if isinstance(given, tuple | list):
+        if min(sections, default=0) < 0 or sum(sections) != size:
+            raise RuntimeError(f"split: sizes {sections} must be at least 0 and sum to {size}, the size of dim {d}")
+        ends = np.cumsum((0, *sections)).tolist()
+    else:
+        if sections[0] < (size > 0):
+            raise RuntimeError(f"split: parts of size {sections[0]} do not make up dim {d}, which has size {size}")
+        ends = [*range(0, max(size, 1), max(sections[0], 1)), size]
+    return tuple(_slice_of(d, a, b)(tensor) for a, b in itertools.pairwise(ends))
+
+
+@also_axis
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most `chunks` parts along a dimension, of one size but for the last: ``mean, log_var = h.chunk(2, dim=1)``."""
+    only_tensors("chunk", input)
+    (count,) = sizes("chunk", (chunks,))
+    if count <= 0 or input.ndim == 0:
+        raise RuntimeError(f"chunk: a tensor of shape {input.shape} cannot be cut into {count} parts")
+    size = input.shape[dimension("chunk", dim, input.ndim)]
+    return split(input, -(-size // count) if size else [0] * count, dim)
+
+
+@also_axis
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """The slices along a dimension, which they no longer have: views."""
+    only_tensors("unbind", input)
+    if input.ndim == 0:
+        raise IndexError("unbind: a 0-d tensor has no dimension to take apart")
+    d = dimension("unbind", dim, input.ndim)
+    return tuple(input[(slice(None),) * d + (i,)] for i in range(input.shape[d]))
+
+
+def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
+    """y[..., c] = 1 where the class is c, else 0, in int64: (...) to (..., num_classes), by default max + 1."""
+    only_tensors("one_hot", input)
+    (count,) = sizes("one_hot", (num_classes,))
+    if input.dtype != np.int64:
+        raise RuntimeError(f"one_hot: the classes must be in int64, not {input.dtype}; convert them with .long()")
+    if input.numel() == 0 and count <= 0:
+        raise RuntimeError("one_hot: of no classes the greatest is not known; give num_classes")
+    least, most = (int(f(input.array)) for f in (np.min, np.max)) if input.numel() else (0, -1)
+    count = most + 1 if count == -1 else count
+    if least < 0 or most >= count:
+        raise RuntimeError(
+            f"one_hot: classes from {least} to {most} must lie between 0 and num_classes - 1 = {count - 1}"
+        )
+    return Tensor((input.array[..., None] == devices.beside(np.arange(count), input.array)).astype(np.int64))
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:

@@ -29,11 +29,20 @@ def text(form, shape, **arguments):
 POOL = {"k": PAIR, "t": st.none() | PAIR, "c": st.booleans()}
 RESIZED = {"n": st.sampled_from(["size=5", "size=(4, 9)", "scale_factor=2", "scale_factor=1.5", "scale_factor=(2, 3)"])}
 CONV = {"o": FEW, "k": PAIR, "t": PAIR, "p": st.integers(0, 2), "b": st.booleans(), "d": st.integers(1, 2)}
+NOT_EMPTY = IMAGE.filter(lambda s: s[0] > 0)
+MOMENTUM = st.sampled_from([0.1, 0.5, 1.0])
+NORM = {"e": st.sampled_from([1e-5, 0.1]), "m": MOMENTUM, "a": st.booleans(), "t": st.booleans()}
 LAYERS = {
     "Linear": text("Linear({s[-1]}, {o}, bias={b})", ANY.filter(lambda s: s[-1] > 0), o=FEW, b=st.booleans()),
     "Conv2d": text("Conv2d({s[1]}, {o}, {k}, {t}, {p}, {d}, bias={b})", IMAGE, **CONV),
     "ConvTranspose2d": text("ConvTranspose2d({s[1]}, {o}, {k}, {t}, {p}, bias={b}, dilation={d})", IMAGE, **CONV),
     "ReLU": text("ReLU({i})", ANY, i=st.booleans()),
+    "BatchNorm2d": text("BatchNorm2d({s[1]}, {e}, {m}, {a}).train({t})", NOT_EMPTY, **NORM),
+    "BatchNorm1d": text("BatchNorm1d({s[1]}, {e}, {m}, {a}).train({t})", NOT_EMPTY.map(lambda s: s[:3]), **NORM),
+    "Identity": text("Identity(3, a=2)", ANY),
+    "LeakyReLU": text("LeakyReLU({a}, {i})", ANY, a=st.sampled_from([0.01, 0.2, 2]), i=st.booleans()),
+    "Softmax": text("Softmax({d})", ANY, d=st.sampled_from([0, -1])),
+    "LogSoftmax": text("LogSoftmax(dim={d})", ANY, d=st.sampled_from([0, -1])),
     "Sigmoid": text("Sigmoid()", ANY),
     "Tanh": text("Tanh()", ANY),
     "Dropout": text("Dropout({p}).eval()", ANY, p=st.sampled_from([0, 0.3, 1])),
@@ -52,6 +61,8 @@ LOSSES = {
     "MSELoss": text("MSELoss(reduction={r!r})", ANY, **REDUCED),
     "BCELoss": text("BCELoss(reduction={r!r})", ANY, **REDUCED),
     "BCEWithLogitsLoss": text("BCEWithLogitsLoss(reduction={r!r})", ANY, **REDUCED),
+    "L1Loss": text("L1Loss(reduction={r!r})", ANY, **REDUCED),
+    "NLLLoss": text("NLLLoss(reduction={r!r})", IMAGE, **REDUCED),
     "CrossEntropyLoss": text("CrossEntropyLoss(reduction={r!r})", IMAGE, **REDUCED),
 }
 
@@ -61,15 +72,17 @@ def built(m, constructor, dtype, seed):
     module = eval("nn." + constructor, {"nn": m.nn}).to(getattr(m, dtype))
     rng = np.random.default_rng(seed)
     state = {name: rng.standard_normal(tuple(value.shape)).astype(dtype) for name, value in module.state_dict().items()}
+    state = {name: np.abs(value) if "running_var" in name else value for name, value in state.items()}
     module.load_state_dict({name: m.tensor(value) for name, value in state.items()})
     return module
 
 
 def forms(m, module, inputs, others=()):
-    """The output, and the gradient of the sum of its squares in the inputs and the parameters."""
+    """The output, the gradients of a weighted sum of its squares in inputs and parameters, and the buffers."""
     xs = [m.tensor(x, requires_grad=True) for x in inputs]
     y = module(*[x * 1 for x in xs], *others)  # a copy, which may be overwritten
-    return [y.detach(), *GRAD[m]((y * y).sum(), [*xs, *module.parameters()])]
+    weights = m.tensor(np.cos(np.arange(y.numel())).reshape(tuple(y.shape)).astype(array(y).dtype))
+    return [y.detach(), *GRAD[m]((y * y * weights).sum(), [*xs, *module.parameters()]), *module.buffers()]
 
 
 @pytest.mark.drawn("layers")
@@ -99,10 +112,10 @@ def test_loss(name, data, dtype, seed):
     rng = np.random.default_rng(seed)
     x, t = (rng.uniform(0.05, 0.95, shape).astype(dtype) for _ in range(2))
     others = dict.fromkeys(BOTH, ())
-    if name == "CrossEntropyLoss":
+    if name in ("CrossEntropyLoss", "NLLLoss"):
         classes = rng.integers(shape[1], size=(shape[0], *shape[2:]))
         others = {m: (m.tensor(classes),) for m in BOTH}
-    inputs = [x] if name == "CrossEntropyLoss" else [x, t]
+    inputs = [x, t][: 2 - len(others[minidl])]
     ours, theirs = (forms(m, built(m, constructor, dtype, seed), inputs, others[m]) for m in BOTH)
     agree(("losses", name), ours, theirs, rtol=1e-4, atol=1e-5, zeros=False)
 
@@ -152,6 +165,6 @@ def test_optimiser(name, data, shape, dtype, seed, steps):
 def test_every_layer_loss_and_optimiser_is_drawn():
     """A class that both libraries have, and that no table here names, fails this."""
     own = {name for name in minidl.nn.__all__ if name[0].isupper() and hasattr(torch.nn, name)}
-    assert own - {"Module", "Parameter"} == {*LAYERS, *LOSSES}
+    assert own - {"Module", "ModuleList", "Parameter"} == {*LAYERS, *LOSSES}
     rules = {name for name, value in vars(minidl.optim).items() if isinstance(value, type) and hasattr(value, "step")}
     assert rules - {"Optimizer"} == {*RULES}

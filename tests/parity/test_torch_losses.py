@@ -17,7 +17,8 @@ def derivatives(m, function, inputs):
     y = function(*x)
     weights = m.tensor(np.linspace(0.5, 1.5, array(y).size, dtype=inputs[0].dtype).reshape(array(y).shape))
     first = GRAD[m]((y * weights).sum(), x, create_graph=True)
-    second = GRAD[m](sum((g * g).sum() for g in first), x)
+    constant = sum((a * 0).sum() for a in x)  # for gradients that do not depend on x
+    second = GRAD[m](sum((g * g).sum() for g in first) + constant, x)
     return [y, *first, *second]
 
 
@@ -37,6 +38,7 @@ def test_elementwise_losses_of_any_number(shape, reduction, dtype, seed, scale):
     x, t = (scale * rng.standard_normal(shape)).astype(dtype), rng.random(shape).astype(dtype)
     compare("binary_cross_entropy_with_logits", x, t, reduction=reduction)
     compare("mse_loss", x, t, reduction=reduction)
+    compare("l1_loss", x, t, reduction=reduction)
 
 
 @given(shape=SHAPE, reduction=REDUCTION, dtype=DTYPE, seed=st.integers(0, 999))
@@ -84,7 +86,7 @@ def test_one_sample_and_none():
         same(ours, theirs, zeros=False)
 
 
-@pytest.mark.parametrize("name", ["MSELoss", "CrossEntropyLoss", "BCELoss", "BCEWithLogitsLoss"])
+@pytest.mark.parametrize("name", ["MSELoss", "L1Loss", "NLLLoss", "CrossEntropyLoss", "BCELoss", "BCEWithLogitsLoss"])
 def test_printed(name):
     ours, theirs = (repr(getattr(m.nn, name)(reduction="sum")) for m in BOTH)
     assert ours == theirs
@@ -110,6 +112,22 @@ F.binary_cross_entropy_with_logits(x, p[0])
 F.binary_cross_entropy_with_logits(x, p.long())
 F.binary_cross_entropy_with_logits(x, p, reduction="max")
 F.mse_loss(x, p, reduction="max")
+F.l1_loss(x, p, reduction="max")
+F.l1_loss(p.long(), p.long())
+F.l1_loss(p > 0, p > 0)
+F.nll_loss(x, m.tensor([0, 1, 4]))
+F.nll_loss(x, m.tensor([0, 1, -1]))
+F.nll_loss(x, m.tensor([0, 1, 2], dtype=m.int32))
+F.nll_loss(x, m.tensor([0, 1]))
+F.nll_loss(x, x)
+F.nll_loss(x, [0, 1, 2])
+F.nll_loss(x, m.tensor([0, 1, 2]), reduction="max")
+F.leaky_relu(x.long())
+F.leaky_relu(x > 0)
+F.leaky_relu(x, "a")
+F.leaky_relu(x, None)
+m.nn.Softmax("a")(x)
+m.nn.LogSoftmax(2)(x)
 """.strip().splitlines()
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from with_torch import BOTH, array, attempt, same, torch
+from with_torch import BOTH, GRAD, array, attempt, same, torch
 
 import minidl
 
@@ -43,7 +43,7 @@ MODULES = (
     """
 Linear(3, 4); Linear(3, 4, False); Linear(in_features=2, out_features=1, bias=True); ReLU(); ReLU(True)
 ReLU(inplace=False); Sigmoid(); Tanh(); Dropout(); Dropout(0.25); Dropout(p=0.1, inplace=True); MSELoss()
-MSELoss(reduction="sum")
+MSELoss(reduction="sum"); LeakyReLU(); LeakyReLU(0.2, True); Softmax(1); LogSoftmax(dim=-1); Softmax(); L1Loss()
 Flatten(); Flatten(2); Flatten(start_dim=0, end_dim=1); Unflatten(1, (2, 3))
 Unflatten(dim=1, unflattened_size=(2, -1)); Unflatten(1, [2, 3])
 Conv2d(1, 2, 3); Conv2d(1, 2, (3, 5), 2, 1); Conv2d(1, 2, 3, stride=(2, 1), padding=(0, 1), dilation=2, bias=False)
@@ -56,6 +56,13 @@ Sequential(); Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Sequential(nn.Flatten(),
 Sequential(OrderedDict([("first", nn.Linear(1, 2)), ("act", nn.Tanh())]))
 Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 1, 3))[1:]; Sequential(nn.ReLU()).append(nn.Linear(1, 1))
 Sequential(nn.ReLU())[0]; Sequential(nn.ReLU(), nn.Linear(1, 1))[-1]
+BatchNorm2d(3); BatchNorm1d(2, 1e-3, momentum=0.2, affine=False); BatchNorm2d(num_features=3, eps=0.1).double()
+Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.ReLU(True)); BatchNorm2d(2).eval()
+ModuleList(); ModuleList([nn.Linear(1, 2), nn.Linear(1, 2), nn.ReLU()])
+ModuleList(nn.Sequential(nn.ReLU()) for i in "ab")
+ModuleList([nn.Tanh()] * 3)[1:].append(nn.Linear(1, 1)); ModuleList([nn.Linear(1, 1)]).extend([nn.Linear(2, 1)])[-1]
+Sequential(nn.ModuleList([nn.Linear(1, 1)] * 2)); Identity(); Identity(54, a=1)
+Sequential(nn.ReLU()).extend([nn.Tanh()])
 Linear(2, 2).double(); Linear(2, 2).eval(); Conv2d(1, 1, 1, dtype=m.float64)
 """.strip()
     .replace("\n", "; ")
@@ -75,11 +82,96 @@ def test_printed_form_keys_shapes_and_order(text):
     assert repr(ours) == repr(theirs)
     shapes = [[(k, tuple(v.shape)) for k, v in x.state_dict().items()] for x in (ours, theirs)]
     assert shapes[0] == shapes[1]
-    for names in ("named_parameters", "named_modules", "named_children"):
+    for names in ("named_parameters", "named_buffers", "named_modules", "named_children"):
         assert [k for k, _ in getattr(ours, names)()] == [k for k, _ in getattr(theirs, names)()]
     assert ours.training == theirs.training
     assert len(list(ours.modules())) == len(list(theirs.modules()))
     assert [p.requires_grad for p in ours.parameters()] == [p.requires_grad for p in theirs.parameters()]
+
+
+def test_batch_normalisation_in_a_model_that_trains_and_travels():
+    def trained(m, state=None, steps=3):
+        nn, rng = m.nn, np.random.default_rng(0)
+        layers = nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU(True), nn.Flatten(), nn.Linear(27, 2)
+        net = nn.Sequential(*layers, nn.BatchNorm1d(2, affine=False))
+        state = state or {k: 0.3 * rng.standard_normal(tuple(v.shape)) ** 2 for k, v in net.state_dict().items()}
+        net.load_state_dict({k: m.tensor(array(v)) for k, v in state.items()})
+        optimizer = m.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (net(m.tensor(rng.standard_normal((5, 1, 5, 5)).astype("float32"))) ** 3).mean().backward()
+            optimizer.step()
+        net.eval()
+        return net.state_dict(), net(m.tensor(rng.standard_normal((1, 1, 5, 5)).astype("float32"))).detach()
+
+    (ours, y), (theirs, z) = (trained(m) for m in BOTH)
+    assert list(ours) == list(theirs)
+    same([*ours.values(), y], [*theirs.values(), z], rtol=1e-4, atol=1e-5, zeros=False)
+    same(trained(minidl, theirs, 0)[1], trained(torch, ours, 0)[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_two_gradients_of_batch_norm(training):
+    def gradients(m):
+        rng = np.random.default_rng(1)
+        x, w, b, g = (m.tensor(rng.standard_normal(s), requires_grad=True) for s in ((4, 3, 2), (3,), (3,), (4, 3, 2)))
+        running = m.zeros(3, dtype=m.float64), m.ones(3, dtype=m.float64) * 2
+        y = m.nn.functional.batch_norm(x, *running, w, b, training, eps=0.1)
+        first = GRAD[m]((y * y * g).sum(), [x, w, b], create_graph=True)
+        return [y.detach(), *first, *GRAD[m](sum((f**3).sum() for f in first), [x, w, b, g]), *running]
+
+    ours, theirs = (gradients(m) for m in BOTH)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(array(a), array(b), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["Sequential", "ModuleList"])
+def test_modules_by_index(kind):
+    def used(m):
+        layers = [m.nn.Linear(1, 2), m.nn.ReLU(), m.nn.Linear(2, 1)]
+        listed = m.nn.Sequential(*layers) if kind == "Sequential" else m.nn.ModuleList(layers)
+        listed[1], listed[-1] = m.nn.Tanh(), m.nn.Linear(2, 3, bias=False)
+        assert listed[0] is layers[0]
+        assert list(listed)[2] is listed[-1]
+        failed = [
+            type(attempt(change, listed, *args))
+            for change, args in [(type(listed).__setitem__, (0, 3)), (type(listed).__setitem__, (3, m.nn.ReLU())),
+                                 (type(listed).__getitem__, (-4,)), (type(listed).append, (3,)),
+                                 (type(listed).extend, (3,))]
+        ]  # fmt: skip
+        return repr(listed), len(listed), list(listed.state_dict()), failed
+
+    assert used(minidl) == used(torch)
+
+
+# -- nn.utils -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("most", [0.1, 3, 1e9, float("inf")])
+def test_clipped_gradients(most, dtype):
+    def clipped(m):
+        rng = np.random.default_rng(0)
+        p, q, r = (m.zeros(shape, dtype=getattr(m, dtype), requires_grad=True) for shape in ((2, 3), (4,), (5,)))
+        found = [m.nn.utils.clip_grad_norm_([r], most)]
+        for way in (m.nn.utils.clip_grad_norm_, m.nn.utils.clip_grad_value_):
+            for x in (p, q):
+                x.grad = m.tensor(rng.standard_normal(tuple(x.shape)).astype(dtype))
+            returned = way(iter([p, q, r]), most)
+            found += [x for x in (returned, p.grad, q.grad) if x is not None]
+        return [*found, m.nn.utils.clip_grad_norm_(p, max_norm=0.5), p.grad]
+
+    same(*(clipped(m) for m in BOTH))
+
+
+def test_parameters_to_vector():
+    def vector(m):
+        p = m.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+        y = m.nn.utils.parameters_to_vector(iter([p, p * p]))
+        (y * m.arange(8)).sum().backward()
+        return y.detach(), p.grad
+
+    same(*(vector(m) for m in BOTH))
 
 
 # -- state that travels ---------------------------------------------------------------------------------------------
@@ -191,6 +283,15 @@ x.permute(0, 2); x.squeeze(2); x.unsqueeze(3); x.unsqueeze(-4); x.expand(2); x.e
 x.expand(-1, 2, 3); m.stack([]); m.cat([]); m.stack([x, v]); m.cat([x, v]); m.cat([x, x], 2); m.cat([x, 1])
 m.cat(x); m.cat([m.tensor(1.), m.tensor(2.)]); m.stack([x, 2]); F.pad(x, (1,)); F.pad(x, (1, 1, 1, 1, 1, 1))
 F.pad(x, (-2, -2)); F.pad(x, (1.5, 1))
+x.sum(dim=1, axis=1); x.sum(1, axis=1); x.sum(axis=2); x.sum(axis="a"); m.cat([x, x], axis=2); m.cat([x, v[:0], v])
+x.chunk(0); x.chunk(-1); x.chunk(2.5); x.chunk(2, 3); x[0, 0].chunk(1); m.chunk(3, 2); x[0, 0].split(1); v.split([2, 2])
+v.split([4, -1]); v.split(0); v.split(-1); v.split(2.5); v.split("a"); x.split(1, 2); x[0, 0].unbind()
+x.unbind(2); m.unbind(3); x.repeat(2); x.repeat(-1, 1); x.repeat(2.5, 1); x.repeat("a"); x.expand_as(v)
+x.expand_as(3); F.one_hot(i, 1); F.one_hot(i - 1, 2); F.one_hot(i.int()); F.one_hot(x); F.one_hot(i[:0]); F.one_hot(3)
+F.one_hot(i[:0], 0); F.one_hot(i, -2); F.one_hot(i, "a"); x.clip(); x.clip("a"); x.clamp_(); x.clamp_("a"); p.clamp_(0)
+i.clamp_(0.5, 1); e.argmin(); x.argmin(3); m.sign(3); m.square("a"); m.isnan(3); m.isfinite(3); m.allclose(x, 3)
+m.allclose(x, x.double()); m.allclose(x, x[:, :2]); m.allclose(x, x, -1); m.allclose(x, x, "a"); m.equal(x, 3)
+m.numel(3); m.empty(-1); m.empty("a"); m.mm(x, v); m.mm(x, x); m.mm(x, 3); m.mm(x, x.T.double()); m.mm(3, x)
 x[2]; x[-3]; x[0, 3]; x[0, 0, 0]; x[0.5]; x["a"]; x[[5]]; x[m.tensor([0, 2])]; x[m.tensor([0.5])]
 x[m.tensor([True])]; x[m.ones(3, 2) > 0]; x[::-1]; x[::0]; x[i, i, i]; x[[0, 1], [0, 1, 2]]; x[0] = v[:2]; x[5] = 1
 x[0] = "a"; x[x > 0] = v[:2]; m.tensor(1.)[0]; x[{}]; x[0, "a"]; x[m.tensor([0, 1], dtype=m.float64)]
@@ -233,6 +334,14 @@ nn.Dropout(-0.1); F.dropout(x, 2.0); F.mse_loss(x, x, reduction="none of these")
 nn.Flatten()(v); nn.Unflatten(1, (2, 2))(x); nn.Unflatten(1, 2.5); nn.Unflatten(1, "ab")
 nn.Sequential(1); nn.Sequential(nn.ReLU)(x); nn.Sequential(nn.ReLU())[1]; nn.Module()(x); nn.Module().weight
 nn.Linear(1, 1).nothing; setattr(nn.Linear(1, 1), "weight", x); setattr(nn.Sequential(nn.ReLU()), "0", 3)
+nn.BatchNorm2d(3)(x); nn.BatchNorm2d(3)(r); nn.BatchNorm2d(2)(r[:, :, :1, :1]); nn.BatchNorm2d(2)(r.double())
+nn.BatchNorm2d(2)(r.long()); nn.BatchNorm1d(2)(r); nn.BatchNorm1d(3)(x[:1]); nn.BatchNorm1d(2)(x); nn.BatchNorm2d("a")
+nn.BatchNorm2d(-1); nn.BatchNorm2d(2.5); nn.Module().register_buffer("a", 3); nn.Module().register_buffer("a.b", None)
+nn.Module().register_buffer("", None); nn.Module().register_buffer(3, None)
+nn.Linear(1, 1).register_buffer("weight", x); setattr(nn.BatchNorm2d(3), "running_mean", 3)
+nn.BatchNorm2d(3).load_state_dict({}); F.batch_norm(r, None, None)
+nn.ModuleList([1]); nn.ModuleList(3); nn.ModuleList([nn.ReLU()])(x); nn.ModuleList()[0]; nn.Identity()()
+nn.utils.clip_grad_value_([p], "a")
 nn.Linear(1, 1).train("yes"); nn.Linear(1, 1).to(m.int64); nn.Linear(1, 1).to("nowhere")
 nn.Module().register_parameter("a", x); nn.Module().register_parameter("a.b", None)
 nn.Module().register_parameter("", None); nn.Linear(1, 1).add_module("weight", nn.ReLU())

@@ -40,6 +40,10 @@ def dims(s):
     return st.none() | dim(s) | several
 
 
+def copies(s):
+    return st.lists(st.integers(0, 3), min_size=len(s), max_size=len(s) + 2).map(tuple)
+
+
 def permutation(s):
     return st.permutations(range(len(s)))
 
@@ -104,6 +108,7 @@ OPS = {  # name: (function of m, tensors, arguments; strategy of (shapes, argume
     "tanh": (lambda m, a: m.tanh(a), ONE),
     "sigmoid": (lambda m, a: m.sigmoid(a), ONE),
     "relu": (lambda m, a: m.relu(a), ONE),
+    "leaky_relu": (lambda m, a, s: m.nn.functional.leaky_relu(a, s), with_args(NUMBER)),
     "clamp": (lambda m, a, lo, hi: a.clamp(lo, hi), with_args(NUMBER, NUMBER)),
     "clamp min": (lambda m, a, lo: a.clamp(min=lo), with_args(NUMBER)),
     "clamp max": (lambda m, a, hi: m.clamp(a, max=hi), with_args(NUMBER)),
@@ -132,10 +137,21 @@ OPS = {  # name: (function of m, tensors, arguments; strategy of (shapes, argume
     "expand": (lambda m, a, s: a.expand(*s) if s else a.expand(()), with_args(larger)),
     "stack": (lambda m, a, b, c: m.stack([a, b, c], dim=-1), SAME3),
     "cat": (lambda m, a, b, d: m.cat((a, b, a), d), twice(dim, DIMMED)),
+    "split": (lambda m, a, n, d: m.split(a, n, d), with_args(st.integers(1, 4), dim, shape=DIMMED)),
+    "chunk": (lambda m, a, n, d: a.chunk(n, dim=d), with_args(st.integers(1, 4), dim, shape=DIMMED)),
+    "unbind": (lambda m, a, d: a.unbind(d), with_args(dim, shape=DIMMED)),
+    "repeat": (lambda m, a, n: a.repeat(n), with_args(copies)),
+    "expand_as": (lambda m, a: (a[None] * 1).expand_as(m.zeros(2, *a.shape)), ONE),
+    "square": (lambda m, a: m.square(a) * a.square(), ONE),
+    "sign": (lambda m, a: m.sign(a) * a, ONE),
+    "argmin": (lambda m, a, d, k: a.argmin(d, k), with_args(dim, FLAG, shape=FULL)),
+    "clamp in place": (lambda m, a, lo, hi: (a * 1).clamp_(lo, hi), with_args(NUMBER, NUMBER)),
+    "mm": (lambda m, a, b: a.mm(b), st.sampled_from([([(2, 3), (3, 4)], ()), ([(0, 2), (2, 1)], ())])),
     "pad": (lambda m, a, w, v: m.nn.functional.pad(a, w, value=v), with_args(widths, NUMBER, shape=FULL)),
     "index": (lambda m, a, i: a[i], with_args(lambda s: hnp.basic_indices(s, allow_newaxis=True).filter(forwards))),
     "index mask": (lambda m, a: a[mask(m, a)], DIMMED.map(lambda s: ([s], ()))),
     "linear": (lambda m, x, w, b: m.nn.functional.linear(x, w, b), LINEAR),
+    "l1_loss": (lambda m, a, b, r: m.nn.functional.l1_loss(a, b, reduction=r), twice(lambda s: HOW)),
     "mse_loss": (lambda m, a, b, r: m.nn.functional.mse_loss(a, b, reduction=r), twice(lambda s: HOW)),
     "compare": (lambda m, a, b: (a == b, a != b, a < b, a <= b, a > b, a >= b, a.eq(b)), broadcast(2)),
     "composed": (lambda m, a, b: (m.tanh(a * b) + (a - b).sigmoid() ** 2).sum(-1, keepdim=True) * a, NOT_0D),
@@ -281,6 +297,7 @@ def names(m):
         "t": m.tensor([[True, False, True], [False, False, True]]),
         "r": m.tensor(r.standard_normal((2, 3, 4, 5))),
         "e": m.zeros(0, 3),
+        "n": m.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 2.0]),
         "a": r.integers(0, 9, (2, 3)),
     }
 
@@ -315,6 +332,26 @@ x.expand(2, *x.shape)
 m.stack([x, y]); m.stack((x, y), 1); m.stack(tensors=[x, y], dim=-1); m.cat([x, y], 1); m.cat(tensors=(x, e), dim=0)
 F.pad(x, (1, 2)); F.pad(x, (1, 2, 0, 1), "constant", 3); F.pad(x, pad=[1, -1], mode="constant", value=2.)
 F.pad(x, (0, 0, -1, 1)); F.pad(i, (1, 1))
+x.sum(axis=1); m.sum(x, axis=(0, 1), keepdims=True); x.mean(axis=0, keepdims=True); m.var(x, axis=1, keepdims=True)
+x.std(axis=1, unbiased=False); x.max(axis=1); m.max(x, axis=0, keepdims=True); x.min(axis=-1); x.argmax(axis=1)
+x.argmin(axis=0, keepdims=True); m.cat([x, y], axis=1); m.stack([x, y], axis=1); x.squeeze(axis=0); x.unsqueeze(axis=2)
+m.softmax(x, axis=1); x.log_softmax(axis=0); m.unsqueeze(x, axis=0); x.chunk(2, axis=1); x.unbind(axis=1)
+m.cat([m.zeros(0), x]); m.cat([x, m.zeros(0)], 1); m.cat([m.zeros(0), m.zeros(0)])
+m.cat([m.zeros(0, dtype=m.float64), x]); m.cat([m.zeros(0), i])
+m.zeros(0).chunk(3); m.arange(5).chunk(4); m.chunk(x, chunks=2, dim=1); m.zeros(0).split(0); m.zeros(0).split(2)
+m.split(x, split_size_or_sections=2, dim=-1); x.split([1, 0, 2], 1); x.split((1, 1)); m.arange(5).split(2)
+m.unbind(x, dim=1); m.unbind(i); x.repeat(2, 1); x.repeat((2, 1)); x.repeat(repeats=(2, 1, 2)); x[0, 0].repeat(2)
+x[0, 0].repeat(()); i.repeat(0, 1); x.expand_as(m.zeros(2, 2, 3)); x.expand_as(other=x)
+F.one_hot(i); F.one_hot(i, num_classes=5); F.one_hot(input=i[0], num_classes=2); F.one_hot(i[:0], 3); F.one_hot(i[1, 1])
+x.clip(-1, 1); m.clip(x, min=-1, max=1); m.clip(input=x, max=0); x.clone().clamp_(0, 2); i.clone().clamp_(min=1)
+x.argmin(); m.argmin(x, 1, True); m.argmin(i, dim=0); x.sign(); m.sign(input=i); t.sign(); m.sign(n); x.square()
+m.square(i); t.square(); m.isnan(n); n.isnan(); i.isnan(); t.isnan(); m.isfinite(n); i.isfinite(); n.isinf(); m.isinf(x)
+m.allclose(x, x + 1e-7); m.allclose(x, y); m.allclose(input=x, other=x[0], rtol=9, atol=9)
+n.allclose(n, equal_nan=True); m.allclose(n, n); m.allclose(i, i); m.allclose(t, t); x.allclose(x * 1.01, rtol=0.1)
+m.allclose(x, x + 0.1, 0, 0.2)
+m.equal(x, x.clone()); m.equal(x, y); m.equal(x, x[0]); m.equal(x, x.double()); x.equal(other=x); m.equal(n, n)
+m.numel(x); m.is_tensor(x); m.is_tensor(3); m.empty(2, 3).shape; m.empty((2,), dtype=m.int64).dtype
+m.empty(size=(0,)); m.empty(2, requires_grad=True).requires_grad; m.mm(x, y.T); x.mm(mat2=y.T); m.mm(i, i)
 m.softmax(x, 1); F.softmax(x, dim=0); x.softmax(-1); F.log_softmax(x, dim=1); m.log_softmax(x, dim=1); m.relu(x)
 F.relu(x, inplace=False); F.relu(input=x); F.sigmoid(x); F.tanh(x); m.sigmoid(x); m.tanh(x)
 F.linear(x, y); F.linear(input=x, weight=y, bias=None); F.dropout(x, 0.5, False); F.dropout(x, p=0.0, training=True)

@@ -135,6 +135,7 @@ ODD = np.array([np.nan, *INFINITE, -0.0, 0.0])
 BETWEEN = np.array([0.0, -0.0, 1.0, 0.5, 1e-30, 1 - 2**-20])
 LEFT_OUT = {  # see DIFFERENT
     "abs": (np.nan,),
+    "l1_loss": (np.nan, *INFINITE),  # inf - inf is NaN
     "pow number": (-np.inf, 0.0),
     "pow raw": (-np.inf, 0.0),
     "interpolate bilinear": (np.nan, *INFINITE),

@@ -1,0 +1,88 @@
+"""Batch normalisation as a layer, whose running statistics are buffers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.creation import ones, tensor, zeros
+from minidl.nn import functional as F
+from minidl.nn.module import Module, Parameter
+from minidl.tensor import Tensor
+
+
+class _BatchNorm(Module):
+    """What ``BatchNorm1d`` and ``BatchNorm2d`` share."""
+
+    _dimensions: tuple[int, ...]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if not track_running_stats or momentum is None:
+            raise NotImplementedError(f"{name}: track_running_stats=False and momentum=None are not supported")
+        self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
+        kind = {"device": device, "dtype": dtype}
+        self.register_parameter("weight", Parameter(ones(num_features, **kind)) if affine else None)
+        self.register_parameter("bias", Parameter(zeros(num_features, **kind)) if affine else None)
+        self.register_buffer("running_mean", zeros(num_features, **kind))
+        self.register_buffer("running_var", ones(num_features, **kind))
+        self.register_buffer("num_batches_tracked", tensor(0, device=device))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input's shape, kept."""
+        if input.ndim not in self._dimensions:
+            wanted = " or ".join(map(str, self._dimensions))
+            raise ValueError(f"{type(self).__name__}: expected {wanted} dimensions, not shape {input.shape}")
+        running = self.running_mean, self.running_var
+        y = F.batch_norm(input, *running, self.weight, self.bias, self.training, self.momentum, self.eps)
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return y
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        settings = f"eps={self.eps}, momentum={self.momentum}, affine={self.affine}, bias={self.affine}"
+        return f"{self.num_features}, {settings}, track_running_stats=True"
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of (N, C) or (N, C, L); arguments and attributes are those of ``BatchNorm2d``."""
+
+    _dimensions = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of images (N, C, H, W); see ``functional.batch_norm``.
+
+    Parameters
+    ----------
+    num_features : int
+        C.
+    eps : float
+    momentum : float
+        By which share the running statistics move towards a batch's.
+    affine : bool
+        Whether there are a weight and a bias.
+    track_running_stats : bool
+        Only True.
+
+    Attributes
+    ----------
+    weight, bias : Parameter or None
+        (C,), ones and zeros to begin with.
+    running_mean, running_var : Tensor
+        (C,), buffers: used in evaluation, changed in training.
+    num_batches_tracked : Tensor
+        How many batches of training there were, int64.
+    """
+
+    _dimensions = (4,)
