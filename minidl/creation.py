@@ -345,9 +345,7 @@ def randn_like(
     return randn(input.shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
 
 
-def uniform_(
-    input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: random.Generator | None = None
-) -> Tensor:
+def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """x = draws from the uniform distribution on [from, to)."""
     kind = _real("uniform_", input.dtype)
     _numbers("uniform_", from_, to)
@@ -358,7 +356,7 @@ def uniform_(
     return overwritten("uniform_", input, drawn * (to - from_) + from_)
 
 
-def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: random.Generator | None = None) -> Tensor:
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """x = draws from the normal distribution with this mean and standard deviation."""
     kind = _real("normal_", input.dtype)
     _numbers("normal_", mean, std)
