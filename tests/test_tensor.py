@@ -356,3 +356,14 @@ def test_numpys_names_of_dimensions():
     assert x.mean(axis=1, keepdims=True).tolist() == [[1.0], [4.0]]
     with pytest.raises(TypeError, match="sum: give dim or axis, which mean the same, not both"):
         x.sum(dim=0, axis=0)
+
+
+def test_numpys_clip_gives_a_tensor():
+    """As in PyTorch: NumPy asks the tensor for its method."""
+    x = minidl.tensor([-1.0, 0.5, 2.0], requires_grad=True)
+    y = np.clip(x, 0.0, 1.0)
+    assert isinstance(y, minidl.Tensor)
+    y.sum().backward()
+    assert (y.tolist(), x.grad.tolist()) == ([0, 0.5, 1], [0, 1, 0])
+    with pytest.raises(TypeError, match="out= is not supported"):
+        x.clip(0, 1, out=y)

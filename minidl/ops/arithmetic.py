@@ -158,7 +158,11 @@ def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -
     return record("clamp", np.clip(x.array, min, max), (x, lambda gy: where(inside, gy, 0)))
 
 
-clip = clamp
+def clip(input: Tensor, min: Number | None = None, max: Number | None = None, *, out: None = None) -> Tensor:
+    """The same as ``clamp``. ``np.clip(x, min, max)`` calls it too, with an `out` of None."""
+    if out is not None:
+        raise TypeError("clip: out= is not supported; use clamp_, which changes its input")
+    return clamp(input, min, max)
 
 
 def sign(input: Tensor) -> Tensor:
