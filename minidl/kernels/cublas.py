@@ -33,6 +33,8 @@ def multiply(a: Array, b: Array, c: Array) -> None:
     if _step(c) is None:
         a, b, c = (x.transpose(0, 2, 1) for x in (b, a, c))
     (n, m, p), k = c.shape, a.shape[2]
+    if max(n, m, k, p) >= 2**31:
+        raise RuntimeError(f"cuBLAS: {n} products of {m} x {k} and {k} x {p} matrices: it counts up to 2**31 - 1")
     real, _, compute = TYPES[c.dtype.char]
     # cuBLAS counts by columns, so that matrices by rows are transposed to it: c^T = b^T a^T.
     orders = [int(_step(x) is None) for x in (b, a)]
