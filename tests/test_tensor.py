@@ -279,6 +279,7 @@ def test_data_of_a_parameter_stays_real():
     assert p.tolist() == [1.0, 1.0]
 
 
+@pytest.mark.jit
 def test_sums_over_many_rows_keep_their_digits():
     rows = minidl.full((1_000_000, 3), 0.1)
     assert rows.mean(0).tolist() == pytest.approx([0.1] * 3, rel=1e-6)
