@@ -105,7 +105,11 @@ def _rows_of(vectors: int) -> int:
 def _emit_tile(
     vectors, group, builder, element, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased
 ) -> None:
-    """Write the tile's LLVM code: masks, the loop over k, the store."""
+    """Write the tile's LLVM code: masks, the loop over k, the store.
+
+    Both come twice, with masks and without: a processor without AVX-512 has no registers for masks, and is slow to
+    store with them.
+    """
     tall = _rows_of(vectors)
     v = Vectors(builder, element, VECTOR_BYTES // BYTES[element])
     starts = [I64(i * v.lanes) for i in range(vectors)]
@@ -116,25 +120,42 @@ def _emit_tile(
     arow = [v.at(a, builder.load(v.at(rows, r))) for r in row]
     sums = [[cgutils.alloca_once_value(builder, v.zero) for _ in starts] for _ in row]
 
-    with cgutils.for_range_slice(builder, k0, k1, I64(1), I64) as (k, _):
-        acol, brow = builder.load(v.at(cols, k)), builder.load(v.at(brows, k))
-        bs = [v.load(mask, b, brow, j0, s) for s, mask in zip(starts, inside, strict=True)]
-        for r in range(tall):
-            ar = _emit_group(v, group, v.at(arow[r], acol))
-            for total, bv in zip(sums[r], bs, strict=True):
-                builder.store(v.multiply_add(ar, bv, builder.load(total)), total)
+    def add_up(masks) -> None:
+        with cgutils.for_range_slice(builder, k0, k1, I64(1), I64) as (k, _):
+            acol, brow = builder.load(v.at(cols, k)), builder.load(v.at(brows, k))
+            bs = [v.load(mask, b, brow, j0, s) for s, mask in zip(starts, masks, strict=True)]
+            for r in range(tall):
+                ar = _emit_group(v, group, v.at(arow[r], acol))
+                for total, bv in zip(sums[r], bs, strict=True):
+                    builder.store(v.multiply_add(ar, bv, builder.load(total)), total)
 
     # One row after the other, each loaded after the last one is stored: rows of C may overlap (conv2d_input
     # relies on it).
     begins, started = builder.select(add, c, bias), builder.or_(add, biased)
-    for r in range(tall):
-        crow = builder.load(v.at(crows, row[r]))
-        for s, mask, total in zip(starts, columns, sums[r], strict=True):
-            written = builder.and_(mask, v.splat(live[r]))
-            begun = builder.and_(written, v.splat(started))
-            old = v.load(begun, begins, builder.select(add, crow, I64(0)), j0, s)
-            new = builder.fadd(old, _emit_folded(v, group, builder.load(total)))
-            v.store(new, written, c, crow, j0, s)
+
+    def write(whole: bool) -> None:
+        for r in range(tall):
+            crow = builder.load(v.at(crows, row[r]))
+            for s, mask, total in zip(starts, columns, sums[r], strict=True):
+                written = v.splat(live[r]) if whole else builder.and_(mask, v.splat(live[r]))
+                old = v.load(builder.and_(written, v.splat(started)), begins, builder.select(add, crow, I64(0)), j0, s)
+                new = builder.fadd(old, _emit_folded(v, group, builder.load(total)))
+                v.store(new, None if whole else written, c, crow, j0, s)
+
+    full = builder.icmp_signed(">=", builder.mul(I64(group), n), I64(vectors * v.lanes))
+    with builder.if_else(full) as (then, otherwise):
+        with then:
+            add_up([None] * vectors)
+        with otherwise:
+            add_up(inside)
+    if group > 1:  # whose columns fill a part of a vector
+        write(whole=False)
+        return
+    with builder.if_else(builder.and_(full, live[-1])) as (then, otherwise):
+        with then:
+            write(whole=True)
+        with otherwise:
+            write(whole=False)
 
 
 def _emit_group(v, group, place):

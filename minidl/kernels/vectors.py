@@ -30,12 +30,17 @@ class Vectors:
         return functools.reduce(lambda place, offset: self.builder.gep(place, [offset]), offsets, base)
 
     def load(self, mask, base, *offsets):
-        """The vector there."""
+        """The vector there; without a mask all of it."""
+        if mask is None:
+            return self.builder.load(self._place(base, offsets), align=self.size)
         arguments = [self._place(base, offsets), I32(self.size), mask, self.zero]
         return self._call(f"masked.load.{self.name}.p0", self.kind, *arguments)
 
     def store(self, vector, mask, base, *offsets):
-        """Write the vector there."""
+        """Write the vector there; without a mask all of it."""
+        if mask is None:
+            self.builder.store(vector, self._place(base, offsets), align=self.size)
+            return
         arguments = [vector, self._place(base, offsets), I32(self.size), mask]
         self._call(f"masked.store.{self.name}.p0", ir.VoidType(), *arguments)
 
