@@ -62,6 +62,8 @@ class Optimizer:
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, with settings of their own where given."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"a parameter group must be a dict with the key 'params', not {type(param_group).__name__}")
         if "params" not in param_group:
             raise KeyError(f"a parameter group needs the key 'params', and has {sorted(param_group)}")
         params = param_group["params"]
