@@ -19,6 +19,7 @@ AT_KINKS = {
     "abs": (abs, [0.0, -2.0], [0, -1]),
     "clamp": (lambda x: x.clamp(-1, 1), [-2.0, -1.0, 1.0, 2.0], [0, 1, 1, 0]),
     "power 0": (lambda x: x**0, [0.0, 2.0], [0, 0]),
+    "power of a tensor of 0": (lambda x: x ** minidl.zeros(2), [0.0, 2.0], [0, 0]),
     "power of base 0": (lambda p: minidl.zeros(2) ** p, [0.0, 2.0], [0, 0]),
     "max of equals": (lambda x: x.max(), [1.0, 3.0, 3.0], [0, 0.5, 0.5]),
     "maximum of equals": (lambda x: minidl.maximum(x, minidl.ones(2)), [1.0, 2.0], [0.5, 1]),
