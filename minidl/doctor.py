@@ -16,7 +16,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,15 +29,16 @@ import numpy as np
 import minidl
 from minidl import kernels
 from minidl.data import CIFAR10, MNIST, cifar10, mnist
-from minidl.kernels import ConvGeometry, compiling, reference, threads
+from minidl.kernels import ConvGeometry, PoolGeometry, compiling, reference, threads
+from minidl.kernels.resampling import bilinear, nearest
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
 WIDTH = 92  # of a line of text; commands are not broken, so that they can be copied
 NEEDED = {"numpy": "2.0", "numba": "0.61"}
 EXTRAS = {  # the least version, and what it is for
-    "matplotlib": ("3.8", "pictures"),
+    "matplotlib": ("3.9", "pictures"),
     "tqdm": ("4.66", "examples, downloads"),
-    "scipy": ("1.12", "smoothed curves, PCA"),
+    "scipy": ("1.13", "smoothed curves, PCA"),
     "pooch": ("1.8", "downloads"),
     "requests": ("2.31", "downloads"),
     "safetensors": ("0.4", "weights for PyTorch"),
@@ -180,33 +181,77 @@ def gpu() -> Finding:
 
 
 def kernel_check() -> Finding:
-    """A small training step with the compiled kernels, beside the same with their definitions."""
+    """The compiled kernels beside their definitions, on a shape for each path through their code."""
     if _numbas.DISABLE_JIT:
         text = "not checked: with NUMBA_DISABLE_JIT they run as Python, thousands of times slower"
         return Finding("kernels", WRONG, text, "unset NUMBA_DISABLE_JIT")
     start = time.perf_counter()
-    step = training_step(kernels)
+    found = dict(kernel_results(kernels))
     seconds = time.perf_counter() - start
-    expected = training_step(reference).items()
-    wrong = [name for name, y in expected if not np.abs(step[name] - y).max() <= TOLERANCE * np.abs(y).max()]
+    wrong = [name for name, y in kernel_results(reference) if not _agree(found[name], y)]
     if wrong:
         text = f"{', '.join(wrong)}: not what the definition gives; results on this machine cannot be trusted"
         advice = "delete the *.nbi and *.nbc files in the kernel cache; if that does not help, report these lines"
         return Finding("kernels", WRONG, text, advice)
-    return Finding("kernels", OK, f"a training step agrees with the definitions; {seconds:.1f} s with compilation")
+    text = f"{len(found)} results agree with their definitions; {seconds:.1f} s with compilation"
+    return Finding("kernels", OK, text)
 
 
-def training_step(k: Any) -> dict[str, np.ndarray]:
-    """What the kernels of the module `k` give in a step of one layer, by the kernel that came last."""
-    geometry = ConvGeometry.of_conv2d((8, 3, 32, 32), (16, 3, 3, 3), stride=2, padding=1)
-    shapes, rng = (geometry.image_shape, geometry.weight_shape, geometry.map_shape), np.random.default_rng(0)
-    x, w, gy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
-    y = k.sigmoid(k.conv2d(x, w, geometry))
-    gy = k.sigmoid_backward(gy, y)
-    gx, gw = k.conv2d_input(gy, w, geometry), k.conv2d_weight(x, gy, geometry)
-    p, m, v = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
-    k.adam_step([p], [gw], [m], [v], 1e-3, 0.9, 0.999, 1e-8, 0.0, 1)
-    return {"conv2d and sigmoid": y, "conv2d_input": gx, "conv2d_weight": gw, "adam_step": p}
+def _agree(y: np.ndarray, expected: np.ndarray) -> bool:
+    return y.shape == expected.shape and bool(np.abs(y - expected).max() <= TOLERANCE * np.abs(expected).max())
+
+
+CONVOLUTIONS = {  # name: shapes of image and weight, then stride, padding and dilation
+    "1 channel to 16": ((3, 1, 12, 11), (16, 1, 3, 3), 2, 1, 1),
+    "3 channels to 1": ((3, 3, 11, 9), (1, 3, 5, 5), 1, 2, 1),  # 1 to 8 channels of the map share a vector with groups
+    "5 channels to 2": ((3, 5, 9, 11), (2, 5, 4, 4), 2, 1, 1),  # of taps: of 16, 8, 4 or 2
+    "6 channels to 4": ((3, 6, 9, 11), (4, 6, 3, 3), 1, 0, 2),
+    "8 channels to 8": ((3, 8, 7, 9), (8, 8, 3, 3), 1, 1, 1),
+    "7 channels to 19": ((5, 7, 9, 10), (19, 7, 3, 2), 1, 1, 1),  # ragged edges: no size is a multiple of the tile's
+    "40 channels to 48": ((4, 40, 8, 8), (48, 40, 3, 3), 1, 1, 1),  # a sum over 360 taps: more than one block
+}
+
+
+def kernel_results(k: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """What the kernels of the module `k` give, each with a name: small shapes, and one for each path of the code."""
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    for name, (image, weight, stride, padding, dilation) in CONVOLUTIONS.items():
+        geometry = ConvGeometry.of_conv2d(image, weight, stride, padding, dilation)
+        x, w, gy = drawn(*image), drawn(*weight), drawn(*geometry.map_shape)
+        yield f"conv2d, {name}", k.conv2d(x, w, geometry, drawn(weight[0]))
+        yield f"conv2d_input, {name}", k.conv2d_input(gy, w, geometry, drawn(weight[1]))
+        yield f"conv2d_weight, {name}", k.conv2d_weight(x, gy, geometry)
+    for m, inner, n in ((1, 5, 3), (60, 300, 64), (37, 70, 101)):
+        yield f"matmul, {m} x {inner} by {inner} x {n}", k.matmul(drawn(m, inner), drawn(inner, n), drawn(n))
+        yield f"matmul, {m} x {inner}, transposed", k.matmul(drawn(inner, m).T, drawn(n, inner).T)
+    for channels in (3, 8, 16):
+        pool = PoolGeometry.of_max_pool2d((2, channels, 9, 11), 3, 2, 1)
+        y, indices = k.max_pool2d(drawn(*pool.image_shape), pool)
+        yield f"max_pool2d, {channels} channels", y
+        yield f"indices of max_pool2d, {channels} channels", indices
+        yield f"pick, {channels} channels", k.pick(drawn(*pool.image_shape), indices)
+        yield f"put, {channels} channels", k.put(y, indices, pool.image_size)
+    yield "resample", k.resample(drawn(2, 3, 5, 7), bilinear(5, 9, None, False), nearest(7, 14, None))
+    yield from _elementwise_results(k, drawn)
+
+
+def _elementwise_results(k: Any, drawn: Callable[..., np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    x, gy, classes = drawn(50, 7), drawn(50, 7), np.arange(50) % 7
+    yield "relu", k.relu(x)
+    yield "relu_backward", k.relu_backward(gy, k.relu(x))
+    yield "sigmoid", (y := k.sigmoid(x))
+    yield "sigmoid_backward", k.sigmoid_backward(gy, y)
+    yield "total", np.asarray(k.total(x))
+    yield "total_squared_error", np.asarray(k.total_squared_error(x, gy))
+    yield "channel_sums", k.channel_sums(drawn(3, 5, 4, 6))
+    yield "cross_entropy", np.asarray(k.cross_entropy(x, classes))
+    p, m, v = (np.zeros((50, 7), np.float32) for _ in range(3))
+    k.adam_step([p], [gy], [m], [v], 1e-3, 0.9, 0.999, 1e-8, 0.0, 1)
+    yield "adam_step", p
 
 
 def kernel_cache() -> Finding:

@@ -21,6 +21,7 @@ from minidl.tensor import Array, Tensor
 STRUCTURE = "structure.json"
 FORMAT = 1
 KINDS = "biufc"  # of NumPy's dtypes, those that need no pickle and are numbers
+STRAY = "allow_pickle"  # an array that minidl with NumPy 2.0 or 2.1 once wrote into its files, and nobody needs
 
 
 def save(obj: Any, f: str | os.PathLike[str]) -> None:
@@ -51,7 +52,7 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
     >>> load(path)["epoch"]
     3
     """
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Any] = {}
     structure = {"format": FORMAT, "root": _encode(obj, "obj", arrays)}
     arrays[STRUCTURE] = np.frombuffer(json.dumps(structure).encode(), np.uint8)
     path = Path(os.path.realpath(f))  # of a link, the file that it leads to
@@ -60,7 +61,7 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)  # never pickles: _encode_array lets only numbers and bools through
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -107,6 +108,7 @@ def _read(file: IO[bytes], target: Place) -> Any:
     if structure["format"] != FORMAT:
         raise ValueError(f"format {structure['format']} is not known to this version")
     obj = _decode(structure["root"], arrays, target)
+    arrays.pop(STRAY, None)
     if arrays:
         raise ValueError(f"nothing in {STRUCTURE} asks for {', '.join(arrays)}")
     return obj

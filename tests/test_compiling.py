@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import platform
 import shutil
 import subprocess
 import sys
@@ -177,6 +178,71 @@ def test_the_code_of_an_older_source_is_not_taken(project):
     assert results(project.start()) == [9, 1.5, 27]
 
 
+# --- What is compiled in from elsewhere ---
+
+WIDTHS = """
+import sys
+import llvmlite.binding as llvm
+features = dict(llvm.get_host_cpu_features())
+features["avx512f"] = sys.argv[2] == "64"
+llvm.get_host_cpu_features = lambda: features
+
+import numpy as np
+from minidl import doctor, kernels
+from minidl.kernels import ConvGeometry, reference
+for dtype in (np.float32, np.float64):
+    for image, weight, *rest in doctor.CONVOLUTIONS.values():
+        geometry = ConvGeometry.of_conv2d(image, weight, *rest)
+        rng = np.random.default_rng(0)
+        x, w = (rng.standard_normal(shape).astype(dtype) for shape in (image, weight))
+        np.testing.assert_allclose(kernels.conv2d(x, w, geometry), reference.conv2d(x, w, geometry), atol=1e-4)
+"""
+
+
+@pytest.mark.jit
+def test_machines_with_vectors_of_different_width_share_a_folder(tmp_path, monkeypatch):
+    """As on a cluster with one home folder, whose users tell Numba a processor that all machines can stand in for."""
+    monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64-v3" if platform.machine() in ("x86_64", "AMD64") else "generic")
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
+    root = Path(minidl.__file__).parents[1]
+    for width, says in (("32", "compiling"), ("64", "compiling"), ("32", ""), ("64", "")):
+        done = run(WIDTHS, root, tmp_path, width)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith(f"minidl: {says}" if says else "")
+        assert bool(done.stderr) == bool(says)
+
+
+@pytest.mark.parametrize("edit", ["a constant", "a routine", "another file"])
+def test_an_edit_in_any_file_of_the_folder_changes_its_text(tmp_path, edit):
+    def text():
+        compiling.text_of_the_kernels.cache_clear()
+        return compiling.text_of_the_kernels(tmp_path)
+
+    (tmp_path / "tile.py").write_text("ROWS = 6\ndef tile(): ...\n")
+    before = text()
+    assert text() == before
+    if edit == "another file":
+        (tmp_path / "pooling.py").write_text("")
+    else:
+        old, new = {"a constant": ("6", "8"), "a routine": ("...", "pass")}[edit]
+        (tmp_path / "tile.py").write_text((tmp_path / "tile.py").read_text().replace(old, new))
+    assert text() != before
+
+
+@pytest.mark.parametrize("what", ["VECTOR_BYTES", "text_of_the_kernels"])
+def test_what_is_compiled_in_from_elsewhere_is_part_of_the_label(project, capsys, monkeypatch, what):
+    results(project.start())
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(compiling, what, 16 if what == "VECTOR_BYTES" else lambda: "other text")
+        assert results(project.start()) == [6, 1.0, 12]
+        assert capsys.readouterr().err.startswith("minidl: compiling")
+        assert results(project.start()) == [6, 1.0, 12]
+        assert capsys.readouterr().err == ""
+    results(project.start())
+    assert bool(capsys.readouterr().err) == (what == "text_of_the_kernels")  # both widths are kept, only one text
+
+
 # --- Without compilation ---
 
 
@@ -257,13 +323,13 @@ print(x.grad.tolist())
 """
 
 
-def run(code: str, folder: Path, cache: Path) -> subprocess.CompletedProcess:
+def run(code: str, folder: Path, cache: Path, *arguments: str) -> subprocess.CompletedProcess:
     """With the package of `folder`, and no other folder to write to than `cache`."""
     nowhere = str(folder / "setup.cfg" / "nowhere")  # below a file, since to root nothing is forbidden
     homes = dict.fromkeys(["HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE"], nowhere)
     paths = os.pathsep.join([str(folder), *filter(None, sys.path)])
     environment = {**os.environ, **homes, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": paths}
-    command = [sys.executable, "-W", "error", "-c", code, str(folder)]
+    command = [sys.executable, "-W", "error", "-c", code, str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
 
 
@@ -297,3 +363,18 @@ def test_the_package_says_once_that_it_compiles(installed):
     )
     assert first.stderr.count("\n") == 1
     assert second.stderr == ""
+
+
+@pytest.mark.jit
+def test_an_edit_in_another_file_is_run(installed):
+    """The tile of the products is in cpu.py, the multiply-add that it is made of in vectors.py."""
+    matmul = "import minidl, sys; print(minidl.matmul(minidl.full((2, 3), 2.0), minidl.ones(3, 1)).tolist())"
+    assert run(matmul, installed, installed / "cache").stdout == "[[6.0], [6.0]]\n"
+    vectors = installed / "minidl" / "kernels" / "vectors.py"
+    whole = vectors.read_text()
+    edited = whole.replace(
+        'return self._call(f"fmuladd.{self.name}", self.kind, a, b, c)', "return self.builder.fsub(c, a)"
+    )
+    assert edited != whole
+    vectors.write_text(edited)
+    assert run(matmul, installed, installed / "cache").stdout == "[[-6.0], [-6.0]]\n"

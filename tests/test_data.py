@@ -444,16 +444,20 @@ print(download.fetch("file.gz", sys.argv[1], [sys.argv[2]], sys.argv[3]))
 """
 
 
-def start_process(server, kind, folder):
-    """Another process that will fetch the file once it gets a line."""
+def start_process(server, kind, folder, before=""):
+    """Another process that will fetch the file once it gets a line; it first runs the code `before`."""
     pytest.importorskip("requests")
-    command = [sys.executable, "-c", PROCESS, SHA256, f"{server.url}{kind}/", str(folder)]
+    command = [sys.executable, "-c", before + PROCESS, SHA256, f"{server.url}{kind}/", str(folder)]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     return subprocess.Popen(command, text=True, **pipes)
 
 
-def test_processes_that_download_at_once(server, tmp_path):
-    processes = [start_process(server, "slow", tmp_path) for _ in range(3)]
+NO_LOCKS = "import sys; sys.modules['fcntl'] = None\n"  # as on Windows
+
+
+@pytest.mark.parametrize("before", ["", NO_LOCKS])
+def test_processes_that_download_at_once(server, tmp_path, before):
+    processes = [start_process(server, "slow", tmp_path, before) for _ in range(3)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     server.answered.clear()
@@ -558,7 +562,10 @@ def statuses(server, kind):
     return [status for name, status in server.answered if name == kind][1:]
 
 
-def test_broken_download_is_kept_and_goes_on(server, tmp_path, capsys):
+@pytest.mark.parametrize("locks", [True, False])
+def test_broken_download_is_kept_and_goes_on(server, tmp_path, capsys, monkeypatch, locks):
+    if not locks:
+        monkeypatch.setattr(download, "fcntl", None)
     kept = f"the next attempt will go on from the 150,000 bytes in {tmp_path / 'file.gz.part'}"
     with pytest.raises(DownloadError, match=re.escape(kept)):
         fetch(server, ["rest-half"], tmp_path)
@@ -625,6 +632,17 @@ def test_part_that_another_process_writes_to_is_left_alone(server, tmp_path):
         assert fetch(server, ["rest"], tmp_path).read_bytes() == GOOD
         assert statuses(server, "rest") == [200]
         assert os.fstat(part.fileno()).st_size == 4
+
+
+def test_without_locks_one_of_several_goes_on_from_the_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "fcntl", None)
+    path, part = tmp_path / "file.gz", tmp_path / "file.gz.part"
+    part.write_bytes(PART)
+    with download._usable_part(path) as first, download._usable_part(path) as second:
+        assert (first.read_bytes(), second.exists(), part.exists()) == (PART, False, False)
+        second.write_bytes(b"another")
+    assert os.listdir(tmp_path) == ["file.gz.part"]
+    assert part.read_bytes() == PART
 
 
 def test_archive_that_a_mirror_calls_an_encoding_stays_packed(server, tmp_path):

@@ -40,7 +40,7 @@ def folder(tmp_path, monkeypatch):
 def interpreted(monkeypatch):
     """Kernels that are their definitions, so that a test of something else does not wait for compilation."""
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 0)
-    for name in ("conv2d", "conv2d_input", "conv2d_weight", "sigmoid", "sigmoid_backward", "adam_step"):
+    for name in set(kernels.__all__) & set(vars(reference)):
         monkeypatch.setattr(kernels, name, getattr(reference, name))
 
 
@@ -76,7 +76,7 @@ def test_all_is_well(folder, interpreted, monkeypatch, capsys):
 def test_in_a_process_of_its_own():
     done = subprocess.run([sys.executable, "-m", "minidl", "doctor"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search("^ok +kernels +a training step agrees", done.stdout, re.MULTILINE)
+    assert re.search("^ok +kernels +49 results agree with their definitions", done.stdout, re.MULTILINE)
     assert re.search("^(ok|note) +thread layer +(omp|tbb|workqueue)", done.stdout, re.MULTILINE)
     assert len(re.findall("^(ok|note|WRONG) ", done.stdout, re.MULTILINE)) == len(doctor.CHECKS)
 
@@ -245,11 +245,20 @@ def test_compiled_kernels_agree():
 
 
 @pytest.mark.parametrize("factor", [1.001, np.nan])
-@pytest.mark.parametrize("name", ["conv2d", "conv2d_input", "conv2d_weight", "sigmoid", "sigmoid_backward"])
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_input", "conv2d_weight", "matmul", "resample", "sigmoid", "pick"])
 def test_a_wrong_kernel_is_found(interpreted, monkeypatch, capsys, name, factor):
     monkeypatch.setattr(kernels, name, lambda *args: getattr(reference, name)(*args) * np.float32(factor))
     assert status(monkeypatch, doctor.kernel_check) == 1
     assert "cannot be trusted" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 8])
+def test_a_fault_of_one_path_alone_is_found(interpreted, monkeypatch, channels):
+    def conv2d(x, w, *rest):
+        return reference.conv2d(x, w, *rest) * np.float32(1.001 if len(w) == channels else 1)
+
+    monkeypatch.setattr(kernels, "conv2d", conv2d)
+    assert re.match(rf"conv2d, \d channels to {channels}: not what", doctor.kernel_check().text)
 
 
 def test_a_wrong_optimiser_is_found_and_named(interpreted, monkeypatch):

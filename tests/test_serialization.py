@@ -261,6 +261,17 @@ def test_wrong_content_is_refused_and_takes_no_memory(tmp_path, data, message):
         minidl.load(path)
 
 
+def test_files_of_minidl_with_numpy_2_0_and_2_1_are_read(tmp_path):
+    """Their np.savez took its own argument allow_pickle for an array, and minidl passed it."""
+    path = tmp_path / "model.npz"
+    minidl.save({"w": np.ones(2)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        assert archive.namelist() == ["0.array.npy", "structure.json.npy"]
+        with archive.open("allow_pickle.npy", "w") as member:
+            np.lib.format.write_array(member, np.asarray(False))
+    np.testing.assert_array_equal(minidl.load(path)["w"], [1, 1])
+
+
 def test_members_that_share_their_bytes(tmp_path):
     """Ten thousand entries of the directory that lead to one array would be a bomb."""
     content = npy(np.zeros(100_000))

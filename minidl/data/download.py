@@ -6,16 +6,23 @@ The next download goes on from there, from any mirror that can send the rest of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
 from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PATIENCE = 8.0  # seconds; who waits longer for a first sign of life believes that the program hangs
 SLOWEST = 1000  # bytes per second; what comes in more slowly never ends
@@ -154,18 +161,38 @@ def _ask(url: str, patience: float, answers: Queue[tuple[str, str | None]]) -> N
 
 def _download(url: str, path: Path, sha256: str, patience: float) -> str | None:
     """Download `url` to `path`, going on from its part; return what is wrong with it, or None."""
-    part = _part(path)
-    before = _size(part)
-    problem, broken = _retrieve(url, path, sha256, patience)
-    if problem and not broken and _size(part) < before:  # the part was used: was it the part that is wrong?
-        print(f"what {part.name} holds is not the start of the file: starting again", flush=True)
-        problem, broken = _retrieve(url, path, sha256, patience)
-    if problem is None or not _size(part):
-        part.unlink(missing_ok=True)
+    with _usable_part(path) as part:
+        before = _size(part)
+        problem, broken = _retrieve(url, path, part, sha256, patience)
+        if problem and not broken and _size(part) < before:  # the part was used: was it the part that is wrong?
+            print(f"what {_part(path).name} holds is not the start of the file: starting again", flush=True)
+            problem, broken = _retrieve(url, path, part, sha256, patience)
+        if problem is None or not _size(part):
+            part.unlink(missing_ok=True)
     return problem
 
 
-def _retrieve(url: str, path: Path, sha256: str, patience: float) -> tuple[str | None, bool]:
+@contextlib.contextmanager
+def _usable_part(path: Path) -> Iterator[Path]:
+    """The file for what `path` has so far: the one that all processes share, which `_lock` gives to one of them.
+
+    Where files cannot be locked, it gets a name of its own for as long as it is used: of several processes that rename
+    it at once, one succeeds, and the others begin with an empty one.
+    """
+    if fcntl is not None:
+        yield _part(path)
+        return
+    own = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(_part(path), own)
+    try:
+        yield own
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # nothing is left of it after a whole download
+            os.replace(own, _part(path))
+
+
+def _retrieve(url: str, path: Path, part: Path, sha256: str, patience: float) -> tuple[str | None, bool]:
     """Let pooch fetch `url` to `path`; return what is wrong or None, and whether the connection broke.
 
     Pooch announces the download, hands out a temporary name, and moves that file once its digest is right.
@@ -174,8 +201,8 @@ def _retrieve(url: str, path: Path, sha256: str, patience: float) -> tuple[str |
     from urllib3.exceptions import HTTPError  # requests comes with it
 
     def transfer(url: str, target: str, _: Any) -> None:
-        with open(target, "wb") as file, _part(path).open("a+b") as part:
-            _transfer(url, file, part, path.name, patience)
+        with open(target, "wb") as file, part.open("a+b") as start:
+            _transfer(url, file, start, path.name, patience)
 
     try:
         pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=transfer)
@@ -250,9 +277,7 @@ def _size(path: Path) -> int:
 
 def _lock(file: IO[bytes]) -> bool:
     """Whether `file` is ours until it is closed: two processes that add to one part would spoil it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if fcntl is None:  # see _usable_part
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,9 @@
 
 Numba keeps compiled functions in ``NUMBA_CACHE_DIR``, or else beside the source, or else in the user's cache folder.
 What is added here: a disk that is full and files that are damaged cost a compilation and nothing else, files say what
-they hold, and whoever has to wait is told why.
+they hold, and whoever has to wait is told why. And a kernel is only taken from the cache if all that was compiled into
+it is still the same. Numba compares the kernel's own file, the processor and its features; compiled in are also what
+other files of this folder define, and the width of a vector, which minidl takes from the machine it runs on.
 
 With the environment variable ``NUMBA_DISABLE_JIT=1`` nothing is compiled: the kernels run as the Python that they are
 written in, thousands of times slower, for a debugger to step through and for the tests to measure their coverage.
@@ -13,9 +15,11 @@ written in, thousands of times slower, for a debugger to step through and for th
 
 import contextlib
 import functools
+import hashlib
 import inspect
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -23,6 +27,8 @@ import numpy as np
 from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 from numba.extending import intrinsic
+
+from minidl.kernels.vectors import VECTOR_BYTES
 
 Function = Callable[..., Any]
 _numbas: Any = numba.config
@@ -71,7 +77,12 @@ class _Cache(FunctionCache):
 
     def __init__(self, function):
         super().__init__(function)
-        self._cache_file = _Files(self.cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
+        stamp = self._impl.locator.get_source_stamp(), text_of_the_kernels()
+        self._cache_file = _Files(self.cache_path, self._impl.filename_base, stamp)
+
+    def _index_key(self, sig, codegen):
+        # Part of the key, not of the stamp: machines of both widths may share a folder, and each has its files there.
+        return *super()._index_key(sig, codegen), VECTOR_BYTES
 
     def load_overload(self, sig, target_context):
         kernel = None
@@ -92,6 +103,18 @@ class _Cache(FunctionCache):
             super().save_overload(sig, data)
         except Exception as error:  # a full disk, or a folder that is no longer there
             _tell_once("saving", f"compiled kernels cannot be kept, the next start compiles them again: {error}")
+
+
+@functools.cache
+def text_of_the_kernels(folder: Path = Path(__file__).parent) -> str:
+    """The digest of all Python files of a folder: their constants and routines are compiled into each other's kernels.
+
+    An edit in any of them has all kernels compiled anew. Which file's text is in which kernel, Numba does not tell.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 class _NoCache(NullCache):

@@ -26,9 +26,8 @@ import functools
 import threading
 from typing import Any, NamedTuple
 
-import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import prange
 from numba.core import cgutils
 
@@ -36,11 +35,10 @@ from minidl.kernels.compiling import by_hand, compiled
 from minidl.kernels.geometry import ConvGeometry, Pair
 from minidl.kernels.memory import empty
 from minidl.kernels.threads import parallel_region
-from minidl.kernels.vectors import BYTES, I64, Vectors
+from minidl.kernels.vectors import BYTES, I64, VECTOR_BYTES, Vectors
 
 Array = np.ndarray
 
-VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32
 TILE_ROWS = 6  # times two vectors of columns: with more, the addresses of the rows no longer fit in registers
 TALL_ROWS = 8  # times one vector: fewer sums would leave the processor waiting for the last ones
 BLOCK_K = 256  # so many rows of two vectors of B stay in the first-level cache while all rows of A pass by

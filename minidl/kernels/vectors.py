@@ -8,11 +8,13 @@ A mask is a vector of bits; a lane whose bit is 0 reads 0 and writes nothing.
 
 import functools
 
-from llvmlite import ir  # type: ignore[import-untyped]
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba.core import cgutils
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 BYTES = {ir.FloatType(): 4, ir.DoubleType(): 8, I64: 8}  # of an element
+VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32  # of a vector on this machine
 
 
 class Vectors:
