@@ -3,9 +3,9 @@ A tape from nothing
 ===================
 
 Reverse-mode differentiation on NumPy arrays, from an empty file to a convolutional network that learns to read drawn
-digits in a few seconds (``python examples/tiny_tape.py``). Two checks judge its gradients: finite differences, and
-minidl's gradients of the same network. Each part names the file of minidl where its grown-up form is. In all of them
-``gx`` is the gradient of the loss in x, an array of the same shape as x.
+digits in a few seconds (``python examples/tiny_tape.py``). Its gradients are compared with finite differences and with
+minidl's for the same network. Each part names the file of minidl that holds its grown-up form. Throughout, ``gx`` is
+the gradient of the loss in x, an array of the same shape as x.
 
 Sources: A. G. Baydin et al., Automatic differentiation in machine learning: a survey, arXiv:1502.05767, 2018;
 V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285, 2016.
@@ -30,8 +30,8 @@ Array = np.ndarray
 # million entries, nearly all of them 0. All we need is the function from gy to gx, the *vector-Jacobian product*.
 #
 # So a tensor remembers how it was made: its inputs, and for each of them the function from gy to gx. These edges form
-# the *computational graph*. They lead from a result to its inputs and never back, so the graph has no cycles, and
-# Python frees it when the loss goes out of scope.
+# the *computational graph*, also called the tape. They lead from a result to its inputs and never back, so the graph
+# has no cycles, and Python frees it when the loss goes out of scope.
 #
 # Grown up: ``minidl/tensor.py``; the operations in ``minidl/ops/arithmetic.py``, ``minidl/ops/linear.py``,
 # ``minidl/ops/reduction.py``, ``minidl/ops/shape.py`` and ``minidl/ops/activation.py``.
@@ -83,10 +83,10 @@ def sum_to(gy: Array, shape: tuple[int, ...]) -> Array:
 # %%
 # The backward pass
 # -----------------
-# If x is used several times, gx is the sum of what arrives from all its uses, and only the complete sum may be passed
-# on to the inputs of x. *Reverse topological order* ensures that: every tensor comes before its inputs. A depth-first
+# If x is used several times, gx is the sum of what arrives from all its uses, and is passed on when that sum is
+# complete. *Reverse topological order*, in which every result comes before its inputs, ensures that. A depth-first
 # search finds it, with a stack of its own: a recursive one would end in RecursionError after some thousand operations.
-# Operations only return gradients; adding them up is left to the tape.
+# Operations only return gradients; the tape adds them up. One pass computes them all, at a few times the forward cost.
 #
 # Grown up: ``minidl/autograd.py``, which skips what needs no gradient and can differentiate a backward pass. If an
 # array changes between the two passes, gradients are silently wrong here; minidl notices (``minidl/versions.py``).
@@ -124,8 +124,8 @@ def backward(loss: Tensor) -> dict[Tensor, Array]:
 # -------------------------------
 # Each output pixel is the scalar product of a filter with a window of the image. *im2col* makes each window a column of
 # a matrix, and one matrix product convolves them all. Where windows overlap, a pixel is copied into several columns;
-# its gradient is the sum over the copies, computed by *col2im*. The two are *adjoint*: <im2col(x), c> = <x, col2im(c)>
-# for all x and c. The gradient in x is also known as the transposed convolution of gy.
+# *col2im* adds up the gradients of its copies. The two are *adjoint*: <im2col(x), c> = <x, col2im(c)> for all x and c.
+# The gradient in x, used as an operation of its own, is the transposed convolution.
 #
 # Grown up: ``minidl/ops/conv.py``, where both gradients follow from one formula; ``minidl/kernels/reference.py``, with
 # padding and dilation; and ``minidl/kernels/cpu/convolution.py``, fast because it never writes the matrix down: it
