@@ -7,7 +7,7 @@ are packed, so that the checksum is right and the reader behind it has to see th
 
 All is read in a few dozen megabytes of address space, and no file may take longer than a few seconds.
 
-    python -m pytest -m "slow or not slow" -rP tests/robustness/test_damage.py     (prints what was found in how many files)
+    python -m pytest -m "slow or not slow" -rP tests/robustness/test_damage.py     (prints what was found)
 """
 
 import contextlib
