@@ -40,6 +40,7 @@ if numba.config.DISABLE_JIT:  # what trains for minutes without compiled kernels
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name != "test_tiny.py")  # which comes first
     if numba.config.DISABLE_JIT:
         for item in items:
             if item.get_closest_marker("jit"):

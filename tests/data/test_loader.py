@@ -75,6 +75,7 @@ def test_every_item_comes_once_in_len_batches(n, batch_size, drop_last, shuffle,
     assert shuffle or seen == list(range(len(seen)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "size", "drop_last"), [(10, 3, False), (10, 3, True), (9, 3, True), (2, 3, True), (0, 3, False)]
 )
@@ -126,6 +127,7 @@ def test_pixels_are_the_bytes_over_255():
     assert labels.dtype == np.int64
 
 
+@pytest.mark.slow
 def test_pixels_agree_with_torchvisions_conversion():
     torch = pytest.importorskip("torch")
     every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
@@ -288,6 +290,7 @@ def test_split_deals_every_item_once(n, cuts):
     assert sorted(part[i] for part in parts for i in range(len(part))) == list(range(n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fractions", [[0.5, 0.5], [0.7, 0.2, 0.1], [0.99, 0.01], [1 / 3, 1 / 3, 1 / 3], [1.0]])
 @pytest.mark.parametrize("n", [100, 101, 103, 1000])
 def test_fractions_are_rounded_as_torch_does(n, fractions):

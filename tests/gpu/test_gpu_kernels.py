@@ -980,6 +980,7 @@ def sanitized(*command: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 @needs_compiler
 @needs_sanitizer
 @pytest.mark.parametrize("fault", BAD)

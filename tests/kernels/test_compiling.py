@@ -199,6 +199,7 @@ for dtype in (np.float32, np.float64):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.jit
 def test_machines_with_vectors_of_different_width_share_a_folder(tmp_path, monkeypatch):
     """As on a cluster with one home folder, whose users tell Numba a processor that all machines can stand in for."""

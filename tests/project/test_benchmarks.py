@@ -58,6 +58,7 @@ def train_step(tmp_path, *options):
 SHORT = ("--rounds", "1", "--steps", "2")
 
 
+@pytest.mark.slow
 def test_minidl_alone(tmp_path):
     printed, figures = train_step(tmp_path, "--libs", "minidl", "--only", "mnist_ae", *SHORT)
     (row,) = figures["rows"]
@@ -69,6 +70,7 @@ def test_minidl_alone(tmp_path):
     assert "geometric mean" not in printed
 
 
+@pytest.mark.slow
 def test_agrees_with_torch(tmp_path):
     pytest.importorskip("torch")
     printed, figures = train_step(tmp_path, "--libs", "minidl,torch", "--only", "vae", "--batch", "8", *SHORT)
@@ -102,6 +104,7 @@ def test_models(models, name):
     assert losses[1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workload", ["pool_ae", "mlp"])
 def test_kernels(tmp_path, workload):
     """Each call of a step has its arithmetic and its roofline; PyTorch, where installed, gives the same results."""
@@ -117,6 +120,7 @@ def test_kernels(tmp_path, workload):
     assert all(row["torch_s"] for row in figures["rows"] if row["flops"])
 
 
+@pytest.mark.slow
 def test_arithmetic_of_kernels(tmp_path):
     """All products of a step: three for each layer, but for the gradient of the first image, which none needs."""
     options = ("--only", "mlp", "--batch", "2", "--rounds", "1", "--budget", "0.1", "--threads", "1")
@@ -129,6 +133,7 @@ def test_arithmetic_of_kernels(tmp_path):
     assert step["bytes"] == 5 * 4 * parameters  # parameter, gradient and momentum read, two of them written
 
 
+@pytest.mark.slow
 def test_startup(tmp_path):
     """With the cache as it is; what an empty one costs is compiling everything, for which see the next."""
     options = ("--workload", "mlp", "--runs", "1", "--empty", "0", "--threads", "1")
@@ -145,6 +150,7 @@ def test_startup_with_an_empty_cache(tmp_path):
     assert "minidl: first step, empty cache" in figures["rows"]
 
 
+@pytest.mark.slow
 def test_scaling(tmp_path):
     options = ("--libs", "minidl", "--only", "mlp", "--batches", "2,4", "--rounds", "1", "--steps", "1")
     printed, figures = benchmark("scaling", tmp_path, *options, "--threads", "1")
@@ -156,6 +162,7 @@ def test_scaling(tmp_path):
     assert "| mlp " in printed
 
 
+@pytest.mark.slow
 def test_scaling_beside_torch(tmp_path):
     pytest.importorskip("torch")
     options = ("--libs", "minidl,torch", "--only", "mlp", "--batches", "128", "--rounds", "1", "--steps", "1")
@@ -164,6 +171,7 @@ def test_scaling_beside_torch(tmp_path):
     assert row["ratio"] == [pytest.approx(row["torch"]["ms"] / row["minidl"]["ms"])] * 3
 
 
+@pytest.mark.slow
 def test_steady(tmp_path):
     options = ("--libs", "minidl", "--only", "mlp", "--runs", "1", "--steps", "200", "--threads", "1")
     printed, figures = benchmark("steady", tmp_path, *options)
@@ -336,6 +344,7 @@ def tf32():
         switch.allow_tf32 = value
 
 
+@pytest.mark.slow
 def test_gpu_step_beside_torch(gpu_step, script, monkeypatch, tf32):
     """PyTorch takes the part of the GPU on the CPU, and compiles nothing: that its losses agree, and how it is set."""
     import torch
@@ -419,6 +428,7 @@ def gpu_kernels(script, tmp_path, monkeypatch, capsys):
     return lambda *options: in_process(module, tmp_path, monkeypatch, capsys, *options)
 
 
+@pytest.mark.slow
 def test_gpu_kernels(gpu_kernels):
     """All kernels that there are, each with what it must move and the arithmetic known of it."""
     printed, figures = gpu_kernels("--elements", str(2**15), "--rounds", "2", "--calls", "1")

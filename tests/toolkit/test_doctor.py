@@ -72,6 +72,7 @@ def test_all_is_well(folder, interpreted, monkeypatch, capsys):
     assert dict(os.environ) == before
 
 
+@pytest.mark.slow
 @pytest.mark.jit
 def test_in_a_process_of_its_own():
     done = subprocess.run([sys.executable, "-m", "minidl", "doctor"], capture_output=True, text=True, cwd=ROOT)
