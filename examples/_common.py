@@ -16,10 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 try:
@@ -409,7 +409,9 @@ class Run:
 
     def _write_metrics(self) -> None:
         self._set_earlier_run_aside()
-        versions = {"minidl": minidl.__version__, "numpy": np.__version__, "numba": numba.__version__}
+        versions = {"minidl": minidl.__version__, "numpy": np.__version__}
+        with contextlib.suppress(metadata.PackageNotFoundError):  # the definitions of the kernels run without it
+            versions["numba"] = metadata.version("numba")
         metrics = {
             "settings": self.settings,
             "seed": self.settings["seed"],

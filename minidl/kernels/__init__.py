@@ -22,11 +22,13 @@ __all__ = [
     "adam_step",
     "add_at",
     "channel_sums",
+    "col2im",
     "conv2d",
     "conv2d_input",
     "conv2d_weight",
     "cross_entropy",
     "cross_entropy_backward",
+    "im2col",
     "matmul",
     "max_pool2d",
     "pick",
@@ -77,6 +79,8 @@ def _gpu() -> Any:
 
 add_at = _dispatch(reference.add_at)
 channel_sums = _dispatch(reference.channel_sums)
+im2col = _dispatch(reference.im2col)
+col2im = _dispatch(reference.col2im)
 conv2d = _dispatch(reference.conv2d)
 conv2d_input = _dispatch(reference.conv2d_input)
 conv2d_weight = _dispatch(reference.conv2d_weight)

@@ -148,6 +148,66 @@ class ConvGeometry:
         )
         return cls(n, c, _pair(image), o, _pair(size), _pair(kernel), steps, pads, dilations)
 
+    @classmethod
+    def of_unfold(
+        cls,
+        x_shape: Sequence[int],
+        kernel_size: Pairlike,
+        dilation: Pairlike = 1,
+        padding: Pairlike = 0,
+        stride: Pairlike = 1,
+        op: str = "unfold",
+    ) -> "ConvGeometry":
+        """The geometry of unfold(x), with x (N, C, H, W): that of a convolution with one output channel.
+
+        Raises
+        ------
+        TypeError
+            If kernel_size, dilation, padding or stride is neither an int nor a pair of ints.
+        RuntimeError
+            If the sizes do not fit together.
+        """
+        steps, pads, dilations = _step_sizes(op, stride, padding, dilation)
+        kernel = _ints(op, "kernel_size", kernel_size, 1)
+        n, c, *image = _four(op, "input", x_shape, "(N, C, H, W)")
+        if min(c, *image) < 1:
+            _fail(op, f"input of shape {tuple(x_shape)} has no pixels; only the batch may be empty")
+        size = [_map_length(op, *along) for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True)]
+        return cls(n, c, _pair(image), 1, _pair(size), kernel, steps, pads, dilations)
+
+    @classmethod
+    def of_fold(
+        cls,
+        columns_shape: Sequence[int],
+        output_size: Pairlike,
+        kernel_size: Pairlike,
+        dilation: Pairlike = 1,
+        padding: Pairlike = 0,
+        stride: Pairlike = 1,
+    ) -> "ConvGeometry":
+        """The geometry of fold(columns), with columns (N, C*KH*KW, OH*OW): that of the unfold whose adjoint it is."""
+        op, shape = "fold", tuple(columns_shape)
+        if len(shape) != 3 or min(shape[1:]) < 1:
+            _fail(
+                op, f"input must be (N, C*KH*KW, OH*OW), or without N for one image, and only N may be 0, got {shape}"
+            )
+        kernel, image = _ints(op, "kernel_size", kernel_size, 1), _ints(op, "output_size", output_size, 1)
+        (n, taps, pixels), (kh, kw) = shape, kernel
+        if taps % (kh * kw):
+            _fail(
+                op,
+                f"input {shape} has columns of {taps} values, no multiple of the kernel's {kh}*{kw} = {kh * kw}",
+            )
+        g = cls.of_unfold((n, taps // (kh * kw), *image), kernel, dilation, padding, stride, op)
+        if pixels != math.prod(g.map_size):
+            oh, ow = g.map_size
+            _fail(
+                op,
+                f"input {shape} has {pixels} columns, and a kernel of {kernel} with stride {g.stride}, padding "
+                f"{g.padding} and dilation {g.dilation} has {oh}*{ow} = {oh * ow} positions in an image of {image}",
+            )
+        return g
+
 
 def _fail(op: str, message: str) -> NoReturn:
     raise RuntimeError(f"{op}: {message}")

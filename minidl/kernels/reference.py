@@ -8,13 +8,29 @@ A convolution is a trilinear form in an image x, a weight w and a feature map y:
 with x = 0 outside the image. Each of the three convolution kernels is its derivative in one argument, so each
 is the gradient of the others, and the backward pass of a backward pass needs no further kernel.
 
+All three are matrix products. `im2col` writes the window of each map pixel as a column of a matrix. With
+X = im2col(x) of shape (N, C*KH*KW, OH*OW), rows(w) of shape (O, C*KH*KW) and pixels(y) of shape (N, O, OH*OW),
+
+    T(x, w, y) = sum over n of <pixels(y)[n], rows(w) @ X[n]>
+
+    dT/dy = rows(w) @ X                                conv2d
+    dT/dx = col2im(rows(w).T @ pixels(y))              conv2d_input, the transposed convolution
+    dT/dw = sum over n of pixels(y)[n] @ X[n].T        conv2d_weight
+
+`col2im` is the adjoint of `im2col`: where windows overlap, a pixel was copied into several columns, so on the way back
+it receives the sum of these. That is why a transposed convolution adds where its outputs overlap.
+
 Letters: N images in a batch; C channels of the image, O of the map; H x W pixels of the image, OH x OW of the
 map, KH x KW taps of the kernel; (u, v) one tap; s stride, p padding, d dilation. A name `gx` is the gradient
 of the loss in x.
 
+Sources: K. Chellapilla, S. Puri, P. Simard, High performance convolutional neural networks for document processing,
+2006 (im2col); V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285, 2016.
+
 Nothing here calls the fast kernels, so the tests may compare the two.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +43,48 @@ from minidl.kernels.resampling import Axis
 Array = np.ndarray
 
 
+def im2col(x: Array, geometry: ConvGeometry) -> Array:
+    """Write the window of each map pixel as a column. Linear; the adjoint of `col2im`.
+
+    columns[n, (c,u,v), (i,j)] = x[n, c, i*s - p + u*d, j*s - p + v*d], and 0 in the padding
+
+    Parameters
+    ----------
+    x : (N, C, H, W) array
+    geometry : ConvGeometry
+        The sizes, checked. Its number of map channels plays no role.
+
+    Returns
+    -------
+    (N, C*KH*KW, OH*OW) array
+    """
+    padded = _padded(x, geometry)
+    columns = np.stack([padded[window] for window in _taps(geometry)], axis=2)  # (N, C, KH*KW, OH, OW)
+    return columns.reshape(_columns_shape(geometry))
+
+
+def col2im(columns: Array, geometry: ConvGeometry) -> Array:
+    """Add each column to the window it stands for. Linear; the adjoint of `im2col`.
+
+    x[n, c, i*s - p + u*d, j*s - p + v*d] += columns[n, (c,u,v), (i,j)]; what falls into the padding is dropped
+
+    Parameters
+    ----------
+    columns : (N, C*KH*KW, OH*OW) array
+    geometry : ConvGeometry
+
+    Returns
+    -------
+    (N, C, H, W) array
+    """
+    (n, c, h, width), (ph, pw) = geometry.image_shape, geometry.padding
+    taps = columns.reshape(n, c, math.prod(geometry.kernel), *geometry.map_size)  # (N, C, KH*KW, OH, OW)
+    padded = np.zeros((n, c, *geometry.padded_size), columns.dtype)
+    for t, window in enumerate(_taps(geometry)):
+        padded[window] += taps[:, :, t]  # += since windows overlap
+    return padded[:, :, ph : ph + h, pw : pw + width]
+
+
 def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
     """Convolution, dT/dy: each pixel of the map is the product of the weight and a window of the image.
 
@@ -37,29 +95,20 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
     x : (N, C, H, W) array
     w : (O, C, KH, KW) array
     geometry : ConvGeometry
-        The sizes, checked.
     bias : (O,) array, optional
 
     Returns
     -------
     (N, O, OH, OW) array, with OH = (H + 2p - d*(KH - 1) - 1)//s + 1
-
-    Notes
-    -----
-    Source: Dumoulin and Visin 2016, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
     """
-    y = np.zeros(geometry.map_shape, x.dtype)
-    padded = _padded(x, geometry)
-    for u, v, window in _taps(geometry):
-        y += np.einsum("oc,ncij->noij", w[:, :, u, v], padded[window], optimize=True)
+    y = (_rows(w) @ im2col(x, geometry)).reshape(geometry.map_shape)  # (O, C*KH*KW) @ (N, C*KH*KW, OH*OW)
     return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 
 def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
     """Transposed convolution, dT/dx: each pixel of the map adds its multiple of the weight to a window.
 
-    x[n, c, i*s - p + u*d, j*s - p + v*d] += y[n,o,i,j] * w[o,c,u,v],  what falls into the padding is dropped,
-    and x[n,c] begins at bias[c]
+    x[n, c, i*s - p + u*d, j*s - p + v*d] += y[n,o,i,j] * w[o,c,u,v], and x[n,c] begins at bias[c]
 
     It is the forward pass of `conv_transpose2d` and the gradient of `conv2d` in its image.
 
@@ -78,11 +127,7 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
     -----
     Sources: Zeiler and Fergus 2014, arXiv:1311.2901; Dumoulin and Visin 2016, arXiv:1603.07285, chapter 4.
     """
-    (n, c, h, width), (ph, pw) = geometry.image_shape, geometry.padding
-    padded = np.zeros((n, c, h + 2 * ph, width + 2 * pw), y.dtype)
-    for u, v, window in _taps(geometry):
-        padded[window] += np.einsum("oc,noij->ncij", w[:, :, u, v], y, optimize=True)
-    x = padded[:, :, ph : ph + h, pw : pw + width]
+    x = col2im(_rows(w).T @ _pixels(y), geometry)  # (C*KH*KW, O) @ (N, O, OH*OW)
     return x if bias is None else x + bias.reshape(-1, 1, 1)
 
 
@@ -101,11 +146,23 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     -------
     (O, C, KH, KW) array
     """
-    w = np.zeros(geometry.weight_shape, x.dtype)
-    padded = _padded(x, geometry)
-    for u, v, window in _taps(geometry):
-        w[:, :, u, v] = np.einsum("noij,ncij->oc", y, padded[window], optimize=True)
-    return w
+    products = _pixels(y) @ im2col(x, geometry).transpose(0, 2, 1)  # (N, O, OH*OW) @ (N, OH*OW, C*KH*KW)
+    return products.sum(axis=0, dtype=x.dtype).reshape(geometry.weight_shape)
+
+
+def _rows(w: Array) -> Array:
+    """(O, C, KH, KW) -> (O, C*KH*KW)"""
+    return w.reshape(len(w), math.prod(w.shape[1:]))
+
+
+def _pixels(y: Array) -> Array:
+    """(N, O, OH, OW) -> (N, O, OH*OW)"""
+    return y.reshape(*y.shape[:2], math.prod(y.shape[2:]))
+
+
+def _columns_shape(geometry: ConvGeometry) -> tuple[int, int, int]:
+    taps = geometry.image_channels * math.prod(geometry.kernel)
+    return geometry.batch, taps, math.prod(geometry.map_size)
 
 
 def _padded(x: Array, geometry: ConvGeometry) -> Array:
@@ -113,14 +170,14 @@ def _padded(x: Array, geometry: ConvGeometry) -> Array:
     return np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
 
 
-def _taps(geometry: ConvGeometry | PoolGeometry) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
-    """For each tap (u, v), the slices of a padded image that hold what the tap meets: (N, C, OH, OW)."""
+def _taps(geometry: ConvGeometry | PoolGeometry) -> Iterator[tuple[slice, ...]]:
+    """For each tap, row by row, the slices of a padded image that hold what the tap meets: (N, C, OH, OW)."""
     (kh, kw), (oh, ow) = geometry.kernel, geometry.map_size
     (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
     for u, v in np.ndindex(kh, kw):
         rows = slice(u * dh, u * dh + (oh - 1) * sh + 1, sh)
         columns = slice(v * dw, v * dw + (ow - 1) * sw + 1, sw)
-        yield u, v, (slice(None), slice(None), rows, columns)
+        yield slice(None), slice(None), rows, columns
 
 
 def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
@@ -147,7 +204,7 @@ def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
     padded = np.pad(x, ((0, 0), (0, 0), *border))  # with any value: the number -1 marks the padding
     numbers = np.pad(np.arange(h * w).reshape(1, 1, h, w), ((0, 0), (0, 0), *border), constant_values=-1)
     y, indices = np.zeros(geometry.map_shape, x.dtype), np.full(geometry.map_shape, -1)
-    for _, _, window in _taps(geometry):
+    for window in _taps(geometry):
         value, number = padded[window], numbers[window]
         take = (number >= 0) & ((indices < 0) | (value > y) | (value != value))
         y, indices = np.where(take, value, y), np.where(take, number, indices)

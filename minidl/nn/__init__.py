@@ -22,6 +22,7 @@ from minidl.nn.layers import (
 from minidl.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, RegularisedLoss
 from minidl.nn.module import Module, Parameter
 from minidl.nn.pooling import AvgPool2d, MaxPool2d, MaxUnpool2d, Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
+from minidl.nn.unfold import Fold, Unfold
 
 __all__ = [
     "AvgPool2d",
@@ -34,6 +35,7 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "Fold",
     "Identity",
     "L1Loss",
     "LeakyReLU",
@@ -53,6 +55,7 @@ __all__ = [
     "Softmax",
     "Tanh",
     "Unflatten",
+    "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",

@@ -17,6 +17,7 @@ from minidl.ops.loss import (
 from minidl.ops.normalisation import batch_norm
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.shape import one_hot, pad
+from minidl.ops.unfold import fold, unfold
 from minidl.ops.upsampling import interpolate, upsample
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "conv_transpose2d",
     "cross_entropy",
     "dropout",
+    "fold",
     "gaussian_kl",
     "interpolate",
     "l1_loss",
@@ -44,5 +46,6 @@ __all__ = [
     "sigmoid",
     "softmax",
     "tanh",
+    "unfold",
     "upsample",
 ]
