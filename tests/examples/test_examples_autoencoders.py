@@ -20,8 +20,8 @@ def files(out):
     ("name", "options"),
     [
         ("cifar_autoencoder", ("--latent", 4)),
-        ("autoencoder_losses", ()),
-        ("linear_autoencoder_pca", ("--latent", 3)),
+        pytest.param("autoencoder_losses", (), marks=pytest.mark.slow),
+        pytest.param("linear_autoencoder_pca", ("--latent", 3), marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path, name, options):
@@ -136,6 +136,7 @@ def test_one_optimiser_for_all_trains_each_as_one_of_its_own(run):
 # -- linear_autoencoder_pca --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_linear_autoencoder_finds_the_subspace_of_pca(run, tmp_path, capsys):
     run("linear_autoencoder_pca", "--data", "synthetic", "--train-size", 2000, "--latent", 6, "--batch-size", 64)
     out = tmp_path / "out"

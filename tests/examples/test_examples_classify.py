@@ -45,6 +45,7 @@ def test_upsampling_autoencoder(run, tmp_path, capsys):
     assert lines[-3] == f"1,477 parameters; squared error on 1,000 test images: {last:.5f} per pixel."
 
 
+@pytest.mark.slow
 def test_upsampling_autoencoder_resumed(run, tmp_path):
     check_resumed_like_whole(run, tmp_path, "mnist_upsample_autoencoder", *SMALL)
 
@@ -73,12 +74,14 @@ def test_both_classifiers(run, tmp_path, capsys):
     assert sorted(p.name for p in out.iterdir()) == ["cnn", "curves.png", "mlp"]
 
 
+@pytest.mark.slow
 def test_classifier_learns(run, tmp_path):
     run("cifar_classifier", *SMALL, "--epochs", 60, "--batch-size", 20, "--lr", 0.02)
     steps = minidl.load(tmp_path / "out" / "cnn" / "checkpoint.npz")["kept"]["train accuracy"]
     assert np.mean(steps[:10]) < 0.3 < 0.6 < np.mean(steps[-10:])  # knows its 100 images by heart, or nearly so
 
 
+@pytest.mark.slow
 def test_classifier_resumed(run, tmp_path):
     whole, parts = check_resumed_like_whole(
         run, tmp_path, "cifar_classifier", *SMALL, "--model", "cnn", "--dropout", 0.25, sub="cnn"
@@ -86,6 +89,7 @@ def test_classifier_resumed(run, tmp_path):
     assert whole["kept"] == parts["kept"]
 
 
+@pytest.mark.slow
 def test_curves_leave_out_what_was_trained_on_other_images(run, tmp_path, capsys):
     run("cifar_classifier", *SMALL, "--model", "mlp", "--epochs", 1)
     run("cifar_classifier", "--data", "synthetic", "--train-size", 50, "--model", "cnn", "--epochs", 1)
@@ -108,6 +112,7 @@ def test_pixelwise_prediction(run, tmp_path, capsys):
     assert re.fullmatch(r"test iou +0\.\d{3}", lines[6])
 
 
+@pytest.mark.slow
 def test_pixelwise_prediction_resumed(run, tmp_path):
     check_resumed_like_whole(run, tmp_path, "pixelwise_prediction", "--train-size", 64)
 

@@ -28,6 +28,7 @@ RUNS = {
     "feature_visualisation": (*DRAWN, "--top", 1, "--filters", 2),
     "pixelwise_prediction": SMALL,
 }
+LONG = ("mnist_vae sweep", "cifar_classifier mlp")
 TRAINING = sorted(path.stem for path in EXAMPLES.glob("[!_]*.py") if path.stem != "transposed_convolution")
 
 
@@ -87,7 +88,7 @@ def check_epochs_agree(one, other):
             assert a[name] == pytest.approx(b[name], **close), name
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in RUNS])
 def test_a_gpu_gives_the_cpus_results(run, places, monkeypatch, tmp_path, name):
     script, cpu, gpu = name.split()[0], tmp_path / "cpu", tmp_path / "cuda"
     run(script, *RUNS[name], "--out", cpu)
