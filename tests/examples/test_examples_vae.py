@@ -56,6 +56,7 @@ def test_many_units_under_a_high_beta_collapse(run, tmp_path, capsys):
     assert line.endswith(" Try a smaller --beta or a --warmup longer than 0.")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
     options = ("--warmup", 1.5, "--half-life", 1)
     run(*options, "--epochs", 2, "--out", tmp_path / "whole")

@@ -49,6 +49,7 @@ def test_transposed_convolution(run, tmp_path, capsys):
     assert lines[-1] == f"Pictures and numbers are in {out}"
 
 
+@pytest.mark.slow
 def test_it_leaves_the_same_each_time(run, example, tmp_path, monkeypatch):
     monkeypatch.setattr(example("_moving_window"), "animate", lambda *arguments: None)
     run("transposed_convolution", "--out", tmp_path / "a", "--seed", 3)

@@ -144,6 +144,7 @@ class Killed:
         return len(minidl.load(checkpoint)["epochs"]) if checkpoint.exists() else 0
 
 
+@pytest.mark.slow
 def test_three_kills(tmp_path):
     run = Killed(Uninterrupted("mnist_autoencoder", tmp_path), tmp_path / "out", random.Random(0), Counter())
     for moment in ("saving", "training", "saving"):

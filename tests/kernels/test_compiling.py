@@ -344,6 +344,7 @@ def installed(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.jit
 def test_without_any_folder_kernels_are_compiled_at_each_start(installed):
     for _ in range(2):
@@ -366,6 +367,7 @@ def test_the_package_says_once_that_it_compiles(installed):
     assert second.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.jit
 def test_an_edit_in_another_file_is_run(installed):
     """The tile of the products is in cpu.py, the multiply-add that it is made of in vectors.py."""
