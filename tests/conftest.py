@@ -1,5 +1,6 @@
-"""Settings of all tests: Hypothesis' profiles, and the generator seeded anew for each test; how examples are run.
+"""Settings of all tests: Hypothesis' profiles, the marker `slow`, and the generator seeded anew for each test.
 
+How many examples Hypothesis draws is its profile's: ``--hypothesis-profile=all`` for 50, as in .ci/run, instead of 10.
 The reduced run, NUMBA_DISABLE_JIT=1 with --hypothesis-profile=reduced, takes the kernels as Python, so that it can
 measure which of their lines the tests reach.
 """
@@ -8,7 +9,10 @@ import importlib
 import os
 import runpy
 import sys
-from pathlib import Path
+from collections import Counter
+
+# Tests share the cores with each other (pytest -n) and with what they start: threads that wait must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numba
 import pytest
@@ -16,23 +20,27 @@ from hypothesis import HealthCheck, settings
 
 import minidl
 from minidl.kernels import threads
+from tests.helpers.example_files import EXAMPLES
 
 # No deadline: the first example that reaches a kernel waits for its compilation. In CI the same examples each time.
 settings.register_profile(
-    "minidl",
+    "normal",
     deadline=None,
-    max_examples=50,
+    max_examples=10,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=bool(os.environ.get("CI")),
 )
-settings.register_profile("reduced", settings.get_profile("minidl"), max_examples=5)
-settings.load_profile("minidl")  # --hypothesis-profile comes after this, and wins
+settings.register_profile("all", settings.get_profile("normal"), max_examples=50)
+settings.register_profile("reduced", settings.get_profile("normal"), max_examples=5)
+settings.load_profile("normal")  # --hypothesis-profile comes after this, and wins
 
 if numba.config.DISABLE_JIT:  # what trains for minutes without compiled kernels; single tests have the marker `jit`
-    collect_ignore_glob = ["parity/*", "test_benchmarks.py", "test_examples*.py", "test_memory.py", "test_*gpu*.py"]
+    long = ["benchmarks", "examples*", "memory", "*gpu*"]
+    collect_ignore_glob = ["parity/*", *(f"*/test_{name}.py" for name in long)]
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name != "test_tiny.py")  # which comes first
     if numba.config.DISABLE_JIT:
         for item in items:
             if item.get_closest_marker("jit"):
@@ -48,9 +56,6 @@ def _seeded():
 def _number_of_threads_not_set():
     yield
     threads._wanted = None
-
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
@@ -80,3 +85,18 @@ def run(example, monkeypatch, tmp_path):
 
 def pytest_report_header():
     return f"hypothesis: at most {settings().max_examples} examples, deadline {settings().deadline}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what tests have recorded: planted faults and who caught them, cases compared with PyTorch."""
+    ended = [report for report in terminalreporter.stats.get("", []) if report.when == "teardown"]
+    recorded = [pair for report in ended for pair in report.user_properties]
+    for line in dict.fromkeys(line for name, line in recorded if name == "planted faults"):
+        terminalreporter.write_line(line)
+    families = Counter()
+    for name, value in recorded:
+        if name == "drawn cases":
+            families[value[0]] += value[1]
+    if families:
+        listed = ", ".join(f"{family} {cases:,}" for family, cases in families.most_common())
+        terminalreporter.write_line(f"parity with PyTorch: {families.total():,} drawn cases ({listed})")

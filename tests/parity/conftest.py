@@ -1,10 +1,11 @@
-"""One thread for Numba's kernels, as for PyTorch; and how many drawn cases were compared, printed at the end.
+"""Slow, all of it; one thread for Numba's kernels, as for PyTorch; and how many drawn cases each test compared.
 
 Tiny cases only wait for each other's threads.
 """
 
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numba
 import pytest
@@ -16,6 +17,13 @@ def pytest_configure(config):
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before those marked as slow are left out
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     before = numba.get_num_threads()
@@ -24,28 +32,16 @@ def _one_thread():
     numba.set_num_threads(before)
 
 
-def compared():
-    """with_torch.DRAWN, or nothing where PyTorch is missing."""
-    return getattr(sys.modules.get("with_torch"), "DRAWN", Counter())
-
-
 @pytest.fixture(autouse=True)
-def _enough_cases(request):
-    """A test that is marked as drawn compared enough cases of what its parameter names."""
-    mark = request.node.get_closest_marker("drawn")
-    if mark is None:
-        yield
-        return
-    case = mark.args[0], request.node.callspec.params["name"]
-    before = compared()[case]
+def _enough_cases(request, record_property):
+    """A test that is marked as drawn compared enough cases of what its parameter names; all are recorded."""
+    drawn = sys.modules["tests.helpers.with_torch"].DRAWN
+    before = Counter(drawn)
     yield
-    assert compared()[case] - before >= mark.kwargs.get("least", 20), f"too few cases of {case} were compared"
-
-
-def pytest_terminal_summary(terminalreporter):
-    families = Counter()
-    for (family, _), cases in compared().items():
-        families[family] += cases
-    if families:
-        listed = ", ".join(f"{family} {cases:,}" for family, cases in families.most_common())
-        terminalreporter.write_line(f"parity with PyTorch: {families.total():,} drawn cases ({listed})")
+    new = drawn - before
+    for (family, _), cases in new.items():
+        record_property("drawn cases", [family, cases])
+    mark = request.node.get_closest_marker("drawn")
+    if mark is not None:
+        case = mark.args[0], request.node.callspec.params["name"]
+        assert new[case] >= mark.kwargs.get("least", 20), f"too few cases of {case} were compared"

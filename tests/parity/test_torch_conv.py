@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from with_torch import BOTH, GRAD, array, count, same, torch
 
 import minidl
+from tests.helpers.with_torch import BOTH, GRAD, array, count, same, torch
 
 LIMIT = {"float32": 1e-5, "float64": 1e-10}
 seen = {(op, dtype): [0, 0.0] for op in ("conv2d", "conv_transpose2d") for dtype in LIMIT}  # cases, largest error

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from with_torch import BOTH, array
 
 import minidl
+from tests.helpers.with_torch import BOTH, array
 
 AUTOENCODER = """
 import torch

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from with_torch import torch
 
 import minidl
+from tests.helpers.with_torch import torch
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float32", "float64"])

@@ -3,8 +3,9 @@
 import re
 
 import pytest
-from test_torch_nn import tried
-from with_torch import BOTH
+
+from tests.helpers.with_torch import BOTH
+from tests.parity.test_torch_nn import tried
 
 VALUES = ["3", "'a'", "None", "[1.0]", "m.tensor", "-1", "2.5", "float('nan')", "(1, 2, 3)", "()", "{}"]
 TENSORS_TOO = [*VALUES, "x.double()", "i", "t"]

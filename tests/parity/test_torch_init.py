@@ -4,8 +4,9 @@ import inspect
 
 import numpy as np
 import pytest
-from test_torch_nn import tried
-from with_torch import BOTH, array, same, torch
+
+from tests.helpers.with_torch import BOTH, array, same, torch
+from tests.parity.test_torch_nn import tried
 
 NAMES = [f"{name}_" for name in ("uniform", "normal", "constant", "zeros", "ones", "xavier_uniform", "xavier_normal",
                                   "kaiming_uniform", "kaiming_normal")]  # fmt: skip

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from with_torch import BOTH, GRAD, agree, array, torch
 
 import minidl
+from tests.helpers.with_torch import BOTH, GRAD, agree, array, torch
 
 FEW = st.integers(1, 4)
 PAIR = st.integers(1, 3) | st.tuples(st.integers(1, 3), st.integers(1, 3))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from with_torch import BOTH, GRAD, agree, array, attempt, count, same
+
+from tests.helpers.with_torch import BOTH, GRAD, agree, array, attempt, count, same
 
 SHAPE = st.lists(st.integers(1, 4), max_size=4).map(tuple)
 REDUCTION = st.sampled_from(["mean", "sum", "none"])

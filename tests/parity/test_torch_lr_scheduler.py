@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_torch_nn import tried
-from with_torch import BOTH, attempt, count, minidl, torch
+
+from tests.helpers.with_torch import BOTH, attempt, count, minidl, torch
+from tests.parity.test_torch_nn import tried
 
 GAMMA = st.sampled_from([0.1, 0.5, 0.9, 1.0, 1.5])
 COUNT = st.integers(1, 6)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from with_torch import array, count, same, torch
 
 import minidl
 from minidl.testing import models
+from tests.helpers.with_torch import array, count, same, torch
 
 OPTIMISERS = [
     ("SGD", {"lr": 2e-3}),

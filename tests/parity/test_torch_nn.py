@@ -6,9 +6,9 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from with_torch import BOTH, GRAD, array, attempt, same, torch
 
 import minidl
+from tests.helpers.with_torch import BOTH, GRAD, array, attempt, same, torch
 
 # -- printed form, keys, shapes -------------------------------------------------------------------------------------
 

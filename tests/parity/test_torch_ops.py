@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from with_torch import BOTH, GRAD, agree, array, attempt, same
+
+from tests.helpers.with_torch import BOTH, GRAD, agree, array, attempt, same
 
 # -- one body for all operations ------------------------------------------------------------------------------------
 

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from with_torch import BOTH, array, torch
 
 import minidl
+from tests.helpers.with_torch import BOTH, array, torch
 
 LIMIT = {"float32": 1e-6, "float64": 1e-12}
 SETTINGS = [

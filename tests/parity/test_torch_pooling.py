@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from with_torch import BOTH, GRAD, agree, array, attempt, count, same, torch
 
 import minidl
+from tests.helpers.with_torch import BOTH, GRAD, agree, array, attempt, count, same, torch
 
 LIMIT = {"float32": 1e-5, "float64": 1e-10}
 

@@ -6,10 +6,10 @@ safetensors.numpy writes the memory of an array, whatever its order.
 
 import numpy as np
 import pytest
-from with_torch import array, same, torch
 
 import minidl
 from minidl import nn
+from tests.helpers.with_torch import array, same, torch
 
 to_file = pytest.importorskip("safetensors.numpy", reason="pip install 'minidl[io]'")
 in_torch = pytest.importorskip("safetensors.torch", reason="pip install 'minidl[io]'")

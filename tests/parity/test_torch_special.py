@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_torch_ops import (
+
+import minidl
+from tests.helpers.with_torch import BOTH, GRAD, agree, array, attempt, count, same, torch
+from tests.parity.test_torch_ops import (
     FLAG,
     FULL,
     HOW,
@@ -28,9 +31,6 @@ from test_torch_ops import (
     twice,
     with_args,
 )
-from with_torch import BOTH, GRAD, agree, array, attempt, count, same, torch
-
-import minidl
 
 # -- what OPS has not: (function of m, tensors, arguments; strategy of (shapes, arguments)) -------------------------
 

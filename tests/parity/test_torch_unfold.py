@@ -3,9 +3,9 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from with_torch import BOTH, GRAD, array, count, torch
 
 from minidl.testing import conv_geometries
+from tests.helpers.with_torch import BOTH, GRAD, array, count, torch
 
 
 @settings(max_examples=200)
