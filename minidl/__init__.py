@@ -4,7 +4,6 @@ import numpy as _np
 
 from minidl import autograd, cuda, data, nn, ops, optim, plot, random, utils
 from minidl.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
-from minidl.checks import GradcheckError, check_adjoint, gradcheck, gradgradcheck
 from minidl.creation import (
     arange,
     as_tensor,
@@ -28,8 +27,8 @@ from minidl.creation import (
     zeros_like,
 )
 from minidl.device import device
+from minidl.io import load, save
 from minidl.kernels.threads import get_num_threads, set_num_threads
-from minidl.meter import Meter
 from minidl.nn.functional import conv2d, conv_transpose2d, dropout
 from minidl.ops.activation import log_softmax, relu, relu_rule, sigmoid, softmax, tanh
 from minidl.ops.arithmetic import (
@@ -93,8 +92,10 @@ from minidl.ops.shape import (
     unsqueeze,
 )
 from minidl.random import Generator, manual_seed
-from minidl.serialization import load, save
 from minidl.tensor import Tensor, is_tensor, numel
+from minidl.testing.adjoint import check_adjoint
+from minidl.testing.gradcheck import GradcheckError, gradcheck, gradgradcheck
+from minidl.tools.meter import Meter
 
 __version__ = "0.1.0"
 

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what = "check what minidl needs on this machine, and say what to do where something is wrong"
     commands.add_parser("doctor", help=what, description=what)
     options.parse_args(arguments)
-    from minidl.doctor import report  # after the options are known to be right, since it takes a while
+    from minidl.tools.doctor import report  # after the options are known to be right, since it takes a while
 
     return report()
 

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import doctor, kernels
+from minidl import kernels
 from minidl.__main__ import main
 from minidl.data import cifar10, mnist
-from minidl.doctor import NOTE, OK, WRONG, Finding
 from minidl.kernels import compiling, reference, threads
+from minidl.tools import doctor
+from minidl.tools.doctor import NOTE, OK, WRONG, Finding
 
 ROOT = Path(minidl.__file__).parents[1]
 RECORDS = 6
