@@ -205,13 +205,7 @@ def arange(
 
 
 def linspace(
-    start: float,
-    end: float,
-    steps: int,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
+    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """`steps` numbers at equal distances from `start` to `end`, both included."""
     _numbers("linspace", start, end)

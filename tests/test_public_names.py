@@ -29,7 +29,7 @@ def public_names() -> list[str]:
             if inspect.isclass(value):
                 lines += [
                     f"{name}.{attribute}.{member}{_arguments(getattr(value, member))}"
-                    for member in sorted(vars(value))
+                    for member in dir(value)  # inherited ones too
                     if not member.startswith("_")
                 ]
     return lines

@@ -15,6 +15,11 @@ class _BatchNorm(Module):
 
     _dimensions: tuple[int, ...]
 
+    _repr_format = (
+        "{0.num_features}, eps={0.eps}, momentum={0.momentum}, affine={0.affine}, bias={0.affine}, "
+        "track_running_stats=True"
+    )
+
     def __init__(
         self,
         num_features: int,
@@ -47,11 +52,6 @@ class _BatchNorm(Module):
         if self.training:
             self.num_batches_tracked.add_(1)
         return y
-
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        settings = f"eps={self.eps}, momentum={self.momentum}, affine={self.affine}, bias={self.affine}"
-        return f"{self.num_features}, {settings}, track_running_stats=True"
 
 
 class BatchNorm1d(_BatchNorm):

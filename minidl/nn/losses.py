@@ -90,6 +90,8 @@ class RegularisedLoss(Module):
     (4.0, 1.0)
     """
 
+    _repr_format = "weight={0.weight}"
+
     def __init__(self, loss: Callable[..., Tensor], regulariser: Callable[..., Tensor], weight: float = 1.0) -> None:
         super().__init__()
         self.loss, self.regulariser, self.weight = loss, regulariser, weight
@@ -106,7 +108,3 @@ class RegularisedLoss(Module):
         loss, regulariser = self.loss(*loss_args), self.regulariser(*regulariser_args)
         self.loss_term, self.regulariser_term = loss.item(), regulariser.item()
         return loss + self.weight * regulariser
-
-    def extra_repr(self) -> str:
-        """The weight."""
-        return f"weight={self.weight}"

@@ -77,6 +77,7 @@ class Module:
     """
 
     training: bool
+    _repr_format = ""  # the format of extra_repr; {0} is the module
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
@@ -350,8 +351,8 @@ class Module:
     # -- as text ----------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """What stands between the parentheses when the module is printed: its settings."""
-        return ""
+        """The settings, as printed between the parentheses; PyTorch's text."""
+        return self._repr_format.format(self)
 
     def __repr__(self) -> str:
         lines = [f"({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]

@@ -14,6 +14,8 @@ from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.upsampling import interpolate
 from minidl.tensor import Tensor
 
+_WINDOW = "kernel_size={0.kernel_size}, stride={0.stride}, padding={0.padding}"
+
 
 class MaxPool2d(Module):
     """The maximum of each window; see ``functional.max_pool2d``.
@@ -27,6 +29,8 @@ class MaxPool2d(Module):
     ceil_mode : bool
         Let the last window hang over the border.
     """
+
+    _repr_format = _WINDOW + ", dilation={0.dilation}, ceil_mode={0.ceil_mode}"
 
     def __init__(
         self,
@@ -48,13 +52,6 @@ class MaxPool2d(Module):
             input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
         )
 
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
-        )
-
 
 class MaxUnpool2d(Module):
     """Values put back at the places of the maxima, zeros elsewhere; see ``functional.max_unpool2d``.
@@ -65,6 +62,8 @@ class MaxUnpool2d(Module):
         Those of the ``MaxPool2d`` that it inverts.
     """
 
+    _repr_format = _WINDOW
+
     def __init__(self, kernel_size: Pairlike, stride: Pairlike | None = None, padding: Pairlike = 0) -> None:
         super().__init__()
         self.kernel_size, self.padding = _pair(kernel_size), _pair(padding)
@@ -73,10 +72,6 @@ class MaxUnpool2d(Module):
     def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """(N, C, OH, OW), twice, to (N, C, H, W); `output_size` chooses among the sizes that were pooled to one."""
         return max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
-
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class AvgPool2d(Module):
@@ -93,6 +88,8 @@ class AvgPool2d(Module):
     divisor_override : int, optional
         Divide by this instead of the number of taps.
     """
+
+    _repr_format = _WINDOW
 
     def __init__(
         self,
@@ -112,10 +109,6 @@ class AvgPool2d(Module):
         """(N, C, H, W) to (N, C, OH, OW)."""
         settings = self.ceil_mode, self.count_include_pad, self.divisor_override
         return avg_pool2d(input, self.kernel_size, self.stride, self.padding, *settings)
-
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class Upsample(Module):
