@@ -1,4 +1,4 @@
-"""Neural-network layers, under the names of ``torch.nn``."""
+"""Layers, losses and modules, under the names of ``torch.nn``."""
 
 # Lists of names wrapped by hand: ruff would give each name a line of its own.
 # fmt: off

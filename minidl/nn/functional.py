@@ -1,4 +1,4 @@
-"""The operations of layers as functions, under the names of ``torch.nn.functional``."""
+"""The layers' operations as functions, under the names of ``torch.nn.functional``."""
 
 # Lists of names wrapped by hand: ruff would give each name a line of its own.
 # fmt: off
