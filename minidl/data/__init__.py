@@ -1,4 +1,4 @@
-"""Data sets, real and made up, the loader that makes batches of them, and what is done to the images."""
+"""Data sets, real and synthetic, the loader that batches them, and image transforms."""
 
 # Lists of names wrapped by hand: ruff would give each name a line of its own.
 # fmt: off
