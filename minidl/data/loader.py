@@ -18,15 +18,13 @@ from itertools import accumulate, pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from minidl.device import place
 from minidl.kernels import devices
 from minidl.ops.dtype import result_type
 from minidl.random import Generator, rng_of
-from minidl.tensor import Tensor
+from minidl.tensor import Array, Tensor
 
-Array = npt.NDArray[Any]
 AHEAD = 2  # batches that each worker may prefetch
 
 

@@ -13,15 +13,14 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
 from minidl.data.download import fetch
 from minidl.data.loader import PixelDataset
+from minidl.tensor import Array
 
-Array = npt.NDArray[Any]
 PathLike = str | os.PathLike[str]
 Stream = IO[bytes] | gzip.GzipFile
 

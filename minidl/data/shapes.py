@@ -19,13 +19,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from minidl.data.loader import PixelDataset
 from minidl.data.synthetic import CHUNK, draw
-from minidl.tensor import Tensor
-
-Array = npt.NDArray[Any]
+from minidl.tensor import Array, Tensor
 
 SIDE = 32  # of an image, in pixels
 WAVES = 4  # in a texture

@@ -17,14 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from minidl.data.loader import PixelDataset
+from minidl.tensor import Array
 
-Array = npt.NDArray[Any]
 Stroke = list[tuple[float, float]]
 
 SIDE, BOX = 28, 20.0  # pixels: the image, and the box that MNIST scales its digits to

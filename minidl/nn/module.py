@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from minidl.ops.dtype import as_dtype
 from minidl.tensor import Array, Tensor
 
 T = TypeVar("T", bound="Module")
+V = TypeVar("V")
 
 
 class Parameter(Tensor):
@@ -163,11 +165,7 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The direct submodules with their names."""
-        seen: set[int] = set()
-        for name, module in self._modules.items():
-            if module is not None and id(module) not in seen:
-                seen.add(id(module))
-                yield name, module
+        return _unique((name, module) for name, module in self._modules.items() if module is not None)
 
     def modules(self) -> Iterator[Module]:
         """This module and all its submodules, each once."""
@@ -175,11 +173,7 @@ class Module:
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all its submodules with their dotted names, each once."""
-        seen: set[int] = set()
-        for name, module in self._walk(prefix):
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield name, module
+        return _unique(self._walk(prefix))
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, Module]]:
         yield prefix, self
@@ -193,11 +187,7 @@ class Module:
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """All parameters with their dotted names, each once."""
-        seen: set[int] = set()
-        for name, parameter in self._all_parameters(prefix):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+        return _unique(self._entries(prefix, "_parameters"))
 
     def buffers(self) -> Iterator[Tensor]:
         """All buffers, each once."""
@@ -205,22 +195,12 @@ class Module:
 
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """All buffers with their dotted names, each once."""
-        for path, module in self.named_modules(prefix):
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    yield (f"{path}.{name}" if path else name), buffer
+        return _unique(self._entries(prefix, "_buffers"))
 
-    def _all_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """All parameters; a shared one appears under each of its names."""
+    def _entries(self, prefix: str, *registries: str) -> Iterator[tuple[str, Any]]:
+        """What these registries of this module and its submodules hold; a shared entry under each of its names."""
         for path, module in self._walk(prefix):
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    yield (f"{path}.{name}" if path else name), parameter
-
-    def _all_state(self) -> Iterator[tuple[str, Tensor]]:
-        """All parameters and buffers; a shared one appears under each of its names."""
-        for path, module in self._walk(""):
-            for name, value in [*module._parameters.items(), *module._buffers.items()]:
+            for name, value in chain.from_iterable(vars(module)[registry].items() for registry in registries):
                 if value is not None:
                     yield (f"{path}.{name}" if path else name), value
 
@@ -302,7 +282,7 @@ class Module:
         Arrays must be contiguous for safetensors: ``safetensors.numpy.save_file({name:
         numpy.ascontiguousarray(value.numpy()) for name, value in model.state_dict().items()}, path)``.
         """
-        return OrderedDict((name, value.detach()) for name, value in self._all_state())
+        return OrderedDict((name, value.detach()) for name, value in self._entries("", "_parameters", "_buffers"))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy values into the parameters and buffers, converting them to their dtypes.
@@ -326,7 +306,7 @@ class Module:
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
-        own = dict(self._all_state())
+        own: dict[str, Tensor] = dict(self._entries("", "_parameters", "_buffers"))
         keys = IncompatibleKeys([k for k in own if k not in state_dict], [k for k in state_dict if k not in own])
         faults = [f"missing key {key!r}" for key in keys.missing_keys] if strict else []
         faults += [f"unexpected key {key!r}" for key in keys.unexpected_keys] if strict else []
@@ -360,6 +340,15 @@ class Module:
             return f"{type(self).__name__}({self.extra_repr()})"
         extra = [self.extra_repr()] if self.extra_repr() else []
         return f"{type(self).__name__}(\n  " + "\n  ".join(extra + lines) + "\n)"
+
+
+def _unique(named: Iterable[tuple[str, V]]) -> Iterator[tuple[str, V]]:
+    """Each value under the first of its names."""
+    seen: set[int] = set()
+    for name, value in named:
+        if id(value) not in seen:
+            seen.add(id(value))
+            yield name, value
 
 
 def zero_grad(parameter: Tensor, set_to_none: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.autograd import Node, enable_grad, grad
+from minidl.nn.module import Module
 from minidl.tensor import Array, Tensor
 from minidl.testing._diagnosis import ROUNDING, Suspect, Tolerance, explain, is_fault
 
@@ -161,9 +162,8 @@ def _listed(inputs: Tensor | Sequence[Any]) -> list[Any]:
     return [inputs] if isinstance(inputs, Tensor) else list(inputs)
 
 
-def _own_copies(name: str, inputs: Tensor | Sequence[Any]) -> list[Any]:
-    """Copies: the caller's tensors may share memory with one another, and must stay as they are."""
-    listed = _listed(inputs)
+def _own_copies(name: str, listed: list[Any]) -> list[Any]:
+    """Copies of the inputs: the caller's tensors may share memory with each other, and must not change."""
     if not any(isinstance(x, Tensor) and x.requires_grad for x in listed):
         raise ValueError(f"{name}: no input requires grad: make one with requires_grad=True")
     for i, x in enumerate(listed):
@@ -286,9 +286,11 @@ def _real_outputs(name: str, outputs: Any) -> list[Tensor]:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and dicts."""
+    """The tensors in nested tuples, lists and dicts, and the parameters of modules there."""
     if isinstance(value, Tensor):
         yield value
+    elif isinstance(value, Module):
+        yield from value.parameters()
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             yield from tensors_in(part)

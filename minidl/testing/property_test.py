@@ -156,7 +156,7 @@ class _Call:
         self.operation, self.arguments = operation, arguments
 
     def inputs(self) -> list[Tensor]:
-        return [x for x in _tensors_in(self.arguments) if x.requires_grad]
+        return [x for x in tensors_in(self.arguments) if x.requires_grad]
 
     def __call__(self, *inputs: Tensor) -> Any:
         given = iter(inputs)
@@ -168,7 +168,7 @@ class _Call:
 
     def run(self) -> _Run:
         """Forward and backward; refuses an operation that changes what it is given."""
-        inputs, held = self.inputs(), list(_tensors_in(self.arguments))
+        inputs, held = self.inputs(), list(tensors_in(self.arguments))
         before = [x.array.copy() for x in held]
         result = self(*inputs)
         outputs = [y for y in tensors_in(result) if y.requires_grad]
@@ -196,17 +196,6 @@ def _places() -> list[devices.Place]:
 def _copy(x: Tensor, dtype: np.dtype, place: devices.Place, order: Any) -> Tensor:
     array = x.array.astype(dtype, order) if x.is_floating_point() else x.array.copy(order)
     return Tensor(devices.moved(array, place), requires_grad=x.requires_grad)
-
-
-def _tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested containers and modules."""
-    if isinstance(value, nn.Module):
-        yield from value.parameters()
-    elif isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _tensors_in(part)
-    elif isinstance(value, Tensor):
-        yield value
 
 
 def _replaced(value: Any, new: Callable[[Tensor], Tensor]) -> Any:
