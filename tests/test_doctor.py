@@ -184,7 +184,7 @@ def test_the_widest_vectors_are_named(monkeypatch, flags, name):
 
 
 @pytest.mark.parametrize(
-    ("count", "state", "says"), [(3, NOTE, "other's way"), (2, OK, "not set)"), (1, OK, "cores idle")]
+    ("count", "state", "says"), [(3, NOTE, "each other down"), (2, OK, "not set)"), (1, OK, "cores idle")]
 )
 def test_threads_are_compared_with_cores(monkeypatch, count, state, says):
     monkeypatch.setattr(numba.config, "NUMBA_DEFAULT_NUM_THREADS", 2)

@@ -1,4 +1,8 @@
-"""The adjoint identity: a test of linear maps that needs no step size."""
+"""The adjoint identity <A x, y> = <x, A^T y>: an exact test of linear maps that needs no step size.
+
+A linear operation's vector-Jacobian product is its adjoint; so this tests pairs such as im2col and col2im, convolution
+and transposed convolution. (Also known as the dot-product test.)
+"""
 
 from __future__ import annotations
 
@@ -19,20 +23,20 @@ def check_adjoint(
     dtype: Any = np.float32,
     rtol: float | None = None,
 ) -> bool:
-    """Check that two linear maps are each other's adjoint (transpose): <A x, y> = <x, At y>.
+    """Check that two linear maps are adjoint to each other (transposes): <A x, y> = <x, At y>.
 
     Parameters
     ----------
     forward, adjoint : callable
-        A, from x's shape to y's, and At, from y's shape to x's.
+        A, which maps x's shape to y's, and At, which maps y's shape to x's.
     x, y : Tensor or shape
-        Values to try, or the shapes of random ones.
+        The values to use, or the shapes of random values.
     dtype : dtype
-        Of random values: float32 or float64.
+        The dtype of random values: float32 or float64.
     rtol : float, optional
-        Bound on the difference over |A x| |y| + |x| |At y|; by default 1e-12 in float64 and 1e-5 in float32. Where y
-        is drawn, the identity is checked for y = A x too, where no terms cancel: a factor that is wrong by more than
-        that is noticed.
+        Bound on the difference relative to |A x| |y| + |x| |At y|; by default 1e-12 in float64 and 1e-5 in float32.
+        If y is random, the identity is also checked for y = A x, where no terms cancel, so that it detects any factor
+        that is off by more than this.
 
     Returns
     -------
@@ -42,7 +46,7 @@ def check_adjoint(
     Raises
     ------
     AssertionError
-        If the two products differ by more, with both of them; or if a map returns another shape or dtype.
+        If the two products differ by more (the message has both), or a map returns another shape or dtype.
 
     Examples
     --------
@@ -58,13 +62,13 @@ def check_adjoint(
     drawn = not isinstance(y, Tensor)
     x, y = (v if isinstance(v, Tensor) else Tensor(rng.standard_normal(tuple(v)).astype(dtype)) for v in (x, y))
     _compare_products(forward, adjoint, x, y, rtol)
-    if drawn:  # <A x, A x> has no cancellation, and shows a smaller error
+    if drawn:  # in <A x, A x> nothing cancels, so it reveals smaller errors
         _compare_products(forward, adjoint, x, forward(_copy(x)), rtol)
     return True
 
 
 def _copy(x: Tensor) -> Tensor:
-    """A map that changes its argument in place changes this."""
+    """Protects x from maps that change their argument in place."""
     return Tensor(x.array.copy(order="K"))
 
 

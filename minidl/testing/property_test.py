@@ -1,4 +1,4 @@
-"""One decorator that turns an operation into a whole property test, and the check that it makes of each drawn case."""
+"""A decorator that turns an operation into a whole property test, and the check that it runs on each example."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def property_test_gradient(
     Parameters
     ----------
     *strategies, **named
-        What is drawn for the function's arguments, given as to ``hypothesis.given``: by place from the right, or by
-        name. Arguments to the left are pytest's. Each is a tensor, a model, a tuple, list or dict with such
-        in it, or a setting.
+        Strategies for the function's arguments, passed as to ``hypothesis.given``: positionally from the right, or by
+        name. The arguments to the left are pytest's. Each argument is a tensor, a model, a tuple, list or dict that
+        contains these, or a setting.
     second : bool
-        Whether second gradients are checked too.
-
-    Notes
-    -----
-    Settings of Hypothesis go above: ``@settings(max_examples=20, deadline=None)``, with the deadline, since the first
-    example may wait for kernels to be compiled.
+        Whether to check second derivatives too.
 
     Returns
     -------
     decorator
-        Of a function that returns a tensor, or a tuple in which the floating tensors count. The test does what
-        ``check_operation`` does for each drawn case.
+        For a function that returns a tensor, or a tuple whose float tensors are checked. The test runs
+        ``check_operation`` on each example.
+
+    Notes
+    -----
+    Hypothesis settings go on top: ``@settings(max_examples=20, deadline=None)``. Set the deadline, since the first
+    example may have to wait for kernels to compile.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def property_test_gradient(
 
 
 def _by_name(operation: Any, strategies: Sequence[Any], named: dict[str, Any]) -> dict[str, st.SearchStrategy[Any]]:
-    """Each strategy with the parameter that it is for."""
+    """The strategies by parameter name."""
     name, parameters = getattr(operation, "__name__", repr(operation)), list(inspect.signature(operation).parameters)
     count = len(strategies) + len(named)
     if not count or len(strategies) > len(parameters) or not named.keys() <= set(parameters):
@@ -86,7 +86,7 @@ def _by_name(operation: Any, strategies: Sequence[Any], named: dict[str, Any]) -
 
 
 def _without_deadline(test: Any) -> Any:
-    """The first example may wait for kernels to be compiled; a deadline of the user's own settings counts."""
+    """Disable the deadline, unless the user's own settings have one: the first example may wait for kernels to compile."""
     used = "_hypothesis_internal_use_settings"  # @settings would forbid another @settings on top
     if hasattr(test, used):
         setattr(test, used, settings(getattr(test, used), deadline=None))
@@ -94,16 +94,16 @@ def _without_deadline(test: Any) -> Any:
 
 
 def check_operation(operation: Callable[..., Any], arguments: dict[str, Any], *, second: bool = True) -> None:
-    """Check all that a differentiable operation owes its users, at one point.
+    """Check everything that a differentiable operation guarantees, at one point.
 
-    1. Its gradient, and that gradient's gradient, agree with differences (``gradcheck``, ``gradgradcheck``).
+    1. Its first and second derivatives agree with finite differences (``gradcheck``, ``gradgradcheck``).
     2. Float32 inputs give float32 outputs and gradients, float64 inputs float64.
     3. No input is changed, whether it requires grad or not.
-    4. The gradients that ``backward`` leaves share no memory with each other, an input, an output or the gradient
+    4. The gradients that ``backward`` leaves share no memory with each other, an input, an output, or the gradient
        that was passed in.
-    5. Outputs and gradients in float32 are near those in float64, and do not depend on the inputs' memory order.
-    6. They are those of the kernels' definitions in ``minidl/kernels/reference.py``, on the CPU and, where there is
-       one, on a GPU: of an operation in NumPy of your own this says nothing.
+    5. Outputs and gradients in float32 are close to those in float64, and independent of the inputs' memory order.
+    6. They agree with the kernels' definitions in ``minidl/kernels/reference.py``, on the CPU and, if there is one, on
+       a GPU. (For an operation of your own that calls NumPy only, this checks nothing.)
 
     Parameters
     ----------
@@ -111,12 +111,12 @@ def check_operation(operation: Callable[..., Any], arguments: dict[str, Any], *,
     arguments : dict
         Its arguments by name; see ``property_test_gradient``. The float64 tensors that require grad are checked.
     second : bool
-        Whether second gradients are checked.
+        Whether to check second derivatives too.
 
     Raises
     ------
     GradcheckError, AssertionError
-        With the operation, the property and the values that break it.
+        Names the operation, the violated property and the values.
     """
     __tracebackhide__ = True
     call = _Call(operation, arguments)
@@ -150,7 +150,7 @@ class _Run(NamedTuple):
 
 
 class _Call:
-    """An operation with its arguments, as a function of those tensors in them that require grad."""
+    """An operation with its arguments, as a function of the tensors among them that require grad."""
 
     def __init__(self, operation: Callable[..., Any], arguments: dict[str, Any]) -> None:
         self.operation, self.arguments = operation, arguments
@@ -163,11 +163,11 @@ class _Call:
         return self.operation(**_replaced(self.arguments, lambda x: next(given) if x.requires_grad else x))
 
     def to(self, dtype: np.dtype, place: devices.Place, order: Any = "K") -> _Call:
-        """The same with copies of all tensors, floating ones of this dtype."""
+        """The same call with copies of all tensors; float tensors are converted to this dtype."""
         return _Call(self.operation, _replaced(self.arguments, lambda x: _copy(x, dtype, place, order)))
 
     def run(self) -> _Run:
-        """Forward and backward; refuses an operation that changes what it is given."""
+        """Run forward and backward; raises if the operation changes an argument."""
         inputs, held = self.inputs(), list(tensors_in(self.arguments))
         before = [x.array.copy() for x in held]
         result = self(*inputs)
@@ -199,7 +199,7 @@ def _copy(x: Tensor, dtype: np.dtype, place: devices.Place, order: Any) -> Tenso
 
 
 def _replaced(value: Any, new: Callable[[Tensor], Tensor]) -> Any:
-    """The same nested containers and modules with other tensors."""
+    """The same nested containers and modules with each tensor replaced."""
     if isinstance(value, Tensor):
         return new(value)
     if isinstance(value, nn.Module):
@@ -216,7 +216,7 @@ def _with_parameters(module: nn.Module, new: Callable[[Tensor], Any]) -> nn.Modu
     known: dict[int, Any] = {}
     for part in module.modules():
         for name, p in part._parameters.items():
-            if p is not None:  # one that two layers share stays shared
+            if p is not None:  # keep shared parameters shared
                 part._parameters[name] = known[id(p)] if id(p) in known else known.setdefault(id(p), new(p))
     return module
 
@@ -237,7 +237,7 @@ def _check_memory(call: _Call, run: _Run) -> None:
 
 
 def _check_agreement(call: _Call, run: _Run, defined: _Run, tolerance: float, other: str) -> None:
-    """Equal but for rounding, which scales with the largest value that took part."""
+    """Compare up to rounding, which scales with the largest value involved."""
     size = max((_largest(x) for x in defined.inputs), default=0.0)
     for what, mine, wanted in (
         ("output", run.outputs, defined.outputs),
@@ -257,7 +257,7 @@ def _largest(x: Tensor) -> float:
 
 @contextlib.contextmanager
 def _defined_kernels() -> Iterator[None]:
-    """Every kernel replaced by its definition in NumPy."""
+    """Replace every kernel by its definition in NumPy."""
     names = [
         name for name in kernels.__all__ if hasattr(reference, name) and inspect.isfunction(getattr(kernels, name))
     ]

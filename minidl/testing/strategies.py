@@ -1,4 +1,4 @@
-"""What Hypothesis draws for a test of an operation: shapes, tensors away from kinks, geometries, whole models."""
+"""Strategies for Hypothesis: shapes, tensors away from kinks, geometries of convolutions and pooling, whole models."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def shapes(*, min_dims: int = 0, max_dims: int = 3, min_side: int = 1, max_side: int = 4) -> st.SearchStrategy[Shape]:
-    """Shapes of tensors: tuples of ints; with ``min_side=0`` also of empty ones."""
+    """Shapes of tensors, as tuples of ints; with ``min_side=0`` also empty ones."""
     return hnp.array_shapes(min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side)
 
 
 def broadcastable_shapes(
     number: int = 2, *, min_dims: int = 0, max_dims: int = 3, min_side: int = 1, max_side: int = 3
 ) -> st.SearchStrategy[tuple[Shape, ...]]:
-    """So many shapes that broadcast against one another."""
+    """`number` shapes that broadcast with each other."""
     drawn = hnp.mutually_broadcastable_shapes(
         num_shapes=number, min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side
     )
@@ -49,23 +49,23 @@ def tensors(
     kinks: Sequence[float] = (0.0,),
     requires_grad: bool = True,
 ) -> Tensor:
-    """Tensors whose values suit difference quotients: no two are equal, and none lies at or near a kink.
+    """Tensors with values suitable for finite differences: no two are equal, and none is close to a kink.
 
-    A difference quotient is no gradient where a step leads from one branch of a function to another: where ReLU's
-    input changes its sign, or another element becomes the maximum. Values lie at least a 40th of high - low away from
-    each kink, and of n values two are at least half of an n-th of the range apart, a little less with kinks.
+    A difference quotient is not a gradient where a step crosses from one branch of a function to another: where ReLU's
+    input changes sign, or another element becomes the maximum. Values are at least (high - low) / 40 away from each
+    kink, and any two of n values are at least (high - low) / (2 n) apart, slightly less with kinks.
 
     Parameters
     ----------
-    shape : shape, or strategy that draws one
+    shape : shape, or strategy for shapes
     dtype : dtype
-        Of an integer dtype, values are any from `low` to `high`; of bool, any.
+        Integers are arbitrary from `low` to `high`, and bools arbitrary.
     low, high : float
         The range of values.
     kinks : sequence of float
-        What values keep away from: 0, the bounds of a clamp.
+        Points to keep away from, such as 0 or the bounds of a clamp.
     requires_grad : bool
-        Of floating tensors; others never do.
+        For float tensors; others never do.
 
     Examples
     --------
@@ -87,14 +87,14 @@ def tensors(
 
 
 def _apart(rng: np.random.Generator, count: int, low: float, high: float, kinks: Sequence[float]) -> Array:
-    """So many values, one in the middle half of each cell of a grid over the range without the kinks, shuffled."""
+    """`count` values in random order, one in the middle half of each cell of a grid over the range minus the kinks."""
     ends = np.array([low, *sorted(k for k in kinks if low < k < high), high])
     margin = (high - low) / 40
     room = np.diff(ends) > 2 * margin
     if not room.any():
         raise ValueError(f"tensors: the kinks {list(kinks)} leave no room from {low} to {high}")
     starts, lengths = (ends[:-1] + margin)[room], (np.diff(ends) - 2 * margin)[room]
-    passed = np.cumsum(lengths) - lengths  # the length of all gaps before this one
+    passed = np.cumsum(lengths) - lengths  # the total length of the gaps before this one
     along = (rng.permutation(count) + rng.uniform(0.25, 0.75, count)) * lengths.sum() / max(count, 1)
     gap = np.searchsorted(passed, along, side="right") - 1
     return starts[gap] + along - passed[gap]
@@ -107,11 +107,11 @@ def _apart(rng: np.random.Generator, count: int, low: float, high: float, kinks:
 def conv_geometries(
     draw: st.DrawFn, *, max_batch: int = 3, max_channels: int = 5, max_kernel: int = 4, max_extra: int = 6
 ) -> ConvGeometry:
-    """Valid sizes of a convolution whose two axes differ; the batch may be empty.
+    """Valid geometries of a convolution, with two independent axes; the batch may be empty.
 
-    Both convolutions fit them, with ``g.stride``, ``g.padding``, ``g.dilation`` and, for the transposed one,
-    ``g.output_padding``: ``conv2d`` leads from ``g.image_shape`` to ``g.map_shape``, ``conv_transpose2d`` back, either
-    with a weight of ``g.weight_shape``. `max_extra` is how much larger than its smallest an image may be.
+    With ``g.stride``, ``g.padding`` and ``g.dilation``, ``conv2d`` maps ``g.image_shape`` to ``g.map_shape``, and, with
+    ``g.output_padding`` too, ``conv_transpose2d`` maps it back; both take a weight of ``g.weight_shape``. `max_extra`
+    limits how much an image may exceed the smallest possible size.
     """
     n, c, o = draw(st.integers(0, max_batch)), draw(st.integers(1, max_channels)), draw(st.integers(1, max_channels))
     kernel, stride = draw(_pairs(1, max_kernel)), draw(_pairs(1, 3))
@@ -126,15 +126,15 @@ def conv_geometries(
 def pool_geometries(
     draw: st.DrawFn, *, max_batch: int = 3, max_channels: int = 4, max_kernel: int = 4, dilated: bool = True
 ) -> PoolGeometry:
-    """Valid sizes of a pooling whose two axes differ; the batch may be empty.
+    """Valid geometries of pooling, with two independent axes; the batch may be empty.
 
-    ``max_pool2d`` fits them with ``g.kernel``, ``g.stride``, ``g.padding``, ``g.dilation`` and ``g.ceil_mode``, and
-    without dilation ``avg_pool2d``. Of its images, ``tensors(g.image_shape)`` has no ties.
+    They are valid for ``max_pool2d`` with ``g.kernel``, ``g.stride``, ``g.padding``, ``g.dilation`` and
+    ``g.ceil_mode``, and without dilation for ``avg_pool2d``. Images from ``tensors(g.image_shape)`` have no ties.
     """
     kernel, stride = draw(_pairs(1, max_kernel)), draw(_pairs(1, max_kernel))
     dilation = draw(_pairs(1, 3)) if dilated else (1, 1)
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
-    # An image as large as the gaps between taps: a dilated window could straddle a smaller one.
+    # At least as large as the gaps between taps: a dilated window could straddle a smaller image.
     least = [max(d, d * (k - 1) + 1) for k, d in zip(kernel, dilation, strict=True)]
     size = [m + extra for m, extra in zip(least, draw(_pairs(0, 4)), strict=True)]
     shape = (draw(st.integers(0, max_batch)), draw(st.integers(1, max_channels)), *size)
@@ -147,9 +147,9 @@ def _pairs(least: int, most: int) -> st.SearchStrategy[Pair]:
 
 @st.composite
 def models(draw: st.DrawFn, *, max_layers: int = 8, dtype: Any = np.float64) -> tuple[nn.Sequential, Tensor]:
-    """A model of drawn layers that fit each other, with at least one parameter, and an input for it.
+    """A model of random layers that fit together, with at least one parameter, and an input for it.
 
-    Layers are convolutions and transposed convolutions, poolings, upsampling, linear, flattening and activations.
+    The layers are convolutions, transposed convolutions, pooling, upsampling, linear, flatten and activations.
     """
     x = draw(tensors((draw(st.integers(1, 3)), *draw(_image_sizes())), dtype, requires_grad=False))
     model, shape = nn.Sequential(), x.shape
@@ -165,7 +165,7 @@ def models(draw: st.DrawFn, *, max_layers: int = 8, dtype: Any = np.float64) -> 
 
 @contextlib.contextmanager
 def _generator_as_it_was() -> Iterator[None]:
-    """Layers draw their first values from minidl's generator, which is the user's."""
+    """Restore minidl's generator, from which layers draw their initial values: it is the user's."""
     state = default_generator.get_state()
     try:
         yield
@@ -178,7 +178,7 @@ def _image_sizes() -> st.SearchStrategy[tuple[int, int, int]]:
 
 
 def _layers(shape: Shape, trained: bool) -> st.SearchStrategy[nn.Module]:
-    """Layers that take a batch of this shape; with `trained` only those that have parameters."""
+    """Layers for a batch of this shape; if `trained`, only those with parameters."""
     activations = st.sampled_from([nn.ReLU, nn.Sigmoid, nn.Tanh]).map(lambda layer: layer())
     if len(shape) == 2:
         linear = st.builds(nn.Linear, st.just(shape[1]), st.integers(1, 6), st.booleans())
@@ -203,7 +203,7 @@ def _convolutions(draw: st.DrawFn, shape: Shape) -> nn.Module:
 
 
 def _fitting(shape: Shape) -> st.SearchStrategy[Pair]:
-    """Windows that fit in an image."""
+    """Kernel sizes that fit in an image."""
     return st.tuples(st.integers(1, min(3, shape[2])), st.integers(1, min(3, shape[3])))
 
 
