@@ -303,7 +303,7 @@ def test_a_cache_that_had_to_be_filled(cache, monkeypatch):
 def test_a_cache_that_cannot_take_more_is_wrong(cache, monkeypatch, capsys):
     monkeypatch.setattr(compiling, "_told", {"saving"})
     assert status(monkeypatch, doctor.kernel_cache) == 1
-    assert "each start compiles" in " ".join(capsys.readouterr().out.split())
+    assert "every start recompiles" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_folder_that_numba_does_not_use_is_noted(cache, monkeypatch):

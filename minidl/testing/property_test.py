@@ -86,7 +86,7 @@ def _by_name(operation: Any, strategies: Sequence[Any], named: dict[str, Any]) -
 
 
 def _without_deadline(test: Any) -> Any:
-    """Disable the deadline, unless the user's own settings have one: the first example may wait for kernels to compile."""
+    """Disable the deadline, as the first example may wait for kernels to compile; the user's own takes precedence."""
     used = "_hypothesis_internal_use_settings"  # @settings would forbid another @settings on top
     if hasattr(test, used):
         setattr(test, used, settings(getattr(test, used), deadline=None))
