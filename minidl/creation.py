@@ -88,12 +88,12 @@ def _as_array(data: Any, dtype: Any) -> Array:
         raise ValueError(f"tensor: nested lists and arrays must have equal lengths: {error}") from None
     own = not isinstance(_first(data), np.ndarray | np.generic)  # Python's numbers have no dtype to keep
     if dtype is None and own and (array.dtype == np.float64 or not array.size):
-        _refuse_large_ints(data, array)
+        _reject_large_ints(data, array)
         array = cast(array, float32)
     if array.dtype.kind in "US":
         raise TypeError(f"tensor: expected numbers, not text such as {str(array.flat[0])!r}")
     if array.dtype == object:
-        _refuse_object(array)
+        _reject_object(array)
     if isinstance(_first(data), int) and array.dtype.kind == "u":
         raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
     wanted = as_dtype(array.dtype if dtype is None else dtype)
@@ -103,7 +103,7 @@ def _as_array(data: Any, dtype: Any) -> Array:
     return cast(array, wanted, copy=False)
 
 
-def _refuse_large_ints(data: Any, array: Array) -> None:
+def _reject_large_ints(data: Any, array: Array) -> None:
     """Reject ints beyond int64: NumPy converts a mix of ints that need int64 and uint64 to float64."""
     if array.dtype == np.float64 and abs(array).max(initial=0) >= 2**63 and not _any_real(data):
         raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
@@ -113,10 +113,10 @@ def _any_real(data: Any) -> bool:
     return any(map(_any_real, data)) if isinstance(data, list) else isinstance(data, float)
 
 
-def _refuse_object(array: Array) -> NoReturn:
+def _reject_object(array: Array) -> NoReturn:
     for value in array.flat:
         if not isinstance(value, int):
-            raise RuntimeError(f"tensor: expected numbers, and got {value!r} of type {type(value).__name__}")
+            raise RuntimeError(f"tensor: expected numbers, not {value!r} of type {type(value).__name__}")
     raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
 
 
@@ -266,7 +266,7 @@ def randint(
         raise TypeError(f"randint: size must be a tuple or list of ints, such as (3,), not {size!r}")
     low, high = sizes("randint", (low, high))
     if low >= high:
-        raise RuntimeError(f"randint: high must be greater than low, and they are {high} and {low}")
+        raise RuntimeError(f"randint: high must be greater than low, but they are {high} and {low}")
     kind = as_dtype(dtype or np.int64)
     for value in (low, high - 1):
         number("randint", value, kind)
@@ -337,7 +337,7 @@ def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: G
     kind = _real("uniform_", input.dtype)
     _numbers("uniform_", from_, to)
     if not from_ <= to:
-        raise RuntimeError(f"uniform_: the interval must not end before it begins, and it is from {from_} to {to}")
+        raise RuntimeError(f"uniform_: from_ must not exceed to, but they are {from_} and {to}")
     check_writable("uniform_", input, False)
     drawn = rand(input.shape, generator=generator, dtype=kind, device=input.device)
     return overwritten("uniform_", input, drawn * (to - from_) + from_)

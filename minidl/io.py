@@ -103,7 +103,7 @@ def _read(file: IO[bytes], target: Place) -> Any:
         _check(members, os.fstat(file.fileno()).st_size)
         arrays = {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
     if STRUCTURE not in arrays:
-        raise ValueError(f"{STRUCTURE} is not in it")
+        raise ValueError(f"it has no {STRUCTURE}")
     structure = json.loads(arrays.pop(STRUCTURE).tobytes())
     if structure["format"] != FORMAT:
         raise ValueError(f"format {structure['format']} is not known to this version")
@@ -118,12 +118,12 @@ def _check(members: list[zipfile.ZipInfo], available: int) -> None:
     """Reject what ``save`` does not write, and arrays that claim more bytes than the file has."""
     names = [member.filename.removesuffix(".npy") for member in members]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{twice[0]} is there twice")
+        raise ValueError(f"it has {twice[0]} twice")
     if packed := [name for name, member in zip(names, members, strict=True) if member.compress_type]:
         raise ValueError(f"{packed[0]} is compressed, as save never does")
     size = sum(max(member.file_size, member.compress_size) for member in members)
     if size > available:
-        raise ValueError(f"its arrays are said to have {size:,} bytes, and the file has {available:,}")
+        raise ValueError(f"its arrays claim to have {size:,} bytes, but the file has {available:,}")
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
@@ -153,7 +153,7 @@ def _encode(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
         items = [(_encode_key(key, where), _encode(value, f"{where}[{key!r}]", arrays)) for key, value in obj.items()]
         return ["dict", items]
     raise TypeError(
-        f"save: {where} is of type {type(obj).__name__}, which cannot be saved; of a model or an optimizer save its "
+        f"save: {where} is of type {type(obj).__name__}, which cannot be saved; for a model or an optimizer, save its "
         "state_dict()"
     )
 
@@ -168,7 +168,7 @@ def _encode_array(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
     array = devices.moved(obj.array, devices.CPU) if isinstance(obj, Tensor) else np.asarray(obj)
     if array.dtype.kind not in KINDS:
         raise TypeError(
-            f"save: {where} is an array of dtype {array.dtype}, and only arrays of numbers and bools can be saved"
+            f"save: {where} is an array of dtype {array.dtype}; only arrays of numbers and bools can be saved"
         )
     name = f"{len(arrays)}.array"
     arrays[name] = array

@@ -80,7 +80,7 @@ def make_grid(
     images = _as_batch(tensor)
     n, channels, height, width = images.shape
     if nrow < 1 or padding < 0:
-        raise ValueError(f"nrow must be at least 1 and padding at least 0, and they are {nrow} and {padding}")
+        raise ValueError(f"nrow must be at least 1 and padding at least 0, but they are {nrow} and {padding}")
     if channels == 1:
         images = images.repeat(3, axis=1)
     if normalize:
@@ -102,7 +102,7 @@ def _as_batch(images: Images) -> Array:
     parts = images if isinstance(images, (list, tuple)) else [images]
     arrays = [part.detach().cpu().numpy() if isinstance(part, Tensor) else np.asarray(part) for part in parts]
     if len({array.shape for array in arrays}) > 1:
-        raise ValueError(f"images must all have one shape, not {sorted({array.shape for array in arrays})}")
+        raise ValueError(f"images must all have the same shape, not {sorted({array.shape for array in arrays})}")
     batch = np.stack(arrays) if parts is images and arrays else arrays[0] if arrays else np.empty(0)
     if batch.ndim == 2:
         batch = batch[None]
@@ -169,13 +169,13 @@ def show_images(
     if isinstance(images, Mapping):
         names, rows = list(images), [_as_colours(row) for row in images.values()]
         if not rows:
-            raise ValueError("expected at least one row of images, and the dict is empty")
+            raise ValueError("expected at least one row of images, but the dict is empty")
         above = [titles] if titles is not None else []
         expected = max(len(row) for row in rows)
     else:
         batch = _as_colours(images)
         if nrow < 1:
-            raise ValueError(f"nrow must be at least 1, and is {nrow}")
+            raise ValueError(f"nrow must be at least 1, not {nrow}")
         starts = range(0, len(batch), nrow)
         names, rows = [], [batch[i : i + nrow] for i in starts]
         above = [titles[i : i + nrow] for i in starts] if titles is not None else []
@@ -335,9 +335,9 @@ def curves(
     if not isinstance(series, Mapping):
         raise TypeError(f"curves: expected a dict such as {{'loss': values}}, not {type(series).__name__}")
     if not series:
-        raise ValueError("expected at least one curve, and the dict is empty")
+        raise ValueError("expected at least one curve, but the dict is empty")
     if smooth and (smooth < 5 or smooth % 2 == 0):
-        raise ValueError(f"smooth must be 0 or an odd number of at least 5, and is {smooth}")
+        raise ValueError(f"smooth must be 0 or an odd number of at least 5, not {smooth}")
     figure, axis = _figure()
     figure.set_layout_engine("constrained")
     for i, (name, values) in enumerate(series.items()):
@@ -345,7 +345,7 @@ def curves(
         where = np.arange(1, len(y) + 1) if x is None else np.asarray(x)
         if where.shape != y.shape or y.ndim != 1:
             raise ValueError(
-                f"curve {name!r} has shape {y.shape}, and x has {where.shape}: both must be (n,), of one length"
+                f"curve {name!r} has shape {y.shape}, but x has {where.shape}: both must be (n,), of the same length"
             )
         _draw_curve(axis, where, y, name, f"C{i}", smooth, log)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")

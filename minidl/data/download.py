@@ -78,7 +78,7 @@ def fetch(
     if path.is_file():
         if sha256_of(path) == sha256:
             return path
-        print(f"{path}: damaged, or another file (its sha256 differs): fetching it anew", flush=True)
+        print(f"{path}: damaged, or a different file (its sha256 differs): downloading it again", flush=True)
     _packages()  # fail early if one is missing
     failures: list[str] = []
     said = 0
@@ -87,7 +87,7 @@ def fetch(
     for url, problem in _in_order(urls, answers) if in_order else answers:
         if problem is None:
             for failure in failures[said:]:
-                print(f"passed over {failure}", flush=True)
+                print(f"skipped {failure}", flush=True)
             said = len(failures)
             path.parent.mkdir(parents=True, exist_ok=True)
             problem = _download(url, path, sha256, patience)
@@ -95,7 +95,7 @@ def fetch(
                 return path
         failures.append(f"{url}: {problem}")
     if kept := _size(_part(path)):
-        failures.append(f"the next attempt will go on from the {kept:,} bytes in {_part(path)}")
+        failures.append(f"the next attempt will resume from the {kept:,} bytes in {_part(path)}")
     raise DownloadError("\n  ".join([f"could not download {name}:", *failures]))
 
 
@@ -242,14 +242,14 @@ def _write(response: Any, file: IO[bytes], start: int, progress: Any, patience: 
     """Append the body of a response to the `start` bytes already there, unless it is too large."""
     size = int(response.headers.get("Content-Length", 0))
     if start + size > LARGEST:
-        raise ValueError(f"announces {start + size:,} bytes, and no file here has more than {LARGEST:,}")
+        raise ValueError(f"announces {start + size:,} bytes, but no file here has more than {LARGEST:,}")
     with progress(total=start + size if size else None, initial=start) as bar:
         for chunk in _chunks(response, patience):
             bar.update(file.write(chunk))
             start += len(chunk)
             if start > LARGEST:
                 file.truncate(0)
-                raise ValueError(f"sends more than {LARGEST:,} bytes, which no file here has")
+                raise ValueError(f"sends more than {LARGEST:,} bytes, more than any file here has")
 
 
 def _chunks(response: Any, patience: float) -> Iterator[bytes]:

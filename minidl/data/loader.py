@@ -245,10 +245,10 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Ge
         total = " + ".join(str(size) for size in sizes)
         raise ValueError(
             "Sum of input lengths does not equal the length of the input dataset! "
-            f"{total} = {sum(sizes)}; expected lengths of at least 0 that give {n}, or fractions that give 1"
+            f"{total} = {sum(sizes)}; expected lengths of at least 0 that sum to {n}, or fractions that sum to 1"
         )
     if (wrong := _not_an_int(sizes)) is not None:
-        raise TypeError(f"random_split: lengths must be ints, or fractions that give 1, and one is {wrong!r}")
+        raise TypeError(f"random_split: lengths must be ints, or fractions that sum to 1, not {wrong!r}")
     order = rng_of(generator).permutation(n)
     ends = accumulate(map(int, sizes), initial=0)
     return [Subset(dataset, order[start:end]) for start, end in pairwise(ends)]
@@ -332,7 +332,7 @@ class DataLoader:
         if num_workers < 0:
             raise ValueError(f"num_workers should be non-negative, but got {num_workers=}")
         if shuffle and len(dataset) == 0:
-            raise ValueError("shuffle=True needs at least one item, and the data set has 0")
+            raise ValueError("shuffle=True needs at least one item, but the data set has 0")
         rng_of(generator)  # rejects another library's generator now, not in the first epoch
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.num_workers, self.drop_last, self.generator = num_workers, drop_last, generator

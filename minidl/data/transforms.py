@@ -56,9 +56,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
             )
         numbers.append(np.asarray(values, images.dtype).reshape(-1, 1, 1))
     if not numbers[1].all():
-        raise ValueError(
-            f"normalize: std must not be 0, by which it would divide; it is {tuple(std)} in {images.dtype}"
-        )
+        raise ValueError(f"normalize: std must not be 0, since it is a divisor; it is {tuple(std)} in {images.dtype}")
     shift, scale = (Tensor(number).to(images.device) for number in numbers)
     return (images - shift) / scale
 

@@ -105,7 +105,7 @@ class RegularisedLoss(Module):
         for args in (loss_args, regulariser_args):
             if not isinstance(args, tuple | list):
                 raise TypeError(
-                    f"RegularisedLoss: give both terms' arguments as tuples, ((input, target), (mean, log_var)), "
+                    f"RegularisedLoss: pass both terms' arguments as tuples, ((input, target), (mean, log_var)), "
                     f"not {type(args).__name__}"
                 )
         loss, regulariser = self.loss(*loss_args), self.regulariser(*regulariser_args)

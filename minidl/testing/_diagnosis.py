@@ -96,7 +96,7 @@ def _verdict(suspect: Suspect, sweep: _Sweep, tolerance: Tolerance) -> str | Non
         )
     if np.abs(suspect.backward - suspect.numeric) <= ROUNDING * suspect.size / tolerance.eps:
         return (
-            f"the outputs are sums of terms as large as {suspect.size:.2g}, of which a step of {tolerance.eps} moves "
+            f"the outputs are sums of terms as large as {suspect.size:.2g}, in which a step of {tolerance.eps} changes "
             "too few digits: take a larger eps, smaller values, or a larger atol."
         )
     if _settled(sweep, tolerance):

@@ -310,9 +310,9 @@ def _gradients(outputs: Sequence[Tensor], x: list[Tensor], cotangents: Sequence[
 def _compare(f: _Function, tolerance: Tolerance) -> None:
     __tracebackhide__ = True
     before = [(i, x.array.copy()) for i, x in enumerate(f.inputs) if isinstance(x, Tensor)]
-    _refuse_outside(f)
+    _reject_outside(f)
     y = f.values()
-    _refuse_impure(f, before, y)
+    _reject_impure(f, before, y)
     rows = _Rows.for_sizes(y.size, sum(f.inputs[i].numel() for i in f.checked()))
     for i, analytic in zip(f.checked(), f.backward(rows), strict=True):
         with np.errstate(invalid="ignore"):
@@ -330,7 +330,7 @@ def _allowed(tolerance: Tolerance, numeric: Array, y: Array) -> Tolerance:
     return tolerance._replace(atol=min(tolerance.atol, max(tolerance.atol * largest, rounding)))
 
 
-def _refuse_outside(f: _Function) -> None:
+def _reject_outside(f: _Function) -> None:
     """Reject a function that uses the caller's tensor instead of its argument: both gradients would be 0."""
     leaves = _leaves(_real_outputs(f.name, f.original()))
     for i, x in enumerate(f.given):
@@ -341,7 +341,7 @@ def _refuse_outside(f: _Function) -> None:
             )
 
 
-def _refuse_impure(f: _Function, before: list[tuple[int, Array]], y: Array) -> None:
+def _reject_impure(f: _Function, before: list[tuple[int, Array]], y: Array) -> None:
     again = f.values()
     for i, old in before:
         if not np.array_equal(old, f.inputs[i].array, equal_nan=old.dtype.kind == "f"):
