@@ -30,18 +30,10 @@ if TYPE_CHECKING:
         tensors,
     )
 
-_PROPERTY_TEST = ("check_operation", "property_test_gradient")
+_PROPERTY_TEST = "check_operation", "property_test_gradient"
 
-__all__ = [
-    "broadcastable_shapes",
-    "check_operation",
-    "conv_geometries",
-    "models",
-    "pool_geometries",
-    "property_test_gradient",
-    "shapes",
-    "tensors",
-]
+__all__ = ["check_operation", "property_test_gradient"]
+__all__ += ["broadcastable_shapes", "conv_geometries", "models", "pool_geometries", "shapes", "tensors"]
 
 
 def __getattr__(name: str) -> Any:
