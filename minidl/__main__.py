@@ -1,4 +1,4 @@
-"""What ``python -m minidl`` runs: ``python -m minidl doctor`` says whether this machine has all that minidl needs."""
+"""The command line: ``python -m minidl doctor`` checks whether this machine has everything that minidl needs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` name, those of the command line if not given; return the exit status."""
+    """Run the command given by `arguments`, by default the command line's, and return the exit status."""
     options = argparse.ArgumentParser(prog="python -m minidl", description="minidl's command.")
     commands = options.add_subparsers(dest="command", metavar="command", required=True)
     what = "check what minidl needs on this machine, and say what to do where something is wrong"
     commands.add_parser("doctor", help=what, description=what)
     options.parse_args(arguments)
-    from minidl.doctor import report  # after the options are known to be right, since it takes a while
+    from minidl.tools.doctor import report  # slow, so only after the options are parsed
 
     return report()
 

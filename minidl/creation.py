@@ -1,4 +1,4 @@
-"""New tensors: from data, filled, counted, drawn at random. Names and defaults are PyTorch's."""
+"""Tensor factories: from data, constants, ranges, random numbers. Names and defaults are PyTorch's."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from minidl.ops.shape import sizes
 from minidl.random import Generator, rng_of
 from minidl.tensor import Array, Tensor
 
-DLPACK_CPU = 1  # the number of the CPU's memory in DLPack
+DLPACK_CPU = 1  # kDLCPU, DLPack's device type for the CPU
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A new tensor with a copy of `data`: numbers, nested lists, arrays or tensors.
 
-    Real Python numbers become float32, ints int64, bools bool; arrays keep their dtype.
+    Python floats become float32, ints int64, bools bool; arrays keep their dtype.
 
     Raises
     ------
@@ -43,14 +43,14 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """Like ``tensor``, but tensors and arrays that need no conversion are not copied."""
+    """Like ``tensor``, but without copying tensors and arrays that need no conversion."""
     if isinstance(data, Tensor):
         return to(data, data.dtype if dtype is None else dtype, device=device)
     return _finish(_as_array(data, dtype), device, False)
 
 
 def from_numpy(ndarray: Array) -> Tensor:
-    """A tensor that shares the array's memory. What NumPy writes there later, minidl cannot see."""
+    """A tensor that shares the array's memory. minidl does not notice what NumPy writes there later."""
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"from_numpy: expected a numpy.ndarray, not {type(ndarray).__name__}")
     if as_dtype(ndarray.dtype) != ndarray.dtype:
@@ -61,7 +61,7 @@ def from_numpy(ndarray: Array) -> Tensor:
 
 
 def from_dlpack(ext_tensor: Any) -> Tensor:
-    """A tensor that shares the memory of another library's, on the CPU or on a GPU: of PyTorch, JAX, CuPy, NumPy.
+    """A tensor that shares memory with one of another library (PyTorch, JAX, CuPy, NumPy), on the CPU or a GPU.
 
     Parameters
     ----------
@@ -86,14 +86,14 @@ def _as_array(data: Any, dtype: Any) -> Array:
         array = np.asarray(data)
     except ValueError as error:
         raise ValueError(f"tensor: nested lists and arrays must have equal lengths: {error}") from None
-    own = not isinstance(_first(data), np.ndarray | np.generic)  # Python's own numbers have no dtype to keep
+    own = not isinstance(_first(data), np.ndarray | np.generic)  # Python's numbers have no dtype to keep
     if dtype is None and own and (array.dtype == np.float64 or not array.size):
-        _refuse_large_ints(data, array)
+        _reject_large_ints(data, array)
         array = cast(array, float32)
     if array.dtype.kind in "US":
         raise TypeError(f"tensor: expected numbers, not text such as {str(array.flat[0])!r}")
     if array.dtype == object:
-        _refuse_object(array)
+        _reject_object(array)
     if isinstance(_first(data), int) and array.dtype.kind == "u":
         raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
     wanted = as_dtype(array.dtype if dtype is None else dtype)
@@ -103,8 +103,8 @@ def _as_array(data: Any, dtype: Any) -> Array:
     return cast(array, wanted, copy=False)
 
 
-def _refuse_large_ints(data: Any, array: Array) -> None:
-    """NumPy makes reals of ints of which some fit in int64, others in uint64 alone."""
+def _reject_large_ints(data: Any, array: Array) -> None:
+    """Reject ints beyond int64: NumPy converts a mix of ints that need int64 and uint64 to float64."""
     if array.dtype == np.float64 and abs(array).max(initial=0) >= 2**63 and not _any_real(data):
         raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
 
@@ -113,27 +113,22 @@ def _any_real(data: Any) -> bool:
     return any(map(_any_real, data)) if isinstance(data, list) else isinstance(data, float)
 
 
-def _refuse_object(array: Array) -> NoReturn:
+def _reject_object(array: Array) -> NoReturn:
     for value in array.flat:
         if not isinstance(value, int):
-            raise RuntimeError(f"tensor: expected numbers, and got {value!r} of type {type(value).__name__}")
+            raise RuntimeError(f"tensor: expected numbers, not {value!r} of type {type(value).__name__}")
     raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
 
 
 def _drawn(
     draw: Callable[[], Any], shape: tuple[int, ...], dtype: np.dtype[Any], device: Any, requires_grad: bool = False
 ) -> Tensor:
-    """Random numbers: drawn on the CPU whatever the device, so that a seed gives the same ones everywhere."""
+    """Draw on the CPU and move to the device, so that a seed gives the same numbers on every device."""
     return Tensor(devices.sent(lambda: np.asarray(draw(), dtype), shape, dtype, place(device)), requires_grad)
 
 
-def _drawn_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What NumPy draws instead of half precision."""
-    return dtype if dtype == np.float64 else float32
-
-
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Uniform in [0, 1). Of half precision: whole multiples of 2^-11, since rounding would give 1 too."""
+    """Draw from [0, 1). In float16: multiples of 2^-11, since rounding a float32 could give 1."""
     if dtype == np.float16:
         return (rng.integers(0, 2**11, shape) / 2**11).astype(dtype)
     return rng.random(shape, dtype)
@@ -146,7 +141,7 @@ def _without_tensors(data: Any) -> Any:
 
 
 def _first(data: Any) -> Any:
-    """The first number in nested lists; () where there is none."""
+    """The first number in nested lists, or () if there is none."""
     while isinstance(data, list):
         data = data[0] if data else ()
     return data
@@ -162,7 +157,7 @@ def zeros(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, r
 
 
 def empty(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A tensor to be written into. Its elements are zeros, where PyTorch's are what was there before."""
+    """A tensor to be overwritten. It is filled with zeros; PyTorch leaves it uninitialised."""
     return _finish(np.zeros(_shape("empty", args, size), as_dtype(dtype or float32)), device, requires_grad)
 
 
@@ -174,7 +169,7 @@ def ones(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, re
 def full(
     size: Any, fill_value: Number, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """One value everywhere, in its own kind of dtype unless `dtype` says otherwise."""
+    """A constant; by default the dtype follows from the value."""
     _numbers("full", fill_value)
     kind = dtype or result_type(fill_value)
     if not isinstance(size, tuple | list):
@@ -192,7 +187,7 @@ def arange(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """start, start + step, ... below `end`; ``arange(n)`` counts from 0 to n - 1."""
+    """start, start + step, ... up to but excluding `end`; ``arange(n)`` is 0, 1, ... n - 1."""
     first, last = (0, start) if end is None else (start, end)
     numbers = first, last, step
     _numbers("arange", *numbers)
@@ -205,15 +200,9 @@ def arange(
 
 
 def linspace(
-    start: float,
-    end: float,
-    steps: int,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
+    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """`steps` numbers at equal distances from `start` to `end`, both included."""
+    """`steps` evenly spaced numbers from `start` to `end`, both included."""
     _numbers("linspace", start, end)
     if not isinstance(steps, int | np.integer):
         raise TypeError(f"linspace: steps must be an int, not {type(steps).__name__}")
@@ -226,7 +215,7 @@ def linspace(
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """The identity matrix of n rows and m (by default n) columns."""
+    """The identity matrix with n rows and m columns (by default n)."""
     _shape("eye", (n, n if m is None else m))
     return _finish(np.eye(n, m, dtype=as_dtype(dtype or float32)), device, requires_grad)
 
@@ -239,7 +228,7 @@ def rand(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Uniform in [0, 1)."""
+    """Draw from the uniform distribution on [0, 1)."""
     kind = _real("rand", dtype)
     shape = _shape("rand", args, size)
     return _drawn(lambda: uniform(rng_of(generator), shape, kind), shape, kind, device, requires_grad)
@@ -253,9 +242,9 @@ def randn(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Normal with mean 0 and variance 1."""
+    """Draw from the normal distribution with mean 0 and variance 1."""
     kind = _real("randn", dtype)
-    shape, drawn = _shape("randn", args, size), _drawn_dtype(kind)
+    shape, drawn = _shape("randn", args, size), kind if kind == np.float64 else float32  # NumPy draws no float16
     return _drawn(lambda: rng_of(generator).standard_normal(shape, drawn), shape, kind, device, requires_grad)
 
 
@@ -277,7 +266,7 @@ def randint(
         raise TypeError(f"randint: size must be a tuple or list of ints, such as (3,), not {size!r}")
     low, high = sizes("randint", (low, high))
     if low >= high:
-        raise RuntimeError(f"randint: high must be greater than low, and they are {high} and {low}")
+        raise RuntimeError(f"randint: high must be greater than low, but they are {high} and {low}")
     kind = as_dtype(dtype or np.int64)
     for value in (low, high - 1):
         number("randint", value, kind)
@@ -294,13 +283,13 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
 
 
 def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Zeros of another tensor's shape and dtype."""
+    """Zeros with the shape and dtype of another tensor."""
     only_tensors("zeros_like", input)
     return _finish(np.zeros_like(input.array, as_dtype(dtype or input.dtype), order="C"), device, requires_grad)
 
 
 def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones of another tensor's shape and dtype."""
+    """Ones with the shape and dtype of another tensor."""
     only_tensors("ones_like", input)
     return _finish(np.ones_like(input.array, as_dtype(dtype or input.dtype), order="C"), device, requires_grad)
 
@@ -308,7 +297,7 @@ def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_
 def full_like(
     input: Tensor, fill_value: Number, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """One value, in another tensor's shape and dtype."""
+    """A constant, with the shape and dtype of another tensor."""
     only_tensors("full_like", input)
     _numbers("full_like", fill_value)
     value = number("full_like", fill_value, as_dtype(dtype or input.dtype)).array
@@ -323,10 +312,9 @@ def rand_like(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Uniform in [0, 1), of another tensor's shape and dtype."""
+    """Draw from the uniform distribution on [0, 1), with the shape and dtype of another tensor."""
     only_tensors("rand_like", input)
-    kind = input.dtype if dtype is None else dtype
-    where = device or input.device
+    kind, where = dtype or input.dtype, device or input.device
     return rand(input.shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
 
 
@@ -338,26 +326,25 @@ def randn_like(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Normal with mean 0 and variance 1, of another tensor's shape and dtype."""
+    """Draw from the normal distribution with mean 0 and variance 1, with another tensor's shape and dtype."""
     only_tensors("randn_like", input)
-    kind = input.dtype if dtype is None else dtype
-    where = device or input.device
+    kind, where = dtype or input.dtype, device or input.device
     return randn(input.shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
 
 
 def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """x = draws from the uniform distribution on [from, to)."""
+    """Fill x with draws from the uniform distribution on [from_, to)."""
     kind = _real("uniform_", input.dtype)
     _numbers("uniform_", from_, to)
     if not from_ <= to:
-        raise RuntimeError(f"uniform_: the interval must not end before it begins, and it is from {from_} to {to}")
+        raise RuntimeError(f"uniform_: from_ must not exceed to, but they are {from_} and {to}")
     check_writable("uniform_", input, False)
     drawn = rand(input.shape, generator=generator, dtype=kind, device=input.device)
     return overwritten("uniform_", input, drawn * (to - from_) + from_)
 
 
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """x = draws from the normal distribution with this mean and standard deviation."""
+    """Fill x with draws from the normal distribution with this mean and standard deviation."""
     kind = _real("normal_", input.dtype)
     _numbers("normal_", mean, std)
     if not std >= 0:

@@ -1,4 +1,4 @@
-"""GPUs, under PyTorch's names. Each call but `is_available` and `device_count` needs CuPy, a driver and a GPU."""
+"""GPUs, under PyTorch's names. All but `is_available` and `device_count` need CuPy, a driver and a GPU."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from minidl.tensor import Tensor
 
 
 def is_available() -> bool:
-    """Whether minidl can compute on a GPU; where it cannot, ``minidl.zeros(1, device="cuda")`` says what is missing."""
+    """Whether minidl can use a GPU; if not, ``minidl.zeros(1, device="cuda")`` says what is missing."""
     return device_count() > 0
 
 
 def device_count() -> int:
-    """How many GPUs there are: 0 without CuPy or without a driver."""
+    """The number of GPUs; 0 without CuPy or without a driver."""
     try:
         return int(devices.cupy().cuda.runtime.getDeviceCount())
     except RuntimeError:
@@ -27,61 +27,61 @@ def device_count() -> int:
 
 
 def current_device() -> int:
-    """The number of the GPU that "cuda" stands for."""
+    """The index of the current GPU, which "cuda" refers to."""
     number = place("cuda").number
     assert number is not None
     return number
 
 
 def set_device(which: Any) -> None:
-    """Make a GPU the current one, which "cuda" stands for. Work on another GPU's tensors needs that to be current."""
-    wanted = device("cuda", which) if isinstance(which, int) else device(which)
-    devices.cupy().cuda.runtime.setDevice(place(wanted).number)
+    """Make a GPU the current one, which "cuda" refers to. Operations run on the current GPU's tensors only."""
+    devices.cupy().cuda.runtime.setDevice(_index(which))
 
 
 def get_device_name(which: Any = "cuda") -> str:
-    """What a GPU's maker calls it."""
-    wanted = device("cuda", which) if isinstance(which, int) else device(which)
-    properties = devices.cupy().cuda.runtime.getDeviceProperties(place(wanted).number)
-    return str(properties["name"].decode())
+    """The name of a GPU's model."""
+    return str(devices.cupy().cuda.runtime.getDeviceProperties(_index(which))["name"].decode())
 
 
 def synchronize(which: Any = "cuda") -> None:
-    """Wait until a GPU has done all that it was given: before a clock is read."""
-    wanted = device("cuda", which) if isinstance(which, int) else device(which)
-    with devices.cupy().cuda.Device(place(wanted).number) as gpu:
+    """Wait until a GPU has finished all its work, as before reading a clock."""
+    with devices.cupy().cuda.Device(_index(which)) as gpu:
         gpu.synchronize()
 
 
-class capture:
-    """A training step that is recorded once into a CUDA graph and then replayed: one launch for all of its kernels.
+def _index(which: Any) -> int | None:
+    return place(device("cuda", which) if isinstance(which, int) else device(which)).number
 
-    The first call runs the step as it is, so that kernels are compiled and the optimiser has its state; the second
-    records it; this and every later one replay the record. Each call is one step, with the same result as the step
-    itself. What changes from step to step is sent to the GPU before each replay: the inputs, Adam's step count and
-    the learning rate, random numbers (dropout).
+
+class capture:
+    """A training step captured once as a CUDA graph and then replayed: one launch for all of its kernels.
+
+    The first call runs the step eagerly, so that kernels are compiled and the optimiser allocates its state; the second
+    captures it; the second and all later calls replay the graph. Each call is one step and gives the same result as
+    the step itself. What changes between steps is copied to the GPU before each replay: the inputs, Adam's step count,
+    the learning rate, and random numbers (dropout).
 
     Parameters
     ----------
     step : callable
-        Takes tensors and returns a tensor, or a tuple of them. It must do the same work each time, and read no value
-        back from the GPU (``item()``, ``if loss > 1``, ``print``); that is for afterwards, with what it returns.
+        Takes tensors and returns a tensor or a tuple of tensors. It must do the same work each time, and must not read
+        a value back from the GPU (``item()``, ``if loss > 1``, ``print``); do that afterwards, with its result.
 
     Raises
     ------
     RuntimeError
-        If the step reads a value back, or an input has another shape, dtype or device than those recorded.
+        If the step reads a value back, or an input differs in shape, dtype or device from the captured one.
 
     Notes
     -----
-    The tensors returned, and the gradients of the parameters, are the same at each call, with new values. The graph
-    reads and writes the memory that it was recorded with: after ``p.data = ...`` or ``optimizer.load_state_dict``
-    capture the step anew. A step that cannot be recorded has drawn no random numbers and counted no step, but leaves
-    gradients without values: call ``zero_grad()``.
+    Each call returns the same tensors and leaves the same gradient tensors, with new values. The graph reads and
+    writes the memory it was captured with: capture the step again after ``p.data = ...`` or
+    ``optimizer.load_state_dict``. If capturing fails, no random numbers have been drawn and no step counted, but the
+    gradients hold no values: call ``zero_grad()``.
 
-    While a step is recorded nothing can be checked that depends on values: whether a class exists, say. Boolean masks
-    cannot be recorded, since how much they select is such a value: use ``minidl.where``; nor can ``cat`` of more
-    than 8 tensors.
+    Checks that depend on values, such as whether a class exists, are skipped during capture. Boolean masks cannot be
+    captured, since the size of the result depends on values: use ``minidl.where``. Nor can ``cat`` of more than 8
+    tensors.
 
     Examples
     --------
@@ -100,9 +100,9 @@ class capture:
         self.step = step
         self.stream: Any = None
         self.graph: Any = None
-        self.pool: Any = None  # the memory that the graph reads and writes
+        self.pool: Any = None  # owns the memory that the graph reads and writes
         self.inputs: list[Tensor] = []
-        self.recording: devices.Recording | None = None  # and what it holds for it
+        self.recording: devices.Recording | None = None  # the buffers to fill before a replay
         self.result: Any = None
 
     def __call__(self, *inputs: Tensor) -> Any:
@@ -119,7 +119,7 @@ class capture:
 
     @contextmanager
     def _on_stream(self) -> Iterator[None]:
-        """Work on the stream of the graph, after what the current one was given, and before what it will be."""
+        """Work on the graph's stream, ordered after the current stream's pending work and before its later work."""
         current = devices.cupy().cuda.get_current_stream()
         self.stream.wait_event(current.record())
         try:
@@ -132,13 +132,13 @@ class capture:
         cuda = devices.cupy().cuda
         copies = [Tensor(np.empty_like(x.array)) for x in inputs]
         pool = cuda.MemoryPool()
-        devices.cupy().get_default_memory_pool().free_all_blocks(self.stream)  # of the step that was not recorded
+        devices.cupy().get_default_memory_pool().free_all_blocks(self.stream)  # those of the eager step
         with cuda.using_allocator(pool.malloc), devices.recorded() as recording:
             self.stream.begin_capture()
             try:
                 result = self.step(*copies)
             except Exception as error:
-                with suppress(Exception):  # the record is not whole
+                with suppress(Exception):  # the capture is incomplete
                     self.stream.end_capture()
                 raise RuntimeError(
                     "capture: the step cannot be recorded. It may read a value back from the GPU (item(), print, if): "
@@ -148,7 +148,7 @@ class capture:
         self.inputs, self.recording, self.pool, self.result, self.graph = copies, recording, pool, result, graph
 
     def _send(self, inputs: tuple[Tensor, ...]) -> None:
-        """Fill the buffers that the graph reads."""
+        """Copy new values into the buffers that the graph reads."""
         found, wanted = ([(x.shape, x.dtype, str(x.device)) for x in given] for given in (inputs, self.inputs))
         if found != wanted:
             raise RuntimeError(f"capture: the step was recorded for inputs of {wanted}, not {found}")

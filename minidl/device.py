@@ -1,4 +1,4 @@
-"""Names of the places where tensors live, as PyTorch has them."""
+"""Devices: the CPU and the GPUs, named as in PyTorch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from minidl.kernels.devices import Place
 
 @dataclass(frozen=True)
 class device:
-    """A place for tensors: ``device("cpu")``, ``device("cuda")``, ``device("cuda:1")``, ``device("cuda", 1)``.
+    """Where tensors are stored: ``device("cpu")``, ``device("cuda")``, ``device("cuda:1")``, ``device("cuda", 1)``.
 
     Raises
     ------
     RuntimeError
-        If `type` names no device. Whether there is such a GPU is asked when a tensor goes there.
+        If `type` is not the name of a device. Whether such a GPU exists is checked when a tensor is moved there.
 
     Examples
     --------
@@ -50,12 +50,12 @@ class device:
 
 
 def place(wanted: Any) -> Place:
-    """The memory that a device, or its name, stands for; None stands for the CPU's.
+    """The memory of a device or of its name; None means the CPU.
 
     Raises
     ------
     RuntimeError
-        If there is none; the message says what is missing.
+        If the device is not available; the message says what is missing.
     """
     found = device("cpu" if wanted is None else wanted)
     return devices.CPU if found.type == "cpu" else devices.gpu(found.index)

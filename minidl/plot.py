@@ -1,7 +1,7 @@
-"""Pictures: images side by side, and curves of losses.
+"""Figures: grids of images, curves of losses, confusion matrices.
 
-Figures are drawn by matplotlib, which is imported when the first is asked for, and without pyplot: the windows
-and the backend that a user has chosen stay as they are.
+They are drawn with matplotlib, which is imported on first use, and without pyplot, so that the user's windows and
+backend are left alone.
 
 N images, C channels (1 grey, 3 red, green and blue), H x W pixels.
 """
@@ -16,20 +16,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from minidl.tensor import Tensor
+from minidl.tensor import Array, Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = npt.NDArray[Any]
 Images = Tensor | Array | Sequence[Tensor] | Sequence[Array]
 PathLike = str | os.PathLike[str]
 
 DPI = 100
-CELL = 64  # pixels for an image in a sheet, or about that: an image pixel becomes a whole number of them
+CELL = 64  # approximate size of an image in a sheet, in pixels: images are enlarged by an integer factor
 GAP = 4  # pixels between images
 MARGIN = 8  # pixels around a sheet
 TEXT = 8  # points
@@ -39,32 +37,32 @@ LINE = 16  # pixels that a line of such text takes
 def make_grid(
     tensor: Images, nrow: int = 8, padding: int = 2, normalize: bool = False, *, pad_value: float = 0.0
 ) -> Tensor:
-    """Put images side by side, as torchvision's function of that name does.
+    """Arrange images in a grid, like torchvision's function of the same name.
 
     Parameters
     ----------
     tensor : Tensor, array or sequence of them
-        Images (N, C, H, W), or a list of images (C, H, W); one image (C, H, W) or (H, W) will do. One channel
-        becomes three.
+        Images (N, C, H, W), a list of images (C, H, W), or a single image (C, H, W) or (H, W). One channel is
+        repeated to three.
     nrow : int
-        Images in a row, not the number of rows.
+        Number of images per row, not of rows.
     padding : int
         Pixels around each image.
     normalize : bool
-        Shift and scale all images together so that the smallest value is 0 and the largest 1.
+        Shift and scale all images jointly to the range 0 to 1.
     pad_value : float
-        What stands between the images and where the last row has none.
+        The value between the images and where the last row has none.
 
     Returns
     -------
     Tensor
-        One image, of the same dtype: (C, rows (H + padding) + padding, nrow (W + padding) + padding), or with
-        fewer images than `nrow` that many columns. A single image is returned without padding.
+        One image of the same dtype: (C, rows (H + padding) + padding, columns (W + padding) + padding), where columns
+        is the smaller of `nrow` and N. A single image is returned without padding.
 
     Raises
     ------
     ValueError
-        If the shape is another, there are no images, `nrow` is less than 1 or `padding` less than 0.
+        If the shape is different, there are no images, `nrow` is less than 1 or `padding` less than 0.
     TypeError
         If integers are to be normalized.
 
@@ -82,7 +80,7 @@ def make_grid(
     images = _as_batch(tensor)
     n, channels, height, width = images.shape
     if nrow < 1 or padding < 0:
-        raise ValueError(f"nrow must be at least 1 and padding at least 0, and they are {nrow} and {padding}")
+        raise ValueError(f"nrow must be at least 1 and padding at least 0, but they are {nrow} and {padding}")
     if channels == 1:
         images = images.repeat(3, axis=1)
     if normalize:
@@ -104,7 +102,7 @@ def _as_batch(images: Images) -> Array:
     parts = images if isinstance(images, (list, tuple)) else [images]
     arrays = [part.detach().cpu().numpy() if isinstance(part, Tensor) else np.asarray(part) for part in parts]
     if len({array.shape for array in arrays}) > 1:
-        raise ValueError(f"images must all have one shape, not {sorted({array.shape for array in arrays})}")
+        raise ValueError(f"images must all have the same shape, not {sorted({array.shape for array in arrays})}")
     batch = np.stack(arrays) if parts is images and arrays else arrays[0] if arrays else np.empty(0)
     if batch.ndim == 2:
         batch = batch[None]
@@ -133,31 +131,31 @@ def show_images(
     title: str | None = None,
     nrow: int = 10,
 ) -> Figure:
-    """Draw images as a sheet: some after another, or rows with names.
+    """Draw images in a grid, or in labelled rows.
 
     Parameters
     ----------
     images : Tensor, array, sequence of them or dict
-        Images (N, C, H, W), grey or coloured, floats between 0 and 1 (what is beyond is cut off) or unsigned
-        bytes. With a dict each entry is a row with its name; rows may differ in length and in their images' size.
+        Images (N, C, H, W) with 1 or 3 channels, floats clamped to [0, 1] or unsigned bytes. Each entry of a dict
+        is a row, labelled with its key; rows may differ in length and in the size of their images.
     titles : sequence of str, optional
-        A word above each image; with a dict, above each column.
+        A caption for each image or, with a dict, for each column.
     path : path, optional
-        Where to save the picture; the ending says in which format.
+        Where to save the figure; the extension determines the format.
     title : str, optional
-        What stands above it all.
+        The title of the figure.
     nrow : int
-        Images in a row, unless `images` is a dict.
+        Number of images per row, unless `images` is a dict.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The picture; notebooks show it.
+        The figure; notebooks display it.
 
     Raises
     ------
     ValueError
-        If images have another shape or number of channels, or there are too few or too many titles.
+        If the images have a different shape or number of channels, or there are too few or too many titles.
     ImportError
         If matplotlib is missing: ``pip install matplotlib``.
 
@@ -171,13 +169,13 @@ def show_images(
     if isinstance(images, Mapping):
         names, rows = list(images), [_as_colours(row) for row in images.values()]
         if not rows:
-            raise ValueError("expected at least one row of images, and the dict is empty")
+            raise ValueError("expected at least one row of images, but the dict is empty")
         above = [titles] if titles is not None else []
         expected = max(len(row) for row in rows)
     else:
         batch = _as_colours(images)
         if nrow < 1:
-            raise ValueError(f"nrow must be at least 1, and is {nrow}")
+            raise ValueError(f"nrow must be at least 1, not {nrow}")
         starts = range(0, len(batch), nrow)
         names, rows = [], [batch[i : i + nrow] for i in starts]
         above = [titles[i : i + nrow] for i in starts] if titles is not None else []
@@ -206,14 +204,14 @@ def _as_colours(images: Images) -> Array:
     if batch.dtype.kind in "iu" and batch.dtype != np.uint8 and (batch.size and batch.max() > 1):
         raise ValueError(f"images of whole numbers up to 255 must be uint8, not {batch.dtype}; use .to(minidl.uint8)")
     if batch.dtype != np.uint8:
-        batch = (255 * np.nan_to_num(np.clip(batch, 0, 1)) + 0.5).astype(np.uint8)  # what is no number is black
+        batch = (255 * np.nan_to_num(np.clip(batch, 0, 1)) + 0.5).astype(np.uint8)  # NaN is black
     return batch.transpose(0, 2, 3, 1).repeat(3 // batch.shape[1], axis=3)
 
 
 def _draw_sheet(rows: list[Array], names: list[str], above: Sequence[Sequence[str]], title: str | None) -> Figure:
     """Draw rows of images (N, H, W, 3), each pixel as a square of whole screen pixels.
 
-    The rows have `names`, or there are none; the first rows have words `above` their images.
+    `names` label the rows, if there are any; `above` has the captions of the images in the first rows.
     """
     figure, axis = _figure()
     rows = [_enlarge(row) for row in rows]
@@ -239,13 +237,13 @@ def _draw_sheet(rows: list[Array], names: list[str], above: Sequence[Sequence[st
 
 
 def _enlarge(row: Array) -> Array:
-    """Repeat the pixels of (N, H, W, 3) so that the images become about `CELL` pixels large."""
+    """Repeat the pixels of (N, H, W, 3) so that the images are about `CELL` pixels in size."""
     factor = max(1, round(CELL / max(row.shape[1:3])))
     return row.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def _fit(figure: Figure, axis: Axes, width: int, height: int, title: str | None) -> None:
-    """Give the figure the size at which the axis has `width` x `height` pixels and its texts have room."""
+    """Size the figure so that the axes have `width` x `height` pixels and the texts fit."""
     extents = [label.get_window_extent().width for label in axis.get_yticklabels()]
     left = MARGIN + (math.ceil(max(extents)) + 6 if extents else 0)
     heading = figure.suptitle(title, size=TEXT + 2) if title else None
@@ -260,7 +258,7 @@ def _fit(figure: Figure, axis: Axes, width: int, height: int, title: str | None)
 
 
 def _figure() -> tuple[Figure, Axes]:
-    """A figure that belongs to nobody, with one axis."""
+    """A figure with one pair of axes, unknown to pyplot."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -268,7 +266,7 @@ def _figure() -> tuple[Figure, Axes]:
         raise ImportError("pictures need matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(5, 3.2), dpi=DPI)
     FigureCanvasAgg(figure)
-    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]  # by which a notebook shows it
+    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]  # how a notebook displays it
     return figure, figure.add_subplot()
 
 
@@ -292,41 +290,41 @@ def curves(
     smooth: int = 0,
     log: bool = False,
 ) -> Figure:
-    """Draw curves, such as losses by epoch.
+    """Plot curves, such as the loss by epoch.
 
     Parameters
     ----------
     series : dict of str to sequence of float
-        The values of each curve, under its name. They may differ in length.
+        The values of each curve, by name. They may differ in length.
     xlabel, ylabel : str
-        What the axes show, with its unit.
+        The labels of the axes, with units.
     path : path, optional
-        Where to save the picture; the ending says in which format.
+        Where to save the figure; the extension determines the format.
     x : sequence of float, optional
-        Where the values are; 1, 2, 3, ... unless given.
+        The x coordinates; by default 1, 2, 3, ...
     title : str, optional
-        What stands above it all.
+        The title of the figure.
     smooth : int
-        With 5 or more, an odd number: draw a smoothed curve over the faint original. It follows a parabola
-        through that many neighbours of each value, fewer if there are not so many.
+        An odd window size of at least 5: draw a smoothed curve over the faint original, by fitting a parabola to that
+        many neighbours of each value, or to all if there are fewer.
     log : bool
-        Whether the values' axis is logarithmic; then their logarithms are smoothed.
+        Use a logarithmic y axis, and smooth the logarithms.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The picture; notebooks show it.
+        The figure; notebooks display it.
 
     Raises
     ------
     ValueError
-        If there is no curve, `x` has another length than a curve, or `smooth` is no such number.
+        If there is no curve, `x` and a curve differ in length, or `smooth` is not such a number.
     ImportError
-        If matplotlib is missing, or SciPy to smooth with: ``pip install matplotlib scipy``.
+        If matplotlib is missing, or SciPy for smoothing: ``pip install matplotlib scipy``.
 
     Notes
     -----
-    The smoothing is Savitzky and Golay's (1964), by `scipy.signal.savgol_filter`.
+    Smoothing uses the Savitzky-Golay filter (1964), `scipy.signal.savgol_filter`.
 
     Examples
     --------
@@ -337,9 +335,9 @@ def curves(
     if not isinstance(series, Mapping):
         raise TypeError(f"curves: expected a dict such as {{'loss': values}}, not {type(series).__name__}")
     if not series:
-        raise ValueError("expected at least one curve, and the dict is empty")
+        raise ValueError("expected at least one curve, but the dict is empty")
     if smooth and (smooth < 5 or smooth % 2 == 0):
-        raise ValueError(f"smooth must be 0 or an odd number of at least 5, and is {smooth}")
+        raise ValueError(f"smooth must be 0 or an odd number of at least 5, not {smooth}")
     figure, axis = _figure()
     figure.set_layout_engine("constrained")
     for i, (name, values) in enumerate(series.items()):
@@ -347,7 +345,7 @@ def curves(
         where = np.arange(1, len(y) + 1) if x is None else np.asarray(x)
         if where.shape != y.shape or y.ndim != 1:
             raise ValueError(
-                f"curve {name!r} has shape {y.shape}, and x has {where.shape}: both must be (n,), of one length"
+                f"curve {name!r} has shape {y.shape}, but x has {where.shape}: both must be (n,), of the same length"
             )
         _draw_curve(axis, where, y, name, f"C{i}", smooth, log)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
@@ -374,7 +372,7 @@ def _draw_curve(axis: Axes, x: Array, y: Array, name: str, colour: str, smooth: 
 
 
 def _smooth(y: Array, window: int, log: bool) -> Array | None:
-    """Smooth `y` (n,), with gaps where it is no number, or give None where there are too few values for it."""
+    """Smooth `y` (n,), keeping gaps where it is NaN; None if there are too few values."""
     try:
         from scipy.signal import savgol_filter
     except ImportError as error:
@@ -383,17 +381,17 @@ def _smooth(y: Array, window: int, log: bool) -> Array | None:
     if window < 5:
         return None
     if log:
-        y = np.log(np.where(y > 0, y, np.nan))  # a gap, as in the original curve
+        y = np.log(np.where(y > 0, y, np.nan))  # leaves a gap, as in the original curve
     smoothed = np.full(len(y), np.nan)
     edges = np.flatnonzero(np.diff(np.isfinite(y), prepend=False, append=False))
-    for start, stop in edges.reshape(-1, 2):  # each run of numbers by itself
+    for start, stop in edges.reshape(-1, 2):  # each run of finite values separately
         if stop - start >= window:
             smoothed[start:stop] = savgol_filter(y[start:stop], window, polyorder=2)
     return np.exp(smoothed) if log else smoothed
 
 
 def _whole_ticks(axis: Axes) -> None:
-    """Epochs and steps are counted: there is no epoch 2.5."""
+    """Integer ticks for integer x: there is no epoch 2.5."""
     from matplotlib.ticker import MaxNLocator
 
     places = [np.asarray(line.get_xdata(), np.float64) for line in axis.get_lines()]
@@ -401,7 +399,7 @@ def _whole_ticks(axis: Axes) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-# -- confusion of classes ---------------------------------------------------------------------------------------
+# -- confusion matrix -------------------------------------------------------------------------------------------
 
 
 def confusion_matrix(
@@ -411,34 +409,34 @@ def confusion_matrix(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Draw how often each class is taken for each other, in percent of the samples that truly are of it.
+    """Draw a confusion matrix: how often each class is predicted, in percent of the samples of each true class.
 
     Parameters
     ----------
     counts : Tensor, array or sequence of sequences
-        Samples of class i, its row, that were taken for class j, its column: (C, C).
+        (C, C): row i, column j counts the samples of class i that were predicted as class j.
     names : sequence of str
-        The C classes.
+        The names of the C classes.
     path : path, optional
-        Where to save the picture; the ending says in which format.
+        Where to save the figure; the extension determines the format.
     title : str, optional
-        What stands above it all.
+        The title of the figure.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The picture; notebooks show it.
+        The figure; notebooks display it.
 
     Raises
     ------
     ValueError
-        If `counts` is not (C, C) with C names, or holds what is no count.
+        If `counts` is not (C, C) with C names, or contains invalid counts.
     ImportError
         If matplotlib is missing: ``pip install matplotlib``.
 
     Notes
     -----
-    Each row adds up to 100 percent; on the diagonal is each class's recall. A class without samples has no numbers.
+    Each row sums to 100 percent; the diagonal shows each class's recall. The row of a class without samples is empty.
 
     Examples
     --------
@@ -476,7 +474,7 @@ def confusion_matrix(
 
 
 def _plain_logarithmic_ticks(axis: Axes) -> None:
-    """0.05 rather than 5 x 10^-2: losses seldom range over many powers of ten."""
+    """0.05 instead of 5 x 10^-2: losses rarely span many powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_ylim()

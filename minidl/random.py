@@ -1,4 +1,4 @@
-"""Random numbers: every draw in minidl comes from a `Generator`, by default from one that `manual_seed` seeds."""
+"""Random numbers: every draw in minidl comes from a `Generator`, by default from the one that `manual_seed` seeds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import numpy as np
 
 
 class Generator:
-    """A source of random numbers with a seed and a state, around `numpy.random.Generator`.
+    """A random number generator with a seed and a state; wraps a `numpy.random.Generator`.
 
-    The numbers are Philox's: each is a function of the seed and a counter, so that other devices can draw the same.
+    The bit generator is Philox, which is counter-based: each number is a function of the seed and a counter (J. Salmon
+    et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011), so that other devices could draw the same.
 
     Attributes
     ----------
     rng : numpy.random.Generator
-        What draws the numbers.
+        NumPy's generator, which draws the numbers.
 
     Examples
     --------
@@ -28,7 +29,7 @@ class Generator:
         self.rng = np.random.Generator(np.random.Philox())
 
     def manual_seed(self, seed: int) -> Generator:
-        """Start the sequence that belongs to `seed`, an int of up to 64 bits, and return this generator."""
+        """Seed with an int of up to 64 bits, and return this generator."""
         if isinstance(seed, str):
             raise ValueError(f"manual_seed: expected an int, not {seed!r}")
         value = int(seed)
@@ -38,11 +39,11 @@ class Generator:
         return self
 
     def get_state(self) -> dict[str, Any]:
-        """The generator's position in dicts, ints and arrays, which `minidl.save` can store."""
+        """The generator's state as dicts, ints and arrays, which `minidl.save` can store."""
         return dict(self.rng.bit_generator.state)
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a position that `get_state` returned."""
+        """Restore a state that `get_state` returned."""
         self.rng.bit_generator.state = state
 
 
@@ -50,12 +51,12 @@ default_generator = Generator()
 
 
 def rng_of(generator: Generator | None) -> np.random.Generator:
-    """What draws the numbers of a generator, or, with None, of the default one; other generators are refused."""
+    """NumPy's generator behind a `Generator`, or, for None, behind the default one."""
     if generator is not None and not isinstance(generator, Generator):
         raise TypeError(f"generator must be a minidl.Generator, not {generator!r}")
     return (generator or default_generator).rng
 
 
 def manual_seed(seed: int) -> Generator:
-    """Seed the generator that minidl draws from unless it is given another, and return it."""
+    """Seed minidl's default generator, and return it."""
     return default_generator.manual_seed(seed)

@@ -1,5 +1,8 @@
-"""Data sets, real and made up, the loader that makes batches of them, and what is done to the images."""
+"""Data sets, real and synthetic, the loader that batches them, and image transforms."""
 
+# Lists of names wrapped by hand: ruff would give each name a line of its own.
+# fmt: off
+# isort: off
 from minidl.data.cifar10 import CIFAR10
 from minidl.data.download import DownloadError
 from minidl.data.loader import DataLoader, Dataset, PixelDataset, Subset, TensorDataset, random_split
@@ -9,18 +12,6 @@ from minidl.data.synthetic import SyntheticDigits
 from minidl.data.transforms import add_noise, normalize
 
 __all__ = [
-    "CIFAR10",
-    "MNIST",
-    "DataLoader",
-    "Dataset",
-    "DownloadError",
-    "PixelDataset",
-    "Subset",
-    "SyntheticDigits",
-    "SyntheticShapes",
-    "TensorDataset",
-    "add_noise",
-    "normalize",
-    "random_split",
-    "read_idx",
+    "CIFAR10", "MNIST", "DataLoader", "Dataset", "DownloadError", "PixelDataset", "Subset", "SyntheticDigits",
+    "SyntheticShapes", "TensorDataset", "add_noise", "normalize", "random_split", "read_idx",
 ]

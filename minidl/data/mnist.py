@@ -1,7 +1,7 @@
 """MNIST: 70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges 1998), and its IDX files.
 
-An IDX file has a big-endian header - two zero bytes, a type code, the number of dimensions, the dimensions as
-int32 - and then the values, row after row. MNIST's hold unsigned bytes: type code 8.
+An IDX file has a big-endian header (two zero bytes, a type code, the number of dimensions, the dimensions as int32),
+followed by the values in row-major order. MNIST's files hold unsigned bytes: type code 8.
 """
 
 from __future__ import annotations
@@ -13,29 +13,25 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
 from minidl.data.download import fetch
 from minidl.data.loader import PixelDataset
+from minidl.tensor import Array
 
-Array = npt.NDArray[Any]
 PathLike = str | os.PathLike[str]
 Stream = IO[bytes] | gzip.GzipFile
 
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
-ARCHIVES = {  # sha256 of what the mirrors send
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+ARCHIVES = {  # sha256 of the gzip archives on the mirrors
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-UNPACKED = {  # sha256 of the files themselves, however they are packed
+UNPACKED = {  # sha256 of the files after decompression
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
@@ -48,19 +44,19 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 class MNIST(PixelDataset):
-    """Handwritten digits: 60,000 to train with, 10,000 to test with.
+    """Handwritten digits: 60,000 for training, 10,000 for testing.
 
     Items are ``(image, label)``: float32 (1, 28, 28) between 0 and 1, white on black, and an int.
 
     Parameters
     ----------
     root : path, optional
-        Folder with the four files, gzipped or not, or with a MNIST/raw/, MNIST/ or mnist/ that has them. If
-        not given: the one that the environment variable MINIDL_DATA names, or else the user's cache folder.
+        Folder with the four files, gzipped or not, directly or in a subfolder MNIST/raw/, MNIST/ or mnist/. By
+        default the folder named by the environment variable MINIDL_DATA, or else the user's cache folder.
     train : bool
-        Which of the two sets.
+        Whether to load the training or the test set.
     download : bool
-        Fetch files that are not there, 12 MB in all, into the mnist/ of that folder, and anew what is damaged there.
+        Download missing files, 12 MB in all, to the subfolder mnist/, and replace damaged ones there.
 
     Attributes
     ----------
@@ -76,11 +72,11 @@ class MNIST(PixelDataset):
     ValueError
         If a file is damaged.
     DownloadError
-        If no mirror gave the file.
+        If no mirror delivered the file.
 
     Notes
     -----
-    A file that is not the official one is used all the same, and a printed line says so.
+    A file that is not the official one is still used, but a line is printed to say so.
 
     Examples
     --------
@@ -100,7 +96,7 @@ class MNIST(PixelDataset):
 
 
 def default_folder() -> Path:
-    """Where data sets lie unless a folder is given: MINIDL_DATA, or the user's cache folder."""
+    """The default folder of data sets: MINIDL_DATA, or else the user's cache folder."""
     if named := os.environ.get("MINIDL_DATA"):
         return Path(named).expanduser()
     try:
@@ -111,12 +107,12 @@ def default_folder() -> Path:
 
 
 def read_idx(path: PathLike) -> Array:
-    """Read an IDX file of bytes, gzipped or not, with one to three dimensions.
+    """Read an IDX file of unsigned bytes with one to three dimensions, gzipped or not.
 
     Parameters
     ----------
     path : path
-        The file. Whether it is gzipped is seen from its first bytes, not from its name.
+        Whether it is gzipped is decided by its first bytes, not by its name.
 
     Returns
     -------
@@ -126,8 +122,8 @@ def read_idx(path: PathLike) -> Array:
     Raises
     ------
     ValueError
-        If the file is no such IDX file, or shorter or longer than its header says. The memory used is never
-        more than the file's own content.
+        If the file is not such an IDX file, or is shorter or longer than its header says. Reading never allocates
+        more than the file's actual content.
 
     Examples
     --------
@@ -182,7 +178,7 @@ def _read_header(stream: Stream, path: Path) -> tuple[int, ...]:
 
 
 def _read_at_most(stream: Stream, size: int) -> bytearray:
-    """Read `size` bytes, or fewer where the stream ends; memory grows with what is really there."""
+    """Read `size` bytes, or fewer if the stream ends; memory grows only with the data that is there."""
     values = bytearray()
     while len(values) < size and (more := stream.read(min(size - len(values), 2**20))):
         values += more
@@ -190,13 +186,13 @@ def _read_at_most(stream: Stream, size: int) -> bytearray:
 
 
 def found_in(folder: Path, name: str) -> list[Path]:
-    """Where a file is, gzipped or not, below `folder`; the first is the one that is used."""
+    """All paths of a file below `folder`, gzipped or not; the first is used."""
     paths = [folder / place / file for place in SUBFOLDERS for file in (name, f"{name}.gz")]
     return [path for path in paths if path.is_file()]
 
 
 def _load(folder: Path, name: str, download: bool) -> tuple[Path, Array]:
-    """Where a file is, and its values; fetched if it is missing, or damaged where downloads go."""
+    """A file's path and values; downloaded if it is missing, or is a damaged download."""
     archive, found = f"{name}.gz", found_in(folder, name)
     if not found and not download:
         looked = "\n  ".join(str(folder / place) for place in SUBFOLDERS)

@@ -1,14 +1,14 @@
-"""Coloured shapes on textured ground: ten classes to tell apart or to cut out, without a download.
+"""Synthetic coloured shapes on a textured background: ten classes to classify or segment, without a download.
 
-How an image comes about, each step for a whole chunk of images at once:
+How an image is made, each step for a whole chunk of images at once:
 
-1. A shape has a place, a size and a direction. From these follow the coordinates of every pixel in the shape's
-   own frame, where it has about radius 1.
-2. There, a function gives each pixel's distance to the shape's edge, negative inside. Distance in pixels makes
-   the share of a pixel that the shape covers, from 0 to 1, and so edges without steps.
-3. Ground and shape each have two colours, mixed by a texture of a few plane waves, which is soft or sharp. The
-   shape's are mostly lighter, and as far from the ground's as the best of a few that were drawn.
-4. A light that falls off to one side and noise are added to both.
+1. A shape has a position, a size and a rotation. These give the coordinates of every pixel in the shape's own frame,
+   where its radius is about 1.
+2. There, a signed distance function gives each pixel's distance to the shape's edge, negative inside. The distance in
+   pixels determines the fraction of the pixel that the shape covers, so that edges are anti-aliased.
+3. Background and shape each have two colours, blended by a soft or sharp texture of a few plane waves. The shape's are
+   mostly lighter; of a few random pairs, the one furthest from the background's is taken.
+4. Lighting that falls off to one side is applied to both, and noise is added.
 
 N images, S = 32 pixels a side, V corners of a polygon.
 """
@@ -19,32 +19,29 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from minidl.data.loader import PixelDataset
 from minidl.data.synthetic import CHUNK, draw
-from minidl.tensor import Tensor
+from minidl.tensor import Array, Tensor
 
-Array = npt.NDArray[Any]
-
-SIDE = 32  # pixels
+SIDE = 32  # of an image, in pixels
 WAVES = 4  # in a texture
 
 
 class SyntheticShapes(PixelDataset):
-    """Made-up pictures of ten shapes, to be used like `minidl.data.CIFAR10` where that is not at hand.
+    """Synthetic images of ten shapes, a stand-in for `minidl.data.CIFAR10`.
 
-    Each image shows one shape somewhere, of any size, direction and colour, on darker ground; every
-    ten images in a row hold each shape once.
+    Each image shows one shape at a random position, size, rotation and colour on a darker background; every ten
+    consecutive images contain each shape once.
 
     Parameters
     ----------
     n : int
-        Number of images. The first images do not depend on it.
+        Number of images. It does not affect the first images.
     seed : int
-        Which pictures; use another one for a test set.
+        Seed of the images; use a different one for a test set.
     target : {"label", "mask"}
-        What an item has beside its image: the class, an int, or where the shape is, int64 (32, 32) of 0 and 1.
+        What accompanies the image: the class, an int, or the shape's mask, int64 (32, 32) of 0 and 1.
 
     Attributes
     ----------
@@ -53,14 +50,14 @@ class SyntheticShapes(PixelDataset):
     labels, targets : numpy.ndarray
         The classes, int64 (n,), whatever `target` is.
     masks : numpy.ndarray
-        The pixels of which the shape covers at least half, bool (n, 32, 32).
+        The pixels that the shape covers at least by half, bool (n, 32, 32).
     classes : tuple of str
-        Their names.
+        The names of the classes.
 
     Raises
     ------
     ValueError
-        If `n` or `seed` is negative or not an int, or `target` is neither of the two.
+        If `n` or `seed` is negative or not an int, or `target` is unknown.
 
     Examples
     --------
@@ -97,7 +94,7 @@ def draw_chunk(rng: np.random.Generator) -> tuple[Array, Array, Array]:
     colours = choose_colours(len(labels), rng)  # (N, 4, 3)
     ground = paint(colours[:, :2], rng)
     image = ground + cover * (paint(colours[:, 2:], rng) - ground)  # (N, S, S, 3)
-    image *= 1 + 0.35 * waves(len(labels), 1, 0.6, rng)[..., None]  # light, less than a wave long
+    image *= 1 + 0.35 * waves(len(labels), 1, 0.6, rng)[..., None]  # lighting: less than one wavelength
     image += rng.uniform(0.01, 0.07, (len(labels), 1, 1, 1)) * rng.standard_normal(image.shape, np.float32)
     return (255 * np.clip(image, 0, 1) + 0.5).astype(np.uint8), cover[..., 0] >= 0.5, labels
 
@@ -106,10 +103,10 @@ def draw_chunk(rng: np.random.Generator) -> tuple[Array, Array, Array]:
 
 
 def place(labels: Array, rng: np.random.Generator) -> Array:
-    """How much of each pixel the shapes of `labels` cover, somewhere in the image: (N,) to (N, S, S)."""
+    """The fraction of each pixel that a shape covers, placed at random: (N,) labels to (N, S, S)."""
     n = len(labels)
     radius = rng.uniform(7.0, 13.0, (n, 1, 1))  # pixels
-    middle = rng.uniform(-1, 1, (2, n, 1, 1)) * (SIDE / 2 - 0.85 * radius)  # some reach beyond the image a little
+    middle = rng.uniform(-1, 1, (2, n, 1, 1)) * (SIDE / 2 - 0.85 * radius)  # some extend slightly beyond the image
     turn = rng.uniform(0, 2 * np.pi, (n, 1, 1))
     pixel = np.arange(SIDE) - (SIDE - 1) / 2
     x, y = pixel - middle[0], pixel[:, None] - middle[1]  # (N, 1, S), (N, S, 1)
@@ -123,23 +120,23 @@ def place(labels: Array, rng: np.random.Generator) -> Array:
 
 
 def ellipse(x: Array, y: Array, a: float = 1.0, b: float = 1.0) -> Array:
-    """Distance to an ellipse with half axes `a` and `b`: exact for circles, and near the edge."""
+    """Signed distance to an ellipse with semi-axes `a` and `b`: exact for circles, to first order near the edge."""
     level = np.hypot(x / a, y / b)
     return level * (level - 1) / np.maximum(np.hypot(x / a**2, y / b**2), 1e-6)
 
 
 def ring(x: Array, y: Array) -> Array:
-    """Distance to a circle with a hole."""
+    """Signed distance to a ring."""
     return np.abs(np.hypot(x, y) - 0.76) - 0.24
 
 
 def crescent(x: Array, y: Array) -> Array:
-    """Distance to a circle of which another one is cut off."""
+    """Signed distance to a disc with another disc cut away."""
     return np.maximum(ellipse(x, y), 0.85 - np.hypot(x - 0.55, y))
 
 
 def polygon(*corners: tuple[float, float]) -> Callable[[Array, Array], Array]:
-    """The function that gives the distance to a polygon, from x and y of the corners in order."""
+    """The signed distance function of a polygon, from the x and y of its corners in order."""
 
     def distance(x: Array, y: Array) -> Array:
         nearest = np.full(x.shape, np.inf, np.float32)  # squared
@@ -148,7 +145,7 @@ def polygon(*corners: tuple[float, float]) -> Callable[[Array, Array], Array]:
             ex, ey = bx - ax, by - ay
             along = np.clip(((x - ax) * ex + (y - ay) * ey) / (ex * ex + ey * ey), 0, 1)
             nearest = np.minimum(nearest, (x - ax - along * ex) ** 2 + (y - ay - along * ey) ** 2)
-            if ay != by:  # a ray to the right crosses this side: once more inside, or once more outside
+            if ay != by:  # even-odd rule: toggle if a ray to the right crosses this side
                 inside ^= ((y < ay) != (y < by)) & (x < ax + (y - ay) * (ex / ey))
         return np.where(inside, -1, 1) * np.sqrt(nearest)
 
@@ -156,14 +153,14 @@ def polygon(*corners: tuple[float, float]) -> Callable[[Array, Array], Array]:
 
 
 def regular(count: int, *radii: float) -> Callable[[Array, Array], Array]:
-    """A polygon with `count` corners in even directions, whose distances from the middle repeat `radii`."""
+    """A polygon with `count` corners at equal angles, whose distances from the centre cycle through `radii`."""
     angle = 2 * np.pi * np.arange(count) / count
     radius = np.resize(radii, count)
     return polygon(*zip((radius * np.cos(angle)).tolist(), (radius * np.sin(angle)).tolist(), strict=True))
 
 
 def heart() -> Callable[[Array, Array], Array]:
-    """A polygon along a curve of sines."""
+    """A polygon along the heart curve, a sum of sines."""
     t = 2 * np.pi * np.arange(24) / 24
     x = 16 * np.sin(t) ** 3
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
@@ -183,9 +180,7 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
         *((0.32, 1.0), (0.32, 0.32), (1.0, 0.32), (1.0, -0.32), (0.32, -0.32), (0.32, -1.0)),
         *((-0.32, -1.0), (-0.32, -0.32), (-1.0, -0.32), (-1.0, 0.32), (-0.32, 0.32), (-0.32, 1.0)),
     ),
-    "arrow": polygon(
-        *((1.1, 0.0), (0.1, 0.9), (0.1, 0.32), (-1.05, 0.32), (-1.05, -0.32), (0.1, -0.32), (0.1, -0.9)),
-    ),
+    "arrow": polygon(*((1.1, 0.0), (0.1, 0.9), (0.1, 0.32), (-1.05, 0.32), (-1.05, -0.32), (0.1, -0.32), (0.1, -0.9))),
 }
 
 
@@ -193,11 +188,11 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def choose_colours(n: int, rng: np.random.Generator) -> Array:
-    """Two colours for the ground and two for the shape of each image, red, green and blue in [0, 1]: (N, 4, 3).
+    """Two RGB colours in [0, 1] for the background and two for the shape of each image: (N, 4, 3).
 
-    The two of a texture are alike. Of some pairs that are drawn for the shape, the one is taken that differs
-    most from the ground. It is mostly the lighter one: of shapes that are as often darker, a small net learns
-    nothing at all in its first epochs, as then no colour speaks for the shape.
+    The two colours of a texture are similar. Of a few random pairs for the shape, the one that differs most from the
+    background is taken. The shape is mostly lighter: if it were darker just as often, no colour would hint at the
+    shape, and a small network would learn nothing in its first epochs.
     """
     tries = 3
     ground = rng.uniform(0.0, 0.6, (n, 1, 1, 3)) + rng.normal(0, 0.1, (n, 1, 2, 3))
@@ -208,7 +203,7 @@ def choose_colours(n: int, rng: np.random.Generator) -> Array:
 
 
 def paint(colours: Array, rng: np.random.Generator) -> Array:
-    """Mix the two colours (N, 2, 3) of each image by a texture: (N, S, S, 3)."""
+    """Blend the two colours (N, 2, 3) of each image by a texture: (N, S, S, 3)."""
     sharpness = np.exp(rng.uniform(0, 2.5, (len(colours), 1, 1))).astype(np.float32)
     texture = np.tanh(sharpness * waves(len(colours), WAVES, 4.0, rng))[..., None] / 2  # (N, S, S, 1)
     mean = colours.mean(axis=1)[:, None, None]  # (N, 1, 1, 3)
@@ -218,10 +213,10 @@ def paint(colours: Array, rng: np.random.Generator) -> Array:
 def waves(n: int, count: int, most: float, rng: np.random.Generator) -> Array:
     """The mean of `count` plane waves with up to `most` periods across the image, in [-1, 1]: (N, S, S)."""
     direction = rng.uniform(0, 2 * np.pi, (n, count))
-    periods = rng.uniform(0, most, (n, count)) * 2 * np.pi / SIDE  # radians a pixel
+    periods = rng.uniform(0, most, (n, count)) * 2 * np.pi / SIDE  # radians per pixel
     phase = rng.uniform(0, 2 * np.pi, (n, count, 1))
     pixel = np.arange(SIDE)
-    # exp(i (ax + by + c)) is exp(i ax) exp(i (by + c)): a product of two lines instead of a sine at each pixel.
+    # exp(i (ax + by + c)) = exp(i ax) exp(i (by + c)): an outer product instead of a sine at each pixel.
     columns = np.exp(1j * (periods * np.cos(direction))[..., None] * pixel)  # (N, count, S)
     rows = np.exp(1j * ((periods * np.sin(direction))[..., None] * pixel + phase))
     return ((rows.transpose(0, 2, 1) @ columns).real / count).astype(np.float32)  # (N, S, S)

@@ -1,13 +1,13 @@
-"""Handwriting without a download: ten digits, written by a pen that is never twice the same.
+"""Synthetic handwriting without a download: ten digits, each drawn with random distortions.
 
-How an image comes about, each step for a whole chunk of images at once:
+How an image is made, each step for a whole chunk of images at once:
 
-1. A glyph is a few strokes through control points. Its points lie where a smooth curve passes, which is
-   linear in the control points: one matrix per glyph, made once.
-2. The control points tremble, slow waves bend the plane, and a slant, a turn and a stretch follow.
-3. The digit is fitted into MNIST's box of 20 x 20 pixels, its centre of mass in the middle of the image.
-4. Ink spreads from every point as a Gaussian. A Gaussian is a product of one in y and one in x, so all ink of
-   an image is a single matrix product. What is dark enough saturates, which makes lines of even blackness.
+1. A glyph is a few strokes through control points. The points of its path are on a smooth curve, which is linear in the
+   control points: one matrix per glyph, computed once.
+2. The control points are jittered, slow waves bend the plane, and a slant, a rotation and a stretch follow.
+3. The digit is scaled to MNIST's box of 20 x 20 pixels, with its centre of mass in the middle of the image.
+4. Each point deposits ink as a Gaussian. A 2-D Gaussian is separable, so all the ink of an image is a single matrix
+   product. What is dark enough saturates, so that lines are evenly black.
 
 N images, P points on the pen's path, K control points, S = 28 pixels a side.
 """
@@ -17,22 +17,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from minidl.data.loader import PixelDataset
+from minidl.tensor import Array
 
-Array = npt.NDArray[Any]
 Stroke = list[tuple[float, float]]
 
-SIDE, BOX = 28, 20.0  # pixels: the image, and the box that MNIST fits its digits into
-POINTS = 96  # on each path: less than a pixel apart even along an 8
-CHUNK = 100  # images drawn together from one seed, so that the first images do not depend on how many follow
+SIDE, BOX = 28, 20.0  # pixels: the image, and the box that MNIST scales its digits to
+POINTS = 96  # per path: less than a pixel apart even along an 8
+CHUNK = 100  # images drawn from one seed, so that the first images do not depend on how many follow
 
-# A digit as the points the pen goes through, x to the right and y down in hundredths of its height. The pen
-# is lifted at a slash; a point written twice is a corner, any other is passed smoothly.
+# A digit as the points the pen passes through: x to the right and y down, in hundredths of its height. The pen is
+# lifted at a slash; a repeated point is a corner, and the curve is smooth at all others.
 GLYPHS = {
     0: [
         "42,0 15,13 2,48 10,85 34,100 59,85 68,48 58,13 36,1",
@@ -97,25 +96,25 @@ GLYPHS = {
 
 
 class Glyph(NamedTuple):
-    """One way to write a digit."""
+    """One variant of a digit."""
 
     control: Array  # (K, 2) control points, x and y
     curve: Array  # (P, K) points of the path = curve @ control
-    pen_down: Array  # (P - 1,) 1 where the pen draws on to the next point, 0 where it jumps
+    pen_down: Array  # (P - 1,) 1 where the pen draws to the next point, 0 where it jumps
 
 
 class SyntheticDigits(PixelDataset):
-    """Made-up handwritten digits, to be used like `minidl.data.MNIST` where MNIST is not at hand.
+    """Synthetic handwritten digits, a stand-in for `minidl.data.MNIST`.
 
-    Digits are white on black, fill a box of 20 x 20 pixels and have their centre of mass in the middle, as in
-    MNIST; every ten images in a row hold each digit once. They are easier than MNIST.
+    As in MNIST, digits are white on black, fill a box of 20 x 20 pixels and have their centre of mass in the middle.
+    Every ten consecutive images contain each digit once. They are easier to classify than MNIST.
 
     Parameters
     ----------
     n : int
-        Number of images. The first images do not depend on it.
+        Number of images. It does not affect the first images.
     seed : int
-        Which handwriting; use another one for a test set.
+        Seed of the images; use a different one for a test set.
 
     Attributes
     ----------
@@ -142,7 +141,7 @@ class SyntheticDigits(PixelDataset):
 
 
 def draw(name: str, draw_chunk: Callable[[np.random.Generator], tuple[Array, ...]], n: int, seed: int) -> list[Array]:
-    """The first `n` of what `draw_chunk` draws for a seed, chunk after chunk; `name` is whose arguments these are."""
+    """The first `n` of what `draw_chunk` draws for a seed, chunk by chunk; `name` is for error messages."""
     for argument, value in (("n", n), ("seed", seed)):
         if not isinstance(value, int) or value < 0:
             raise ValueError(f"{name}: {argument} must be an int of at least 0, not {value!r}")
@@ -159,10 +158,10 @@ def draw_chunk(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def write(labels: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Follow the pen: points of each digit's path (N, P, 2), and where the pen is down (N, P - 1)."""
+    """Trace the pen: the points of each digit's path (N, P, 2), and where the pen is down (N, P - 1)."""
     points = np.empty((len(labels), POINTS, 2))
     pen_down = np.empty((len(labels), POINTS - 1))
-    which = rng.random(len(labels))  # a variant of the digit, as a fraction of their number
+    which = rng.random(len(labels))  # chooses a variant, as a fraction of their number
     for digit, variants in enumerate(glyphs()):
         for v, glyph in enumerate(variants):
             rows = np.flatnonzero((labels == digit) & ((which * len(variants)).astype(int) == v))
@@ -173,7 +172,7 @@ def write(labels: Array, rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def distort(points: Array, rng: np.random.Generator) -> Array:
-    """Bend the plane by slow waves, then slant, turn and stretch it: another hand. (N, P, 2) to (N, P, 2)."""
+    """Bend the plane by slow waves, then slant, rotate and stretch it: (N, P, 2) to (N, P, 2)."""
     n = len(points)
     wave = rng.normal(0, 3.0, (n, 2, 4))  # radians per height: most waves are longer than the digit
     phase = rng.uniform(0, 2 * np.pi, (n, 1, 4))
@@ -188,13 +187,13 @@ def distort(points: Array, rng: np.random.Generator) -> Array:
 
 
 def fit(points: Array) -> Array:
-    """Scale each path (N, P, 2) so that its longer side fills the box, but for the pen's width."""
+    """Scale each path (N, P, 2) so that its longer side fills the box, minus the pen's width."""
     low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
     return (points - low) * ((BOX - 2.5) / (high - low).max(axis=2, keepdims=True))
 
 
 def ink(points: Array, pen_down: Array, rng: np.random.Generator) -> Array:
-    """Draw paths (N, P, 2), in pixels, as images uint8 (N, 28, 28) with the ink's centre in the middle."""
+    """Render paths (N, P, 2), in pixels, as images uint8 (N, 28, 28) with the centre of mass in the middle."""
     n = len(points)
     middle = (points[:, 1:] + points[:, :-1]) / 2  # (N, P-1, 2)
     length = np.linalg.norm(np.diff(points, axis=1), axis=2) * pen_down  # (N, P-1)
@@ -203,23 +202,23 @@ def ink(points: Array, pen_down: Array, rng: np.random.Generator) -> Array:
     pixel = np.arange(SIDE) - (SIDE - 1) / 2
     offset = (middle[..., None] - pixel) / width[..., None]  # (N, P-1, 2, S)
     spread = np.exp(-0.5 * offset.astype(np.float32) ** 2)
-    # A long straight line is to peak at 1.
+    # Normalised so that a long straight line peaks at 1.
     weight = (length / (np.sqrt(2 * np.pi) * width[..., 0])).astype(np.float32)  # (N, P-1)
     columns, rows = spread[:, :, 0], spread[:, :, 1]  # (N, P-1, S) each
     image = (rows * weight[..., None]).transpose(0, 2, 1) @ columns  # (N, S, S)
-    slope = 1.7 * np.maximum(width, 1).astype(np.float32)  # the edges of a broad pen are as sharp as others
-    grey = 0.5 + slope * (image - 0.4)  # less than 0.1 of a line's peak is black
+    slope = 1.7 * np.maximum(width, 1).astype(np.float32)  # edges are equally sharp for any width
+    grey = 0.5 + slope * (image - 0.4)  # below 0.1 of a line's peak: black
     return (255 * np.clip(grey, 0, 1) + 0.5).astype(np.uint8)
 
 
 @cache
 def glyphs() -> list[list[Glyph]]:
-    """The variants of each digit, ready to be drawn."""
+    """The variants of each digit."""
     return [[make_glyph(variant) for variant in GLYPHS[digit]] for digit in range(10)]
 
 
 def make_glyph(variant: str) -> Glyph:
-    """Work out how the `POINTS` points of a path follow from the control points of its strokes."""
+    """The matrix that maps the control points of all strokes to the `POINTS` points of the path."""
     strokes = [read_stroke(stroke) for stroke in variant.split("/")]
     lengths = np.array([np.linalg.norm(np.diff(stroke, axis=0), axis=1).sum() for stroke in strokes])
     ends = np.round(np.cumsum(lengths) / lengths.sum() * POINTS).astype(int)
@@ -228,7 +227,7 @@ def make_glyph(variant: str) -> Glyph:
     control = np.concatenate([points for points, _ in parts])
     curve = np.zeros((POINTS, len(control)))
     row = column = 0
-    for _, matrix in parts:  # block diagonal: a stroke depends on its own control points only
+    for _, matrix in parts:  # block diagonal: a stroke depends only on its own control points
         curve[row : row + matrix.shape[0], column : column + matrix.shape[1]] = matrix
         row, column = row + matrix.shape[0], column + matrix.shape[1]
     pen_down = np.ones(POINTS - 1)
@@ -243,10 +242,9 @@ def read_stroke(text: str) -> Stroke:
 
 
 def make_curve(stroke: Stroke, count: int) -> tuple[Array, Array]:
-    """Control points (K, 2) of one stroke and the matrix (count, K) of a cubic Hermite spline through them.
+    """Control points (K, 2) of one stroke, and the matrix (count, K) of a cubic Hermite spline through them.
 
-    At each control point the pen moves along the line between the two neighbours (Catmull-Rom), or, in a
-    corner, stands still.
+    The slope at a control point is half the difference of its neighbours (Catmull-Rom), or 0 at a corner.
     """
     points = list(dict.fromkeys(stroke))  # in order, corners once
     corner = np.array([stroke.count(point) > 1 for point in points])
@@ -255,7 +253,7 @@ def make_curve(stroke: Stroke, count: int) -> tuple[Array, Array]:
     slope = (value[np.minimum(np.arange(k) + 1, k - 1)] - value[np.maximum(np.arange(k) - 1, 0)]) / 2
     slope[corner] = 0
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    where = np.interp(np.linspace(0, along[-1], count), along, np.arange(k))  # (count,) evenly along the stroke
+    where = np.interp(np.linspace(0, along[-1], count), along, np.arange(k))  # (count,) evenly spaced along the stroke
     i = np.minimum(where.astype(int), k - 2)  # (count,) the control point before
     t = (where - i)[:, None]
     matrix = (

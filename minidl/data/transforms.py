@@ -1,4 +1,4 @@
-"""What is done to images before a model sees them, as plain functions on tensors (..., C, H, W)."""
+"""Image transforms, as plain functions on tensors (..., C, H, W)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minidl.tensor import Tensor
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    r"""Shift and scale each channel, as torchvision's function of that name does.
+    r"""Shift and scale each channel, like torchvision's function of the same name.
 
     .. math:: y_c = (x_c - \text{mean}_c) / \text{std}_c
 
@@ -26,14 +26,14 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Returns
     -------
     Tensor
-        Of the same shape and dtype.
+        With the same shape and dtype.
 
     Raises
     ------
     TypeError
-        If `images` is no tensor, or holds no floats.
+        If `images` is not a float tensor.
     ValueError
-        If it has fewer than three dimensions, there are neither C numbers nor one, or a `std` is 0.
+        If it has fewer than three dimensions, `mean` or `std` has neither C numbers nor one, or a `std` is 0.
 
     Examples
     --------
@@ -56,34 +56,32 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
             )
         numbers.append(np.asarray(values, images.dtype).reshape(-1, 1, 1))
     if not numbers[1].all():
-        raise ValueError(
-            f"normalize: std must not be 0, by which it would divide; it is {tuple(std)} in {images.dtype}"
-        )
+        raise ValueError(f"normalize: std must not be 0, since it is a divisor; it is {tuple(std)} in {images.dtype}")
     shift, scale = (Tensor(number).to(images.device) for number in numbers)
     return (images - shift) / scale
 
 
 def add_noise(images: Tensor, sigma: float, generator: Generator | None = None) -> Tensor:
-    """Add normal noise of standard deviation `sigma`, and cut off what leaves [0, 1].
+    """Add Gaussian noise of standard deviation `sigma`, and clamp the result to [0, 1].
 
     Parameters
     ----------
     images : Tensor
         Floats between 0 and 1, of any shape.
     sigma : float
-        At least 0; with 0 nothing is drawn.
+        At least 0; if it is 0, nothing is drawn.
     generator : Generator, optional
-        What draws; `minidl.random.default_generator` unless given.
+        By default `minidl.random.default_generator`.
 
     Returns
     -------
     Tensor
-        Of the same shape and dtype.
+        With the same shape and dtype.
 
     Raises
     ------
     ValueError
-        If `sigma` is negative or not a number.
+        If `sigma` is negative or NaN.
 
     Examples
     --------

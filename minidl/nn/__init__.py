@@ -1,23 +1,13 @@
-"""Neural-network layers, under the names of ``torch.nn``."""
+"""Layers, losses and modules, under the names of ``torch.nn``."""
 
+# Lists of names wrapped by hand: ruff would give each name a line of its own.
+# fmt: off
+# isort: off
 from minidl.nn import functional, init, utils
 from minidl.nn.batchnorm import BatchNorm1d, BatchNorm2d
 from minidl.nn.layers import (
-    Conv2d,
-    ConvTranspose2d,
-    Dropout,
-    Flatten,
-    Identity,
-    LeakyReLU,
-    Linear,
-    LogSoftmax,
-    ModuleList,
-    ReLU,
-    Sequential,
-    Sigmoid,
-    Softmax,
-    Tanh,
-    Unflatten,
+    Conv2d, ConvTranspose2d, Dropout, Flatten, Identity, LeakyReLU, Linear, LogSoftmax, ModuleList, ReLU,
+    Sequential, Sigmoid, Softmax, Tanh, Unflatten,
 )
 from minidl.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, RegularisedLoss
 from minidl.nn.module import Module, Parameter
@@ -25,41 +15,9 @@ from minidl.nn.pooling import AvgPool2d, MaxPool2d, MaxUnpool2d, Upsample, Upsam
 from minidl.nn.unfold import Fold, Unfold
 
 __all__ = [
-    "AvgPool2d",
-    "BCELoss",
-    "BCEWithLogitsLoss",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "Conv2d",
-    "ConvTranspose2d",
-    "CrossEntropyLoss",
-    "Dropout",
-    "Flatten",
-    "Fold",
-    "Identity",
-    "L1Loss",
-    "LeakyReLU",
-    "Linear",
-    "LogSoftmax",
-    "MSELoss",
-    "MaxPool2d",
-    "MaxUnpool2d",
-    "Module",
-    "ModuleList",
-    "NLLLoss",
-    "Parameter",
-    "ReLU",
-    "RegularisedLoss",
-    "Sequential",
-    "Sigmoid",
-    "Softmax",
-    "Tanh",
-    "Unflatten",
-    "Unfold",
-    "Upsample",
-    "UpsamplingBilinear2d",
-    "UpsamplingNearest2d",
-    "functional",
-    "init",
-    "utils",
+    "AvgPool2d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d",
+    "CrossEntropyLoss", "Dropout", "Flatten", "Fold", "Identity", "L1Loss", "LeakyReLU", "Linear", "LogSoftmax", "MSELoss",
+    "MaxPool2d", "MaxUnpool2d", "Module", "ModuleList", "NLLLoss", "Parameter", "ReLU", "RegularisedLoss",
+    "Sequential", "Sigmoid", "Softmax", "Tanh", "Unflatten", "Unfold", "Upsample", "UpsamplingBilinear2d",
+    "UpsamplingNearest2d", "functional", "init", "utils",
 ]

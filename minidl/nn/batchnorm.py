@@ -1,4 +1,9 @@
-"""Batch normalisation as a layer, whose running statistics are buffers."""
+"""Batch normalisation layers; the running statistics are buffers.
+
+Training: y = weight (x - mean) / sqrt(var + eps) + bias, with the mean and the (biased) variance of each channel over
+the batch. Evaluation uses their running averages. Source: S. Ioffe, C. Szegedy, Batch normalization: accelerating deep
+network training by reducing internal covariate shift, arXiv:1502.03167, 2015. The gradient is in ops/normalisation.py.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,14 @@ from minidl.tensor import Tensor
 
 
 class _BatchNorm(Module):
-    """What ``BatchNorm1d`` and ``BatchNorm2d`` share."""
+    """The base of ``BatchNorm1d`` and ``BatchNorm2d``."""
 
     _dimensions: tuple[int, ...]
+
+    _repr_format = (
+        "{0.num_features}, eps={0.eps}, momentum={0.momentum}, affine={0.affine}, bias={0.affine}, "
+        "track_running_stats=True"
+    )
 
     def __init__(
         self,
@@ -38,7 +48,7 @@ class _BatchNorm(Module):
         self.register_buffer("num_batches_tracked", tensor(0, device=device))
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input's shape, kept."""
+        """Normalise each channel; the shape does not change."""
         if input.ndim not in self._dimensions:
             wanted = " or ".join(map(str, self._dimensions))
             raise ValueError(f"{type(self).__name__}: expected {wanted} dimensions, not shape {input.shape}")
@@ -48,14 +58,9 @@ class _BatchNorm(Module):
             self.num_batches_tracked.add_(1)
         return y
 
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        settings = f"eps={self.eps}, momentum={self.momentum}, affine={self.affine}, bias={self.affine}"
-        return f"{self.num_features}, {settings}, track_running_stats=True"
-
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of (N, C) or (N, C, L); arguments and attributes are those of ``BatchNorm2d``."""
+    """Batch normalisation of (N, C) or (N, C, L), with the arguments and attributes of ``BatchNorm2d``."""
 
     _dimensions = (2, 3)
 
@@ -69,20 +74,20 @@ class BatchNorm2d(_BatchNorm):
         C.
     eps : float
     momentum : float
-        By which share the running statistics move towards a batch's.
+        running = (1 - momentum) running + momentum batch, after each training batch.
     affine : bool
-        Whether there are a weight and a bias.
+        Whether the layer has a weight and a bias.
     track_running_stats : bool
         Only True.
 
     Attributes
     ----------
     weight, bias : Parameter or None
-        (C,), ones and zeros to begin with.
+        (C,), initially ones and zeros.
     running_mean, running_var : Tensor
-        (C,), buffers: used in evaluation, changed in training.
+        (C,), buffers: updated in training, used in evaluation.
     num_batches_tracked : Tensor
-        How many batches of training there were, int64.
+        The number of training batches so far, int64.
     """
 
     _dimensions = (4,)

@@ -1,18 +1,15 @@
-"""The operations of layers as functions, under the names of ``torch.nn.functional``."""
+"""The layers' operations as functions, under the names of ``torch.nn.functional``."""
 
+# Lists of names wrapped by hand: ruff would give each name a line of its own.
+# fmt: off
+# isort: off
 from __future__ import annotations
 
 from minidl.ops.activation import dropout, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
 from minidl.ops.conv import conv2d, conv_transpose2d
 from minidl.ops.linear import linear
 from minidl.ops.loss import (
-    binary_cross_entropy,
-    binary_cross_entropy_with_logits,
-    cross_entropy,
-    gaussian_kl,
-    l1_loss,
-    mse_loss,
-    nll_loss,
+    binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, gaussian_kl, l1_loss, mse_loss, nll_loss,
 )
 from minidl.ops.normalisation import batch_norm
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
@@ -21,31 +18,8 @@ from minidl.ops.unfold import fold, unfold
 from minidl.ops.upsampling import interpolate, upsample
 
 __all__ = [
-    "avg_pool2d",
-    "batch_norm",
-    "binary_cross_entropy",
-    "binary_cross_entropy_with_logits",
-    "conv2d",
-    "conv_transpose2d",
-    "cross_entropy",
-    "dropout",
-    "fold",
-    "gaussian_kl",
-    "interpolate",
-    "l1_loss",
-    "leaky_relu",
-    "linear",
-    "log_softmax",
-    "max_pool2d",
-    "max_unpool2d",
-    "mse_loss",
-    "nll_loss",
-    "one_hot",
-    "pad",
-    "relu",
-    "sigmoid",
-    "softmax",
-    "tanh",
-    "unfold",
-    "upsample",
+    "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv2d",
+    "conv_transpose2d", "cross_entropy", "dropout", "fold", "gaussian_kl", "interpolate", "l1_loss", "leaky_relu", "linear",
+    "log_softmax", "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "one_hot", "pad", "relu", "sigmoid",
+    "softmax", "tanh", "unfold", "upsample",
 ]

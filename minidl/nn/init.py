@@ -1,8 +1,8 @@
-"""Initial values of parameters. Each function writes into a tensor, recorded by no graph, and returns it.
+"""Weight initialisation. Each function overwrites a tensor, outside of the computational graph, and returns it.
 
-fan_in is the number of products that are summed into one element of a layer's output, fan_out into one element of its
-input's gradient. For a weight (out, in, KH, KW) they are in*KH*KW and out*KH*KW; PyTorch, and so minidl, reads a
-transposed convolution's, (in, out, KH, KW), in the same way.
+fan_in is the number of products summed into one element of a layer's output, fan_out the number summed into one
+element of its input's gradient. For a weight (out, in, KH, KW) they are in*KH*KW and out*KH*KW. As in PyTorch, a
+transposed convolution's weight (in, out, KH, KW) is read in the same way.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def ones_(tensor: Tensor) -> Tensor:
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """By what to multiply a weight's standard deviation to make up for what the next nonlinearity takes from it.
+    """The factor for a weight's standard deviation that compensates for the nonlinearity that follows.
 
     Parameters
     ----------
     nonlinearity : str
-        "linear", the name of a convolution or "sigmoid": 1; "tanh": 5/3; "relu": sqrt(2), since half of a symmetric
-        variable's square is lost; "leaky_relu": sqrt(2 / (1 + param^2)); "selu": 3/4.
+        "linear", the name of a convolution or "sigmoid": 1; "tanh": 5/3; "relu": sqrt(2), since it halves the second
+        moment of a symmetric variable; "leaky_relu": sqrt(2 / (1 + param^2)); "selu": 3/4.
     param : float, optional
         The negative slope, by default 0.01.
 
@@ -83,22 +83,23 @@ def _xavier_std(tensor: Tensor, gain: float) -> float:
 def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"kaiming: mode must be 'fan_in' or 'fan_out', not {mode!r}")
-    fan = max(_fans(tensor)[mode == "fan_out"], 1)  # 0 in a tensor without elements
+    fan = max(_fans(tensor)[mode == "fan_out"], 1)  # a tensor without elements has fan 0
     return calculate_gain(nonlinearity, a) / math.sqrt(fan)
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Uniform, of mean 0 and variance gain^2 2 / (fan_in + fan_out): neither signal nor gradient fades.
+    """Glorot initialisation: uniform with mean 0 and variance gain^2 * 2 / (fan_in + fan_out).
 
-    A uniform distribution on [-b, b) has the variance b^2 / 3. Source: X. Glorot, Y. Bengio, Understanding the
-    difficulty of training deep feedforward neural networks, AISTATS 2010.
+    A compromise that keeps the variance of both the signal and the gradient from layer to layer. The uniform
+    distribution on [-b, b) has variance b^2 / 3. Source: X. Glorot, Y. Bengio, Understanding the difficulty of training
+    deep feedforward neural networks, AISTATS 2010.
     """
     bound = math.sqrt(3) * _xavier_std(tensor, gain)
     return uniform_(tensor, -bound, bound, generator)
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Normal, of mean 0 and variance gain^2 2 / (fan_in + fan_out); see ``xavier_uniform_``."""
+    """Normal with mean 0 and variance gain^2 * 2 / (fan_in + fan_out); see ``xavier_uniform_``."""
     return normal_(tensor, 0.0, _xavier_std(tensor, gain), generator)
 
 
@@ -109,20 +110,21 @@ def kaiming_uniform_(
     nonlinearity: str = "leaky_relu",
     generator: Generator | None = None,
 ) -> Tensor:
-    """Uniform, of mean 0 and variance gain^2 / fan, so that layers of ReLUs keep the signal's size.
+    """He initialisation: uniform with mean 0 and variance gain^2 / fan, which preserves variance through ReLU layers.
 
     Parameters
     ----------
     a : float
         The negative slope of the leaky ReLU that follows; 0 for a ReLU.
     mode : {"fan_in", "fan_out"}
-        Whether to keep the size of the signal or of the gradient.
+        Whether to preserve the variance of the signal or of the gradient.
     nonlinearity : str
-        What follows, as for ``calculate_gain``.
+        The nonlinearity that follows, as for ``calculate_gain``.
 
     Notes
     -----
-    Source: K. He et al., Delving deep into rectifiers, arXiv:1502.01852, 2015.
+    Source: K. He et al., Delving deep into rectifiers: surpassing human-level performance on ImageNet classification,
+    arXiv:1502.01852, 2015.
     """
     bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound, generator)
@@ -135,17 +137,16 @@ def kaiming_normal_(
     nonlinearity: str = "leaky_relu",
     generator: Generator | None = None,
 ) -> Tensor:
-    """Normal, of mean 0 and variance gain^2 / fan; see ``kaiming_uniform_``."""
+    """Normal with mean 0 and variance gain^2 / fan; see ``kaiming_uniform_``."""
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
 
 def default_(weight: Tensor, bias: Tensor | None) -> None:
-    """PyTorch's default for linear and convolution layers: both uniform in +-1 / sqrt(fan_in).
+    """PyTorch's default for linear and convolution layers: weight and bias uniform on +-1 / sqrt(fan_in).
 
-    fan_in is the number of products summed into an output, taken, as PyTorch does, as the number of elements in
-    weight[0]: C*KH*KW for a convolution. For a transposed convolution's weight (in, out, KH, KW) this is
-    out*KH*KW. (The layers' documented rule for the weight, Kaiming's with a = sqrt(5), is the same number:
-    sqrt(6 / (1 + 5)) / sqrt(fan_in).)
+    As in PyTorch, fan_in is the number of elements in weight[0]: C*KH*KW for a convolution, out*KH*KW for a transposed
+    convolution's weight (in, out, KH, KW). PyTorch documents the weight's rule as Kaiming's with a = sqrt(5), which is
+    the same: sqrt(3) * sqrt(2 / (1 + 5)) / sqrt(fan_in) = 1 / sqrt(fan_in).
     """
     fan_in = math.prod(weight.shape[1:])
     bound = 1 / math.sqrt(fan_in) if fan_in else 0.0

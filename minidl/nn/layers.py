@@ -1,4 +1,7 @@
-"""Layers: modules around one operation each. Arguments, defaults and printed forms are PyTorch's."""
+"""Layers: each a module that wraps one operation of `functional` and owns its parameters.
+
+Arguments, defaults, weight layouts and printed forms are PyTorch's. N images in a batch, C channels, H x W pixels.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ N = TypeVar("N", bound="_Numbered")
 
 
 class _Numbered(Module):
-    """What ``Sequential`` and ``ModuleList`` share: modules in an order, named by their places."""
+    """The base of ``Sequential`` and ``ModuleList``: modules in order, named by their positions."""
 
     def append(self: N, module: Module) -> N:
         """Add a module at the end."""
@@ -55,7 +58,7 @@ class _Numbered(Module):
 
 
 class ModuleList(_Numbered):
-    """A list of modules which, unlike Python's, a model that holds it finds the parameters of. It has no forward.
+    """A list of modules whose parameters are registered, unlike those in a Python list. It has no forward.
 
     Examples
     --------
@@ -85,7 +88,7 @@ class ModuleList(_Numbered):
 
 
 class Identity(Module):
-    """y = x, whatever the arguments: a place where a layer could be."""
+    """y = x, whatever the arguments: a placeholder for a layer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -123,8 +126,21 @@ class Sequential(_Numbered):
         return Sequential(named)
 
 
-class Linear(Module):
-    """y = x w^T + b, on the last dimension: (..., in_features) to (..., out_features).
+class _Weighted(Module):
+    """The base of ``Linear`` and the convolutions: a weight, and a bias or None."""
+
+    def _make_parameters(self, shape: tuple[int, ...], out: int, bias: bool, device: Any, dtype: Any) -> None:
+        self.weight = Parameter(zeros(shape, device=device, dtype=dtype))
+        self.register_parameter("bias", Parameter(zeros(out, device=device, dtype=dtype)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values: uniform on +-1 / sqrt(fan_in); see ``init.default_``."""
+        init.default_(self.weight, self.bias)
+
+
+class Linear(_Weighted):
+    """Fully connected layer, y = x w^T + b on the last dimension: (..., in_features) to (..., out_features).
 
     Parameters
     ----------
@@ -143,15 +159,9 @@ class Linear(Module):
         self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__()
-        _refuse_counts("Linear", in_features=in_features, out_features=out_features)
+        _check_counts("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(zeros(out_features, in_features, dtype=dtype, device=device))
-        self.register_parameter("bias", Parameter(zeros(out_features, dtype=dtype, device=device)) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the initial values again."""
-        init.default_(self.weight, self.bias)
+        self._make_parameters((out_features, in_features), out_features, bias, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
@@ -159,29 +169,17 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         """The settings, as PyTorch prints them."""
-        has_bias = self.bias is not None
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={has_bias}"
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-class _Conv(Module):
-    """What both convolutions share: how their parameters are made, and how they print."""
+class _Conv(_Weighted):
+    """The base of both convolutions: their settings, parameters and printed form."""
 
     kernel_size: tuple[int, int]
     output_padding: tuple[int, int]
 
-    def _make_parameters(self, channels: tuple[int, int], bias: bool, device: Any, dtype: Any) -> None:
-        _refuse_counts(type(self).__name__, in_channels=self.in_channels, out_channels=self.out_channels)
-        kind = {"device": device, "dtype": dtype}
-        self.weight = Parameter(zeros(*channels, *self.kernel_size, **kind))
-        self.register_parameter("bias", Parameter(zeros(self.out_channels, **kind)) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the initial values again."""
-        init.default_(self.weight, self.bias)
-
     def extra_repr(self) -> str:
-        """The settings that are not defaults, as PyTorch prints them."""
+        """The settings that differ from the defaults, as PyTorch prints them."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         for name, default in (("padding", (0, 0)), ("dilation", (1, 1)), ("output_padding", (0, 0))):
             if getattr(self, name) != default:
@@ -190,7 +188,10 @@ class _Conv(Module):
 
 
 class Conv2d(_Conv):
-    """Convolution of images (N, in_channels, H, W) with out_channels filters; see ``functional.conv2d``.
+    """Convolution of images (N, in_channels, H, W) with out_channels filters.
+
+    OH = floor((H + 2 padding - dilation (KH - 1) - 1) / stride) + 1, and OW alike. For the formula, its gradients and
+    sources see ``functional.conv2d``.
 
     Parameters
     ----------
@@ -225,11 +226,12 @@ class Conv2d(_Conv):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        _refuse_variants("Conv2d", groups, padding_mode)
+        _check_variants("Conv2d", groups, padding_mode)
+        _check_counts("Conv2d", in_channels=in_channels, out_channels=out_channels)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
         self.dilation, self.output_padding = _pair(dilation), (0, 0)
-        self._make_parameters((out_channels, in_channels), bias, device, dtype)
+        self._make_parameters((out_channels, in_channels, *self.kernel_size), out_channels, bias, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, OH, OW)."""
@@ -237,7 +239,10 @@ class Conv2d(_Conv):
 
 
 class ConvTranspose2d(_Conv):
-    """Transposed convolution of (N, in_channels, H, W); see ``functional.conv_transpose2d``.
+    """Transposed convolution of (N, in_channels, H, W): the adjoint of ``Conv2d`` in its input.
+
+    OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1, and OW alike. For the formula, its
+    gradients and sources see ``functional.conv_transpose2d``.
 
     Parameters
     ----------
@@ -273,17 +278,18 @@ class ConvTranspose2d(_Conv):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        _refuse_variants("ConvTranspose2d", groups, padding_mode)
+        _check_variants("ConvTranspose2d", groups, padding_mode)
+        _check_counts("ConvTranspose2d", in_channels=in_channels, out_channels=out_channels)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
         self.dilation, self.output_padding = _pair(dilation), _pair(output_padding)
-        self._make_parameters((in_channels, out_channels), bias, device, dtype)
+        self._make_parameters((in_channels, out_channels, *self.kernel_size), out_channels, bias, device, dtype)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, OH, OW).
 
-        Several output sizes belong to one input size where stride > 1: `output_size` (OH, OW) chooses one, in
-        place of the layer's output_padding.
+        With stride > 1, ``Conv2d`` maps several sizes to one. `output_size` (OH, OW) chooses among them, in place of
+        the layer's output_padding.
         """
         output_padding = self.output_padding if output_size is None else self._padding_for(input, output_size)
         return F.conv_transpose2d(
@@ -300,7 +306,7 @@ class ConvTranspose2d(_Conv):
 
 
 class ReLU(Module):
-    """max(x, 0).
+    """Rectified linear unit: max(x, 0), elementwise.
 
     Parameters
     ----------
@@ -313,7 +319,7 @@ class ReLU(Module):
         self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape, kept."""
+        """Any shape; the output has the same."""
         return F.relu(input, self.inplace)
 
     def extra_repr(self) -> str:
@@ -322,7 +328,7 @@ class ReLU(Module):
 
 
 class LeakyReLU(Module):
-    """x where x > 0, negative_slope x elsewhere.
+    """Leaky ReLU: x where x > 0, negative_slope * x elsewhere (Maas et al., ICML 2013).
 
     Parameters
     ----------
@@ -336,7 +342,7 @@ class LeakyReLU(Module):
         self.negative_slope, self.inplace = negative_slope, inplace
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape, kept."""
+        """Any shape; the output has the same."""
         return F.leaky_relu(input, self.negative_slope, self.inplace)
 
     def extra_repr(self) -> str:
@@ -345,51 +351,51 @@ class LeakyReLU(Module):
 
 
 class _AlongDim(Module):
-    """What ``Softmax`` and ``LogSoftmax`` share. PyTorch guesses a `dim` that is left out; here that is refused."""
+    """The base of ``Softmax`` and ``LogSoftmax``. PyTorch guesses a missing `dim`; here it raises."""
+
+    _repr_format = "dim={0.dim}"
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
         self.dim: Any = dim
 
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return f"dim={self.dim}"
-
 
 class Softmax(_AlongDim):
-    """e^x_i / (sum over j of e^x_j) along dimension `dim`."""
+    """Probabilities from logits, along dimension `dim`: y_i = e^x_i / (sum over j of e^x_j)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape, kept."""
+        """Any shape; the output has the same."""
         return F.softmax(input, self.dim)
 
 
 class LogSoftmax(_AlongDim):
-    """The logarithm of ``Softmax``, exact also where that rounds to 0."""
+    """The logarithm of ``Softmax``, accurate even where the softmax itself rounds to 0."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape, kept."""
+        """Any shape; the output has the same."""
         return F.log_softmax(input, self.dim)
 
 
 class Sigmoid(Module):
-    """1 / (1 + e^-x)."""
+    """The logistic function, 1 / (1 + e^-x), elementwise."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape, kept."""
+        """Any shape; the output has the same."""
         return F.sigmoid(input)
 
 
 class Tanh(Module):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent, elementwise."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape, kept."""
+        """Any shape; the output has the same."""
         return F.tanh(input)
 
 
 class Flatten(Module):
-    """Join the dimensions from `start_dim` to `end_dim` into one: by default all but the batch."""
+    """Flatten the dimensions from `start_dim` to `end_dim` into one: by default all but the batch."""
+
+    _repr_format = "start_dim={0.start_dim}, end_dim={0.end_dim}"
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
@@ -399,13 +405,11 @@ class Flatten(Module):
         """(N, C, H, W) to (N, C*H*W)."""
         return flatten(input, self.start_dim, self.end_dim)
 
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
-
 
 class Unflatten(Module):
     """Split dimension `dim` into the sizes `unflattened_size`, one of which may be -1."""
+
+    _repr_format = "dim={0.dim}, unflattened_size={0.unflattened_size}"
 
     def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
         super().__init__()
@@ -417,38 +421,33 @@ class Unflatten(Module):
         """(N, C*H*W) to (N, C, H, W)."""
         return unflatten(input, self.dim, self.unflattened_size)
 
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
-
 
 class Dropout(Module):
-    """In training, set elements to 0 with probability `p` and multiply the others by 1 / (1 - p)."""
+    """In training, set each element to 0 with probability `p` and multiply the others by 1 / (1 - p).
+
+    This keeps the expected value, so that evaluation needs no scaling. Source: N. Srivastava et al., Dropout: a simple
+    way to prevent neural networks from overfitting, JMLR 15, 2014.
+    """
+
+    _repr_format = "p={0.p}, inplace={0.inplace}"
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p is a probability, between 0 and 1, not {p}")
-        self.p, self.inplace = p, inplace
-
-        self._warned = False
+        self.p, self.inplace, self._warned = p, inplace, False
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape, kept."""
+        """Any shape; the output has the same."""
         if self.training and self.p and not is_grad_enabled() and not self._warned:
             warnings.warn(
-                "Dropout is on under no_grad, as in training: call model.eval() before you evaluate",
-                stacklevel=3,
+                "Dropout is on under no_grad, as in training: call model.eval() before you evaluate", stacklevel=3
             )
             self._warned = True
         return F.dropout(input, self.p, self.training, self.inplace)
 
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return f"p={self.p}, inplace={self.inplace}"
 
-
-def _refuse_counts(layer: str, **counts: Any) -> None:
+def _check_counts(layer: str, **counts: Any) -> None:
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int | np.integer):
             raise TypeError(f"{layer}: {name} must be an int, not {count!r}")
@@ -456,11 +455,11 @@ def _refuse_counts(layer: str, **counts: Any) -> None:
             raise RuntimeError(f"{layer}: {name} must be at least 0, not {count}")
 
 
-def _refuse_variants(name: str, groups: int, padding_mode: str) -> None:
+def _check_variants(layer: str, groups: int, padding_mode: str) -> None:
     if groups != 1:
-        raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
+        raise NotImplementedError(f"{layer}: groups={groups} is not supported, only groups=1")
     if padding_mode != "zeros":
-        raise NotImplementedError(f"{name}: padding_mode={padding_mode!r} is not supported, only 'zeros'")
+        raise NotImplementedError(f"{layer}: padding_mode={padding_mode!r} is not supported, only 'zeros'")
 
 
 def _pair(value: Pairlike) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Losses as modules, and the sum of a loss and a regulariser."""
+"""Loss functions as modules, and the sum of a loss and a regulariser. Formulas and sources: ``ops/loss.py``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minidl.tensor import Tensor
 
 
 class _Loss(Module):
-    """A loss of `functional` with its reduction."""
+    """A loss from `functional` with its reduction: "mean", "sum" or "none"."""
 
     function: Callable[..., Tensor]
 
@@ -24,60 +24,63 @@ class _Loss(Module):
         self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Prediction and target, in that order."""
+        """Compute the loss from the prediction and the target, in this order."""
         return type(self).function(input, target, reduction=self.reduction)
 
 
 class MSELoss(_Loss):
-    """Squared error; "mean" is per element. See ``functional.mse_loss``."""
+    """Squared error (x - y)^2; "mean" is per element. See ``functional.mse_loss``."""
 
     function = F.mse_loss
 
 
 class L1Loss(_Loss):
-    """Absolute error; "mean" is per element. See ``functional.l1_loss``."""
+    """Absolute error |x - y|; "mean" is per element. See ``functional.l1_loss``."""
 
     function = F.l1_loss
 
 
 class NLLLoss(_Loss):
-    """Minus the log-probability of the right class, from log-probabilities. See ``functional.nll_loss``."""
+    """Negative log-likelihood of the correct class, from log-probabilities (N, C). See ``functional.nll_loss``."""
 
     function = F.nll_loss
 
 
 class CrossEntropyLoss(_Loss):
-    """Minus the log-probability of the right class, from logits. See ``functional.cross_entropy``."""
+    """Negative log-likelihood of the correct class, from logits (N, C). See ``functional.cross_entropy``."""
 
     function = F.cross_entropy
 
 
 class BCELoss(_Loss):
-    """Cross-entropy of two classes, from probabilities. See ``functional.binary_cross_entropy``."""
+    """Binary cross-entropy from probabilities. See ``functional.binary_cross_entropy``."""
 
     function = F.binary_cross_entropy
 
 
 class BCEWithLogitsLoss(_Loss):
-    """Cross-entropy of two classes, from logits. See ``functional.binary_cross_entropy_with_logits``."""
+    """Binary cross-entropy from logits. See ``functional.binary_cross_entropy_with_logits``."""
 
     function = F.binary_cross_entropy_with_logits
 
 
 class RegularisedLoss(Module):
-    """loss + weight * regulariser, with both terms to be read during training.
+    """loss + weight * regulariser, keeping both terms for monitoring.
+
+    With weight = beta and ``functional.gaussian_kl`` it is the objective of the beta-VAE; with weight 1, that of the
+    VAE (Kingma and Welling 2014, arXiv:1312.6114).
 
     Parameters
     ----------
     loss, regulariser : callable
         Modules or functions that return a tensor of one element.
     weight : float
-        May be changed between calls, as for a warm-up.
+        May be changed between calls, e.g. for a warm-up.
 
     Attributes
     ----------
     loss_term, regulariser_term : float
-        What the two were at the last call, the regulariser before its weight.
+        Their values at the last call, the regulariser's without its weight.
 
     Examples
     --------
@@ -90,23 +93,21 @@ class RegularisedLoss(Module):
     (4.0, 1.0)
     """
 
+    _repr_format = "weight={0.weight}"
+
     def __init__(self, loss: Callable[..., Tensor], regulariser: Callable[..., Tensor], weight: float = 1.0) -> None:
         super().__init__()
         self.loss, self.regulariser, self.weight = loss, regulariser, weight
         self.loss_term = self.regulariser_term = float("nan")
 
     def forward(self, loss_args: tuple[Any, ...], regulariser_args: tuple[Any, ...]) -> Tensor:
-        """The arguments of the loss, and those of the regulariser."""
+        """Compute the sum from the arguments of the loss and those of the regulariser."""
         for args in (loss_args, regulariser_args):
             if not isinstance(args, tuple | list):
                 raise TypeError(
-                    f"RegularisedLoss: give both terms' arguments as tuples, ((input, target), (mean, log_var)), "
+                    f"RegularisedLoss: pass both terms' arguments as tuples, ((input, target), (mean, log_var)), "
                     f"not {type(args).__name__}"
                 )
         loss, regulariser = self.loss(*loss_args), self.regulariser(*regulariser_args)
         self.loss_term, self.regulariser_term = loss.item(), regulariser.item()
         return loss + self.weight * regulariser
-
-    def extra_repr(self) -> str:
-        """The weight."""
-        return f"weight={self.weight}"

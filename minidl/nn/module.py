@@ -1,9 +1,10 @@
-"""Module: a part of a model, which owns parameters and further modules."""
+"""Module: the base of layers and models, a tree of parameters, buffers and submodules."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -13,10 +14,11 @@ from minidl.ops.dtype import as_dtype
 from minidl.tensor import Array, Tensor
 
 T = TypeVar("T", bound="Module")
+V = TypeVar("V")
 
 
 class Parameter(Tensor):
-    """A tensor that is trained: a leaf that requires a gradient, and that a `Module` finds by itself.
+    """A trainable tensor: a leaf that requires a gradient, registered when assigned to a `Module`.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ class Parameter(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         copy = super().__deepcopy__(memo)
-        copy.grad = None  # which the copy's first step would add
+        copy.grad = None  # or the first step of the copy would use it
         return cast(Parameter, copy)
 
     def __repr__(self) -> str:
@@ -42,7 +44,7 @@ class Parameter(Tensor):
 
 
 class IncompatibleKeys(NamedTuple):
-    """What ``load_state_dict(strict=False)`` could not match."""
+    """The keys that ``load_state_dict(strict=False)`` could not match."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -54,14 +56,14 @@ class IncompatibleKeys(NamedTuple):
 
 
 class Module:
-    """Base of all layers and models: define parts in ``__init__``, the computation in ``forward``.
+    """Base of all layers and models: define the parts in ``__init__`` and the computation in ``forward``.
 
-    Parameters and modules assigned as attributes are found in the order of assignment.
+    Parameters and modules assigned as attributes are registered, in the order of assignment.
 
     Attributes
     ----------
     training : bool
-        Whether layers such as dropout behave as in training; see ``train`` and ``eval``.
+        Whether layers such as dropout are in training mode; see ``train`` and ``eval``.
 
     Examples
     --------
@@ -77,6 +79,7 @@ class Module:
     """
 
     training: bool
+    _repr_format = ""  # the format of extra_repr; {0} is the module
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
@@ -107,9 +110,9 @@ class Module:
     def _forget(self, name: str, other_than: Any = None) -> bool:
         places = vars(self), self._parameters, self._buffers, self._modules
         others = [place for place in places if place is not other_than]
-        return sum(place.pop(name, self) is not self for place in others) > 0  # in all of them, so no any()
+        return sum(place.pop(name, self) is not self for place in others) > 0  # pops from each, so no any()
 
-    def __getattr__(self, name: str) -> Any:  # only called where the attribute was not found otherwise
+    def __getattr__(self, name: str) -> Any:  # called only if normal look-up fails
         for registry in ("_parameters", "_buffers", "_modules"):
             if name in vars(self).get(registry, ()):
                 return vars(self)[registry][name]
@@ -123,14 +126,14 @@ class Module:
         return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
-        """Add a parameter, or None for one that a variant of the layer does not have."""
+        """Register a parameter, or None for one that this variant of the layer lacks."""
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"{name!r} must be a Parameter, not {type(param).__name__}; nn.Parameter(tensor) makes one")
         self._check_name(name)
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None) -> None:
-        """Add a tensor that belongs to the state, and moves with the parameters, but is not trained."""
+        """Register a tensor that is saved and moved with the parameters, but not trained."""
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"the buffer {name!r} must be a Tensor or None, not {type(tensor).__name__}")
         if name not in self._buffers:
@@ -138,7 +141,7 @@ class Module:
         self._buffers[name] = tensor
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """Add a module under a name that need not be an identifier."""
+        """Register a submodule; the name need not be an identifier."""
         if module is not None and not isinstance(module, Module):
             raise TypeError(
                 f"{type(self).__name__}: {name!r} must be a Module such as nn.ReLU(), not {type(module).__name__}"
@@ -148,7 +151,7 @@ class Module:
         self._modules[name] = module
 
     def _check_name(self, name: str) -> None:
-        """Refuse names that are taken, or that dotted names could not tell apart."""
+        """Reject names that are taken, or that would make dotted names ambiguous."""
         if not isinstance(name, str):
             raise TypeError(f"the name of a parameter or module must be a str, not {type(name).__name__}")
         if name == "" or "." in name:
@@ -157,28 +160,20 @@ class Module:
             raise KeyError(f"{type(self).__name__} already has an attribute {name!r}")
 
     def children(self) -> Iterator[Module]:
-        """The modules directly inside this one."""
+        """The direct submodules."""
         return (module for _, module in self.named_children())
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules directly inside this one, with their names."""
-        seen: set[int] = set()
-        for name, module in self._modules.items():
-            if module is not None and id(module) not in seen:
-                seen.add(id(module))
-                yield name, module
+        """The direct submodules with their names."""
+        return _unique((name, module) for name, module in self._modules.items() if module is not None)
 
     def modules(self) -> Iterator[Module]:
-        """This module and all inside it, each once."""
+        """This module and all its submodules, each once."""
         return (module for _, module in self.named_modules())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module and all inside it with their dotted names, each once."""
-        seen: set[int] = set()
-        for name, module in self._walk(prefix):
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield name, module
+        """This module and all its submodules with their dotted names, each once."""
+        return _unique(self._walk(prefix))
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, Module]]:
         yield prefix, self
@@ -192,11 +187,7 @@ class Module:
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """All parameters with their dotted names, each once."""
-        seen: set[int] = set()
-        for name, parameter in self._all_parameters(prefix):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+        return _unique(self._entries(prefix, "_parameters"))
 
     def buffers(self) -> Iterator[Tensor]:
         """All buffers, each once."""
@@ -204,22 +195,12 @@ class Module:
 
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """All buffers with their dotted names, each once."""
-        for path, module in self.named_modules(prefix):
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    yield (f"{path}.{name}" if path else name), buffer
+        return _unique(self._entries(prefix, "_buffers"))
 
-    def _all_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """All parameters; a shared one under each of its names."""
+    def _entries(self, prefix: str, *registries: str) -> Iterator[tuple[str, Any]]:
+        """What these registries of this module and its submodules hold; a shared entry under each of its names."""
         for path, module in self._walk(prefix):
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    yield (f"{path}.{name}" if path else name), parameter
-
-    def _all_state(self) -> Iterator[tuple[str, Tensor]]:
-        """All parameters and buffers; a shared one under each of its names."""
-        for path, module in self._walk(""):
-            for name, value in [*module._parameters.items(), *module._buffers.items()]:
+            for name, value in chain.from_iterable(vars(module)[registry].items() for registry in registries):
                 if value is not None:
                     yield (f"{path}.{name}" if path else name), value
 
@@ -233,7 +214,7 @@ class Module:
         return self.forward(*args, **kwargs)
 
     def train(self: T, mode: bool = True) -> T:
-        """Set training mode here and in all modules inside, and return this module."""
+        """Set training mode in this module and all its submodules, and return this module."""
         if not isinstance(mode, bool):
             raise ValueError(f"train: mode must be a bool, not {type(mode).__name__}")
         for module in self.modules():
@@ -241,29 +222,29 @@ class Module:
         return self
 
     def eval(self: T) -> T:
-        """Set evaluation mode, the opposite of ``train()``."""
+        """Set evaluation mode: ``train(False)``."""
         return self.train(False)
 
     def apply(self: T, fn: Callable[[Module], Any]) -> T:
-        """Call `fn` on all modules inside, then on this one, and return it."""
+        """Call `fn` on all submodules, then on this module, and return this module."""
         for module in self.children():
             module.apply(fn)
         fn(self)
         return self
 
     def requires_grad_(self: T, requires_grad: bool = True) -> T:
-        """Let all parameters be trained, or freeze them."""
+        """Make all parameters trainable, or freeze them."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of all parameters, or set them to zeros."""
+        """Drop the gradients of all parameters, or set them to zero."""
         for parameter in self.parameters():
             zero_grad(parameter, set_to_none)
 
     def to(self: T, *args: Any, **kwargs: Any) -> T:
-        """Convert parameters and buffers in place to a float dtype or a device; buffers of integers stay such."""
+        """Convert parameters and buffers in place to a float dtype or a device; integer buffers keep their dtype."""
         for parameter in self.parameters():
             converted = parameter.detach().to(*args, **kwargs)
             if not converted.is_floating_point():
@@ -278,54 +259,54 @@ class Module:
         return self
 
     def float(self: T) -> T:
-        """Convert all parameters to float32."""
+        """Convert all parameters and float buffers to float32."""
         return self.to(as_dtype(np.float32))
 
     def double(self: T) -> T:
-        """Convert all parameters to float64."""
+        """Convert all parameters and float buffers to float64."""
         return self.to(as_dtype(np.float64))
 
     def cpu(self: T) -> T:
-        """Move all parameters to the CPU's memory."""
+        """Move all parameters and buffers to the CPU."""
         return self.to("cpu")
 
     def cuda(self: T, device: Any = None) -> T:
-        """Move all parameters to a GPU's memory: of this device, or of the current GPU."""
+        """Move all parameters and buffers to a GPU: the given one, or the current one."""
         return self.to("cuda" if device is None else f"cuda:{device}" if type(device) is int else device)
 
-    # -- its state --------------------------------------------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> OrderedDict[str, Tensor]:
         """All parameters and buffers by dotted name; the tensors share their memory. Keys are PyTorch's.
 
-        For safetensors, which writes memory as it lies, in whatever order: ``safetensors.numpy.save_file({name:
+        Arrays must be contiguous for safetensors: ``safetensors.numpy.save_file({name:
         numpy.ascontiguousarray(value.numpy()) for name, value in model.state_dict().items()}, path)``.
         """
-        return OrderedDict((name, value.detach()) for name, value in self._all_state())
+        return OrderedDict((name, value.detach()) for name, value in self._entries("", "_parameters", "_buffers"))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Copy values into the parameters and buffers, converted to their dtypes.
+        """Copy values into the parameters and buffers, converting them to their dtypes.
 
         Parameters
         ----------
         state_dict : mapping of str to Tensor or array
             As ``state_dict`` returns it, from minidl or from PyTorch.
         strict : bool
-            Whether the keys must be exactly this module's.
+            Whether the keys must match this module's exactly.
 
         Returns
         -------
         IncompatibleKeys
-            The missing and unexpected keys; both are empty where `strict`.
+            The missing and unexpected keys; both empty if `strict`.
 
         Raises
         ------
         RuntimeError
-            If keys or shapes do not match; all of them are named, and nothing has been changed.
+            If keys or shapes do not match; the message names all of them, and nothing is changed.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
-        own = dict(self._all_state())
+        own: dict[str, Tensor] = dict(self._entries("", "_parameters", "_buffers"))
         keys = IncompatibleKeys([k for k in own if k not in state_dict], [k for k in state_dict if k not in own])
         faults = [f"missing key {key!r}" for key in keys.missing_keys] if strict else []
         faults += [f"unexpected key {key!r}" for key in keys.unexpected_keys] if strict else []
@@ -336,7 +317,7 @@ class Module:
             except (TypeError, ValueError, RuntimeError) as error:
                 faults.append(f"{key!r} is not an array of numbers: {error}")
             else:
-                if own[key].ndim == 0 and given[key].shape == (1,):  # as numpy.ascontiguousarray leaves it
+                if own[key].ndim == 0 and given[key].shape == (1,):  # numpy.ascontiguousarray makes it so
                     given[key] = given[key][0]
         for key, value in given.items():
             if value.shape != own[key].shape:
@@ -347,11 +328,11 @@ class Module:
             own[key].detach().copy_(value)
         return keys
 
-    # -- as text ----------------------------------------------------------------------------------------------
+    # -- printing ---------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """What stands between the parentheses when the module is printed: its settings."""
-        return ""
+        """The settings, as printed between the parentheses; PyTorch's text."""
+        return self._repr_format.format(self)
 
     def __repr__(self) -> str:
         lines = [f"({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
@@ -361,8 +342,17 @@ class Module:
         return f"{type(self).__name__}(\n  " + "\n  ".join(extra + lines) + "\n)"
 
 
+def _unique(named: Iterable[tuple[str, V]]) -> Iterator[tuple[str, V]]:
+    """Each value under the first of its names."""
+    seen: set[int] = set()
+    for name, value in named:
+        if id(value) not in seen:
+            seen.add(id(value))
+            yield name, value
+
+
 def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
-    """Forget one gradient, or set it to zeros."""
+    """Drop one gradient, or set it to zero."""
     if set_to_none:
         parameter.grad = None
     elif parameter.grad is not None:
@@ -371,5 +361,5 @@ def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
 
 
 def _array_of(value: Any) -> Any:
-    """A tensor of any library as what NumPy can read; a parameter of PyTorch's needs to be detached first."""
+    """A tensor of any library in a form that NumPy can read: a parameter of PyTorch must be detached first."""
     return value.detach() if hasattr(value, "detach") else value

@@ -1,6 +1,6 @@
-"""Layers that make images smaller or larger and have no parameters: pooling, unpooling, upsampling.
+"""Layers without parameters that change an image's size: pooling, unpooling, upsampling.
 
-Arguments, defaults and printed forms are PyTorch's.
+Arguments, defaults and printed forms are PyTorch's. N images in a batch, C channels, H x W pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.upsampling import interpolate
 from minidl.tensor import Tensor
 
+_WINDOW = "kernel_size={0.kernel_size}, stride={0.stride}, padding={0.padding}"
+
 
 class MaxPool2d(Module):
     """The maximum of each window; see ``functional.max_pool2d``.
@@ -21,12 +23,14 @@ class MaxPool2d(Module):
     Parameters
     ----------
     kernel_size, stride, padding, dilation : int or (int, int)
-        The stride is the window's size unless given.
+        The stride is kernel_size by default.
     return_indices : bool
-        Return the places of the maxima too, for ``MaxUnpool2d``.
+        Also return the positions of the maxima, for ``MaxUnpool2d``.
     ceil_mode : bool
-        Let the last window hang over the border.
+        Round the output size up: the last window may extend beyond the border.
     """
+
+    _repr_format = _WINDOW + ", dilation={0.dilation}, ceil_mode={0.ceil_mode}"
 
     def __init__(
         self,
@@ -43,27 +47,24 @@ class MaxPool2d(Module):
         self.return_indices, self.ceil_mode = return_indices, ceil_mode
 
     def forward(self, input: Tensor) -> Any:
-        """(N, C, H, W) to (N, C, OH, OW), with `return_indices` to a pair of them."""
+        """(N, C, H, W) to (N, C, OH, OW), or to a pair of these with `return_indices`."""
         return max_pool2d(
             input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
         )
 
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
-        )
-
 
 class MaxUnpool2d(Module):
-    """Values put back at the places of the maxima, zeros elsewhere; see ``functional.max_unpool2d``.
+    """Put values back at the positions of the maxima, with zeros elsewhere; see ``functional.max_unpool2d``.
+
+    Source: Zeiler and Fergus 2014, arXiv:1311.2901.
 
     Parameters
     ----------
     kernel_size, stride, padding : int or (int, int)
-        Those of the ``MaxPool2d`` that it inverts.
+        Those of the ``MaxPool2d`` to be inverted.
     """
+
+    _repr_format = _WINDOW
 
     def __init__(self, kernel_size: Pairlike, stride: Pairlike | None = None, padding: Pairlike = 0) -> None:
         super().__init__()
@@ -71,12 +72,8 @@ class MaxUnpool2d(Module):
         self.stride = self.kernel_size if stride is None else _pair(stride)
 
     def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """(N, C, OH, OW), twice, to (N, C, H, W); `output_size` chooses among the sizes that were pooled to one."""
+        """Two (N, C, OH, OW) to (N, C, H, W); `output_size` chooses among the sizes that pool to OH x OW."""
         return max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
-
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class AvgPool2d(Module):
@@ -85,14 +82,16 @@ class AvgPool2d(Module):
     Parameters
     ----------
     kernel_size, stride, padding : int or (int, int)
-        The stride is the window's size unless given.
+        The stride is kernel_size by default.
     ceil_mode : bool
-        Let the last window hang over the border.
+        Round the output size up: the last window may extend beyond the border.
     count_include_pad : bool
-        Count the taps in the padding too.
+        Include the padding in the mean, as zeros.
     divisor_override : int, optional
-        Divide by this instead of the number of taps.
+        Divide by this instead of the number of elements.
     """
+
+    _repr_format = _WINDOW
 
     def __init__(
         self,
@@ -113,13 +112,9 @@ class AvgPool2d(Module):
         settings = self.ceil_mode, self.count_include_pad, self.divisor_override
         return avg_pool2d(input, self.kernel_size, self.stride, self.padding, *settings)
 
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
 
 class Upsample(Module):
-    """Images in another size; see ``functional.interpolate``.
+    """Resize images; see ``functional.interpolate``.
 
     Parameters
     ----------
@@ -128,7 +123,7 @@ class Upsample(Module):
         Instead of `size`.
     mode : {"nearest", "bilinear"}
     align_corners : bool, optional
-        For "bilinear".
+        Whether the centres of the corner pixels are kept, for "bilinear".
     """
 
     def __init__(
@@ -157,19 +152,19 @@ class Upsample(Module):
 
 
 class UpsamplingNearest2d(Upsample):
-    """``Upsample`` by the nearest pixel."""
+    """``Upsample`` with nearest-neighbour interpolation."""
 
     def __init__(self, size: Pairlike | None = None, scale_factor: float | tuple[float, float] | None = None) -> None:
         super().__init__(size, scale_factor, mode="nearest")
 
 
 class UpsamplingBilinear2d(Upsample):
-    """``Upsample`` between pixels, the centres of the corners kept."""
+    """``Upsample`` with bilinear interpolation and ``align_corners=True``."""
 
     def __init__(self, size: Pairlike | None = None, scale_factor: float | tuple[float, float] | None = None) -> None:
         super().__init__(size, scale_factor, mode="bilinear", align_corners=True)
 
 
 def _pair(value: Any) -> Any:
-    """PyTorch's way of printing a window: an int twice, other sequences as tuples."""
+    """A window as PyTorch prints it: an int as a pair, any sequence as a tuple."""
     return (value, value) if isinstance(value, int) else tuple(value)

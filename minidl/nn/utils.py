@@ -1,4 +1,4 @@
-"""What training loops do to all gradients or parameters at once."""
+"""Helpers for training loops: gradient clipping, and all parameters as one vector."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _gradients(name: str, parameters: Tensor | Iterable[Tensor]) -> list[Tensor]
 
 @no_grad()
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
-    """Shorten the gradient in all parameters, as one vector g, to `max_norm`, and return the length it had.
+    """Scale the gradients of all parameters, taken as one vector g, to a norm of at most `max_norm`.
 
-    g = g min(1, max_norm / (|g| + 1e-6)), with |g| the root of the sum of all squares.
+    g = g * min(1, max_norm / (|g| + 1e-6)), where |g| is the Euclidean norm. Returns |g| as it was before.
 
     Parameters
     ----------
     parameters : Tensor or iterable of Tensor
-        Those without a gradient are passed over.
+        Those without a gradient are skipped.
     max_norm : float
     norm_type : float
         Only 2.
@@ -59,12 +59,12 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
 
 @no_grad()
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
-    """Put each element of the gradients between -clip_value and clip_value."""
+    """Clamp each element of the gradients to [-clip_value, clip_value]."""
     most = float(clip_value)
     for g in _gradients("clip_grad_value_", parameters):
         g.clamp_(-most, most)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
-    """All parameters, one after another, as one vector, through which gradients pass."""
+    """All parameters concatenated into one vector; differentiable."""
     return cat([reshape(p, -1) for p in parameters])

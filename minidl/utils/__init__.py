@@ -1,4 +1,4 @@
-"""What PyTorch keeps in a module of this name."""
+"""Aliases for programs that import from ``torch.utils``."""
 
 from minidl.utils import data
 

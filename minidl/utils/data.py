@@ -1,4 +1,4 @@
-"""`minidl.data`'s loader and data sets, where PyTorch has them: ``from minidl.utils.data import DataLoader``."""
+"""The loader and data sets of `minidl.data` under PyTorch's path: ``from minidl.utils.data import DataLoader``."""
 
 from minidl.data.loader import DataLoader, Dataset, Subset, TensorDataset, random_split
 

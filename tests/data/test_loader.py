@@ -309,7 +309,7 @@ def test_split_depends_on_the_generator_alone():
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
-        ([5, 4], r"does not equal the length of the input dataset! 5 \+ 4 = 9; .* give 10"),
+        ([5, 4], r"does not equal the length of the input dataset! 5 \+ 4 = 9; .* sum to 10"),
         ([0.5, 0.4], r"0\.5 \+ 0\.4 = 0\.9"),
         ([12, -2], r"12 \+ -2 = 10; expected lengths of at least 0"),
         ([1.5, -0.5], r"Fraction at index 0 is not between 0 and 1: 1\.5"),
@@ -323,7 +323,7 @@ def test_split_refuses_lengths_that_do_not_add_up(lengths, message):
 
 @pytest.mark.parametrize(("lengths", "wrong"), [([2.5, 7.5], "2.5"), ([5, 5.0], "5.0"), ([3, 7, 0.0], "0.0")])
 def test_split_truncates_no_lengths(lengths, wrong):
-    with pytest.raises(TypeError, match=f"lengths must be ints, or fractions that give 1, and one is {wrong}"):
+    with pytest.raises(TypeError, match=f"lengths must be ints, or fractions that sum to 1, not {wrong}"):
         random_split(range(10), lengths)
 
 
@@ -361,7 +361,7 @@ def test_negative_num_workers():
 
 
 def test_nothing_to_shuffle():
-    with pytest.raises(ValueError, match="at least one item, and the data set has 0"):
+    with pytest.raises(ValueError, match="at least one item, but the data set has 0"):
         DataLoader([], shuffle=True)
 
 

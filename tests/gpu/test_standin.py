@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minidl
-from minidl import nn, testing
+from minidl import nn
 from minidl.data import DataLoader, Subset, TensorDataset
-from minidl.testing import broadcastable_shapes, check_operation, models, shapes, tensors
+from minidl.testing import broadcastable_shapes, check_operation, models, property_test, shapes, tensors
 from tests.helpers import cupy_stand_in
 from tests.ops import test_gradients as ops
 
@@ -177,7 +177,7 @@ def test_a_seed_gives_the_same_numbers():
 
 
 def test_property_tests_use_a_gpu_that_is_there(monkeypatch):
-    monkeypatch.setattr(testing, "_places", testing._places.__wrapped__)
+    monkeypatch.setattr(property_test, "_places", property_test._places.__wrapped__)
     x = minidl.randn(3, 4, dtype=minidl.float64, requires_grad=True)
     check_operation(lambda x: (x.exp() * x).softmax(1), {"x": x})
     with pytest.raises(AssertionError, match="output 0 differs"):

@@ -3,7 +3,7 @@
     python watched_example.py LINE WHERE KEEP example.py --options ...
 
 kills the process at that line of Python, counted from 1 and only between the end of an epoch's training and the end
-of its saving (0: never): of those in minidl/serialization.py and examples/_common.py if WHERE is "ours", of all if it
+of its saving (0: never): of those in minidl/io.py and examples/_common.py if WHERE is "ours", of all if it
 is "all". It prints "training" before an epoch, "saving" before its saving and after that "saved", with the lines so far
 of all and of ours. KEEP-1.npz, KEEP-2.npz, ... are copies of the checkpoints, unless KEEP is empty.
 """
@@ -38,7 +38,7 @@ def count(frame, event, argument):
     """What `sys.settrace` calls at each line."""
     if event == "line":
         file = os.path.basename(frame.f_code.co_filename)
-        lines.update(["all", "ours"] if file in ("serialization.py", "_common.py") else ["all"])
+        lines.update(["all", "ours"] if file in ("io.py", "_common.py") else ["all"])
         if lines[where] == int(line):
             os.kill(os.getpid(), signal.SIGKILL)
     return count

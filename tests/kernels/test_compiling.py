@@ -188,7 +188,8 @@ features["avx512f"] = sys.argv[2] == "64"
 llvm.get_host_cpu_features = lambda: features
 
 import numpy as np
-from minidl import doctor, kernels
+from minidl import kernels
+from minidl.tools import doctor
 from minidl.kernels import ConvGeometry, reference
 for dtype in (np.float32, np.float64):
     for image, weight, *rest in doctor.CONVOLUTIONS.values():

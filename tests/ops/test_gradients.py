@@ -9,8 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 import minidl
-from minidl import nn
-from minidl.checks import check_adjoint, gradcheck
+from minidl import check_adjoint, gradcheck, nn
 from minidl.testing import (
     broadcastable_shapes,
     conv_geometries,

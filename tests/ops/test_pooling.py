@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl
-from minidl import nn
-from minidl.checks import check_adjoint
+from minidl import check_adjoint, nn
 from minidl.kernels import PoolGeometry, cpu_pooling, reference
 from minidl.kernels.resampling import MODES, interpolation
 from minidl.ops.pooling import pick, put

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 
 import minidl
+from minidl import gradcheck, gradgradcheck
 from minidl.autograd import record
-from minidl.checks import gradcheck, gradgradcheck
 from minidl.kernels import ConvGeometry, PoolGeometry
 from minidl.kernels.memory import empty
 from minidl.testing import conv_geometries

@@ -29,7 +29,7 @@ def public_names() -> list[str]:
             if inspect.isclass(value):
                 lines += [
                     f"{name}.{attribute}.{member}{_arguments(getattr(value, member))}"
-                    for member in sorted(vars(value))
+                    for member in dir(value)  # inherited ones too
                     if not member.startswith("_")
                 ]
     return lines
@@ -37,7 +37,7 @@ def public_names() -> list[str]:
 
 def _imported(value: object, module: str) -> bool:
     """Whether a module without __all__ only uses this name."""
-    return isinstance(value, TypeVar) or getattr(value, "__module__", "") not in (module, "minidl.checks")
+    return isinstance(value, TypeVar) or getattr(value, "__module__", "") not in (module, "minidl.testing.gradcheck")
 
 
 def _arguments(value: object) -> str:

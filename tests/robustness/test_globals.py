@@ -57,7 +57,7 @@ def changed(before, after):
 
 IMPORT = """
 before = look()
-import minidl, minidl.checks, minidl.data, minidl.plot, minidl.testing
+import minidl, minidl.data, minidl.plot, minidl.testing.property_test
 print(json.dumps(changed(before, look())))
 """
 

@@ -231,16 +231,16 @@ def test_the_archives_made_here_are_sound_but_for_what_is_done_to_them(tmp_path)
         (made(), "0.array is not in it, or is asked for twice"),
         (of_array(npy(VALUES), root=["list", 2 * FIRST[1]]), "0.array is not in it, or is asked for twice"),
         (made(("0.array.npy", npy(VALUES)), ("1.array.npy", npy(VALUES))), "nothing in .* asks for 1.array"),
-        (made(("0.array.npy", npy(VALUES)), ("0.array.npy", npy(VALUES))), "0.array is there twice"),
-        (made(("0.array.npy", npy(VALUES)), ("0.array", npy(VALUES))), "0.array is there twice"),
+        (made(("0.array.npy", npy(VALUES)), ("0.array.npy", npy(VALUES))), "it has 0.array twice"),
+        (made(("0.array.npy", npy(VALUES)), ("0.array", npy(VALUES))), "it has 0.array twice"),
         (made(("../0.array.npy", npy(VALUES))), "0.array is not in it"),
         (of_array(npy(np.zeros(10_000_000)), compression=zipfile.ZIP_DEFLATED), "0.array is compressed"),
         (of_array(npy(VALUES), compression=zipfile.ZIP_LZMA), "0.array is compressed"),
         (patched(8, 1), "encrypted"),
         (patched(10, 14), "0.array is compressed"),
         (patched(10, 77), "0.array is compressed"),
-        (patched(20, 2**31, size=4), "its arrays are said to have 2,147,48.* bytes, and the file has"),
-        (patched(24, 2**31, size=4), "its arrays are said to have 2,147,48.* bytes, and the file has"),
+        (patched(20, 2**31, size=4), "its arrays claim to have 2,147,48.* bytes, but the file has"),
+        (patched(24, 2**31, size=4), "its arrays claim to have 2,147,48.* bytes, but the file has"),
         (patched(24, 100, size=4), "Bad CRC"),
         (patched(46, ord("1"), size=1), "File name in directory .* and header .* differ"),
         (of_array(npy(VALUES), root=b"{"), "Expecting property name"),
@@ -284,7 +284,7 @@ def test_members_that_share_their_bytes(tmp_path):
             archive.filelist.append(member)
         archive.writestr("structure.json.npy", text(["list", [["array", f"{i}.array"] for i in range(2000)]]))
     (tmp_path / "x").write_bytes(raw.getvalue())
-    with pytest.raises(ValueError, match=r"its arrays are said to have 1,600,\d+,\d+ bytes, and the file has"):
+    with pytest.raises(ValueError, match=r"its arrays claim to have 1,600,\d+,\d+ bytes, but the file has"):
         minidl.load(tmp_path / "x")
 
 

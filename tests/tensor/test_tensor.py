@@ -151,7 +151,7 @@ def test_the_first_of_equal_maxima():
         (lambda x: minidl.zeros(2.5), TypeError, "expected ints, not 2.5"),
         (lambda x: minidl.zeros(-1), RuntimeError, r"no size may be negative, as in \(-1,\)"),
         (lambda x: minidl.arange(0, 5, -1), RuntimeError, "steps of -1 do not lead from 0 to 5"),
-        (lambda x: minidl.randint(5, 5, (2,)), RuntimeError, "high must be greater than low, and they are 5 and 5"),
+        (lambda x: minidl.randint(5, 5, (2,)), RuntimeError, "high must be greater than low, but they are 5 and 5"),
         (lambda x: minidl.randn(2, dtype=minidl.int64), RuntimeError, "must be a float type, not int64"),
         (lambda x: minidl.from_numpy([1]), TypeError, "expected a numpy.ndarray, not list"),
         (lambda x: x + minidl.ones(2), RuntimeError, r"add: shapes \(2, 3\) and \(2,\) do not broadcast"),

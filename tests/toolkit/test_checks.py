@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 import minidl
 from minidl import nn
 from minidl.autograd import record
-from minidl.checks import GradcheckError, check_adjoint, gradcheck, gradgradcheck
 from minidl.testing import shapes, tensors
+from minidl.testing.adjoint import check_adjoint
+from minidl.testing.gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 F = nn.functional
 

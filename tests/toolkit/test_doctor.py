@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import doctor, kernels
+from minidl import kernels
 from minidl.__main__ import main
 from minidl.data import cifar10, mnist
-from minidl.doctor import NOTE, OK, WRONG, Finding
 from minidl.kernels import compiling, reference, threads
+from minidl.tools import doctor
+from minidl.tools.doctor import NOTE, OK, WRONG, Finding
 
 ROOT = Path(minidl.__file__).parents[1]
 RECORDS = 6
@@ -184,7 +185,7 @@ def test_the_widest_vectors_are_named(monkeypatch, flags, name):
 
 
 @pytest.mark.parametrize(
-    ("count", "state", "says"), [(3, NOTE, "other's way"), (2, OK, "not set)"), (1, OK, "cores idle")]
+    ("count", "state", "says"), [(3, NOTE, "each other down"), (2, OK, "not set)"), (1, OK, "cores idle")]
 )
 def test_threads_are_compared_with_cores(monkeypatch, count, state, says):
     monkeypatch.setattr(numba.config, "NUMBA_DEFAULT_NUM_THREADS", 2)
@@ -303,7 +304,7 @@ def test_a_cache_that_had_to_be_filled(cache, monkeypatch):
 def test_a_cache_that_cannot_take_more_is_wrong(cache, monkeypatch, capsys):
     monkeypatch.setattr(compiling, "_told", {"saving"})
     assert status(monkeypatch, doctor.kernel_cache) == 1
-    assert "each start compiles" in " ".join(capsys.readouterr().out.split())
+    assert "every start recompiles" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_folder_that_numba_does_not_use_is_noted(cache, monkeypatch):

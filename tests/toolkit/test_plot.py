@@ -94,9 +94,9 @@ def test_grid_normalizes_all_images_together():
         (noise(1, 1, 1, 2, 2), {}, ValueError, r"no size 0, not \(1, 1, 1, 2, 2\)"),
         (noise(0, 3, 2, 2), {}, ValueError, r"no size 0, not \(0, 3, 2, 2\)"),
         ([], {}, ValueError, r"no size 0, not \(0,\)"),
-        ([noise(1, 2, 2), noise(1, 2, 3)], {}, ValueError, r"one shape, not \[\(1, 2, 2\), \(1, 2, 3\)\]"),
+        ([noise(1, 2, 2), noise(1, 2, 3)], {}, ValueError, r"the same shape, not \[\(1, 2, 2\), \(1, 2, 3\)\]"),
         (noise(2, 1, 2, 2), {"nrow": 0}, ValueError, "nrow must be at least 1 .* they are 0 and 2"),
-        (noise(2, 1, 2, 2), {"padding": -1}, ValueError, "padding at least 0, and they are 8 and -1"),
+        (noise(2, 1, 2, 2), {"padding": -1}, ValueError, "padding at least 0, but they are 8 and -1"),
         (np.ones((2, 1, 2, 2), np.uint8), {"normalize": True}, TypeError, "needs float images, not uint8"),
     ],
 )
@@ -164,10 +164,10 @@ def test_values_beyond_0_and_1_are_cut_off():
     [
         (noise(2, 4, 3, 3), {}, r"must have 1 channel or 3, not 4: shape \(2, 4, 3, 3\)"),
         (noise(3), {}, r"no size 0, not \(3,\)"),
-        ({}, {}, "at least one row of images, and the dict is empty"),
+        ({}, {}, "at least one row of images, but the dict is empty"),
         (noise(2, 1, 3, 3), {"titles": ["a"]}, "titles: expected 2, one for each image, not 1"),
         ({"a": noise(2, 1, 3, 3)}, {"titles": ["a"] * 3}, "titles: expected 2, one for each column, not 3"),
-        (noise(2, 1, 3, 3), {"nrow": 0}, "nrow must be at least 1, and is 0"),
+        (noise(2, 1, 3, 3), {"nrow": 0}, "nrow must be at least 1, not 0"),
     ],
 )
 def test_sheet_refuses(images, kwargs, message):
@@ -233,10 +233,10 @@ def test_few_values_are_smoothed_less_or_not_at_all(n, lines):
 @pytest.mark.parametrize(
     ("series", "kwargs", "message"),
     [
-        ({}, {}, "at least one curve, and the dict is empty"),
-        ({"a": [1, 2]}, {"smooth": 4}, "smooth must be 0 or an odd number of at least 5, and is 4"),
-        ({"a": [1, 2]}, {"smooth": 3}, "odd number of at least 5, and is 3"),
-        ({"a": [1, 2]}, {"x": [1]}, r"curve 'a' has shape \(2,\), and x has \(1,\): both must be \(n,\)"),
+        ({}, {}, "at least one curve, but the dict is empty"),
+        ({"a": [1, 2]}, {"smooth": 4}, "smooth must be 0 or an odd number of at least 5, not 4"),
+        ({"a": [1, 2]}, {"smooth": 3}, "odd number of at least 5, not 3"),
+        ({"a": [1, 2]}, {"x": [1]}, r"curve 'a' has shape \(2,\), but x has \(1,\): both must be \(n,\)"),
         ({"a": [[1, 2]]}, {}, r"curve 'a' has shape \(1, 2\)"),
     ],
 )

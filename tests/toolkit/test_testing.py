@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl
-from minidl import autograd, kernels, nn
+from minidl import GradcheckError, autograd, kernels, nn
 from minidl.autograd import record
-from minidl.checks import GradcheckError
 from minidl.kernels import reference
 from minidl.testing import (
     broadcastable_shapes,

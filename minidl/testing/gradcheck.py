@@ -1,6 +1,7 @@
-"""Checks of gradients: finite differences, and the adjoint identity, which needs no step size.
+"""Gradient checking: compare the backward pass (vector-Jacobian products) with central finite differences.
 
-Letters: x are the inputs, y = f(x) the outputs, each as one long vector; J[k, j] = dy_k / dx_j is the Jacobian.
+Letters: x are the inputs and y = f(x) the outputs, each as one long vector; J[k, j] = dy_k / dx_j is the Jacobian,
+with m rows and n columns. K of its rows, or random combinations of them, are compared.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.autograd import Node, enable_grad, grad
-from minidl.diagnosis import ROUNDING, Suspect, Tolerance, explain, is_fault
+from minidl.nn.module import Module
 from minidl.tensor import Array, Tensor
+from minidl.testing._diagnosis import ROUNDING, Suspect, Tolerance, explain, is_fault
 
-LARGEST_JACOBIAN = 4096  # elements; of a larger one, PROJECTIONS random combinations of rows are compared
+LARGEST_JACOBIAN = 4096  # elements; beyond this, PROJECTIONS random combinations of rows are compared
 PROJECTIONS = 3
 
 
 class GradcheckError(RuntimeError):
-    """A gradient differs from its finite difference; the message says where, by how much, and why that may be."""
+    """A gradient differs from its finite difference; the message says where, by how much, and the likely cause."""
 
 
 def gradcheck(
@@ -34,26 +36,26 @@ def gradcheck(
 ) -> bool:
     """Compare the gradients of a function with central differences.
 
-    Column j of the Jacobian is (f(x + eps e_j) - f(x - eps e_j)) / (2 eps) up to an error of the order of eps^2;
-    row k is what the backward pass gives for a random multiple of the cotangent e_k. Small Jacobians are compared
-    element by element. Of one with more than 4,096 elements, three random combinations of its rows are: a combination
-    with ones would be blind to softmax, whose outputs sum to 1. It takes two calls of the function for each element
+    Column j of the Jacobian is (f(x + eps e_j) - f(x - eps e_j)) / (2 eps), with an error of O(eps^2). Row k comes from
+    the backward pass with a random multiple of e_k as its cotangent. Small Jacobians are compared element by element.
+    Of those with more than 4,096 elements, three random combinations of the rows are compared; their plain sum would
+    not do, as it is blind to errors in softmax, whose outputs sum to 1. The function is called twice for each element
     of the inputs.
 
     Parameters
     ----------
     func : callable
-        Takes the inputs and returns a tensor, or tuples, lists and dicts of tensors, of which the floating ones count.
+        Takes the inputs and returns a tensor, or nested tuples, lists and dicts of tensors. The float ones are checked.
     inputs : Tensor or sequence
-        The tensors among them that require grad, in float64, are checked: not what the function takes from elsewhere,
-        such as a model's parameters (``minidl.testing.check_operation`` checks those). They are not changed.
+        Those that require grad are checked, and must be float64. Tensors that the function gets from elsewhere, such as
+        a model's parameters, are not (``minidl.testing.check_operation`` does that). The inputs are not changed.
     eps : float
-        The step.
+        The step size.
     atol, rtol : float
-        A gradient may differ by atol + rtol * |difference|; where all gradients in an input are less than 1, atol is
-        taken times the largest.
+        A gradient may differ by atol + rtol * |difference|. If all gradients in an input are below 1, atol is
+        multiplied by the largest.
     raise_exception : bool
-        Whether a difference is raised, or returned as False.
+        Raise an error if they differ; otherwise return False.
 
     Returns
     -------
@@ -62,10 +64,10 @@ def gradcheck(
     Raises
     ------
     GradcheckError
-        If a gradient differs. The message names the operations recorded, the worst element and its value from either
-        side, shows the difference quotient for steps from 0.1 to 1e-8, and says whether they point to a wrong
-        gradient, a kink or a tie, a step too large or too small. Also if the function changes its inputs, gives
-        other values when called again, or returns another floating dtype.
+        If a gradient differs. The message names the recorded operations, the worst element and both of its values,
+        lists the difference quotient for steps from 0.1 to 1e-8, and says whether these indicate a wrong gradient, a
+        kink or a tie, or an unsuitable step. Also if the function changes its inputs, returns different values when
+        called again, or returns another float dtype.
     ValueError
         If no input requires grad, or one that does is not float64: float32 has too few digits for differences.
 
@@ -76,7 +78,7 @@ def gradcheck(
     >>> gradcheck(lambda x: (x * x).sum(), x)
     True
     """
-    __tracebackhide__ = True  # pytest shows the line that called
+    __tracebackhide__ = True  # pytest shows the caller's line
     listed = _listed(inputs)
     own = _own_copies("gradcheck", listed)
     return _checked(
@@ -96,16 +98,16 @@ def gradgradcheck(
     rtol: float = 1e-3,
     raise_exception: bool = True,
 ) -> bool:
-    """Compare the gradients of a function's gradient with central differences: its second derivatives.
+    """Compare second derivatives with central differences.
 
-    What is checked is the function (x, gy) -> gx that the backward pass computes, in x and in gy.
+    This applies ``gradcheck`` to the function (x, gy) -> gx that the backward pass computes, in both x and gy.
 
     Parameters
     ----------
     func, inputs, eps, atol, rtol, raise_exception
         As for ``gradcheck``.
     grad_outputs : Tensor or sequence of Tensor, optional
-        gy, one for each floating output; random by default.
+        gy, one for each float output; random by default.
 
     Returns
     -------
@@ -161,9 +163,8 @@ def _listed(inputs: Tensor | Sequence[Any]) -> list[Any]:
     return [inputs] if isinstance(inputs, Tensor) else list(inputs)
 
 
-def _own_copies(name: str, inputs: Tensor | Sequence[Any]) -> list[Any]:
-    """Copies: the caller's tensors may share memory with one another, and must stay as they are."""
-    listed = _listed(inputs)
+def _own_copies(name: str, listed: list[Any]) -> list[Any]:
+    """Copies of the inputs: the caller's tensors may share memory with each other, and must not change."""
     if not any(isinstance(x, Tensor) and x.requires_grad for x in listed):
         raise ValueError(f"{name}: no input requires grad: make one with requires_grad=True")
     for i, x in enumerate(listed):
@@ -190,11 +191,11 @@ def _checked(function: _Function, tolerance: Tolerance, raise_exception: bool) -
 
 
 class _Rows(NamedTuple):
-    """Which combinations of a Jacobian's m rows are compared.
+    """The combinations of a Jacobian's m rows that are compared.
 
-    The backward pass is given the rows of `cotangents` (K, m). Where each is one row of the Jacobian by itself,
-    it is given a random multiple, `factors` (K, 1): a gradient that forgets, squares or bounds gy, or loses its sign,
-    would pass with 1.
+    The rows of `cotangents` (K, m) are passed to the backward pass. If each selects a single row of the Jacobian, it is
+    scaled by a random factor, in `factors` (K, 1): with factors of 1, a gradient that ignores, squares or clamps gy, or
+    loses its sign, would pass.
     """
 
     cotangents: Array
@@ -210,14 +211,14 @@ class _Rows(NamedTuple):
         return cls(np.diag(factors), factors[:, None], True)
 
     def of(self, column: Array) -> Array:
-        """(m,) -> (K,); a single row is not multiplied, so that it does not meet the NaNs of others."""
+        """(m,) -> (K,); single rows are selected without a product, in which NaNs of other rows would spread."""
         return column if self.single else self.cotangents @ column
 
 
 class _Function(NamedTuple):
-    """A function of tensors, seen as one from its checked inputs to one long vector y.
+    """A function of tensors, viewed as a map from its checked inputs to one long vector y.
 
-    `func` is the user's function or its gradient; `original` calls the user's. `inputs` are copies of what is `given`.
+    `func` is the user's function or its gradient; `original` calls the user's. `inputs` are copies of those `given`.
     """
 
     name: str
@@ -227,7 +228,7 @@ class _Function(NamedTuple):
     given: list[Any]
 
     def title(self) -> str:
-        """What the user's function recorded."""
+        """The operations that the user's function recorded."""
         names = " -> ".join(_operations(_real_outputs(self.name, self.original()))) or "nothing recorded"
         return f"{self.name}: " + ("the gradient of " if self.name == "gradgradcheck" else "") + names
 
@@ -241,7 +242,7 @@ class _Function(NamedTuple):
         return np.concatenate([y.array.reshape(-1) for y in self.outputs()])  # (m,)
 
     def moved(self, i: int, j: int, step: float) -> Array:
-        """The values where element j of input i is larger by `step`."""
+        """The values with element j of input i increased by `step`."""
         x = self.inputs[i].array
         index = np.unravel_index(j, x.shape)
         before = x[index]
@@ -252,13 +253,13 @@ class _Function(NamedTuple):
             x[index] = before
 
     def differences(self, rows: _Rows, i: int, eps: float) -> Array:
-        """The columns of the Jacobian that belong to input i, in K combinations of its m rows: (K, n)."""
+        """The Jacobian's columns for input i by central differences, in K combinations of its m rows: (K, n)."""
         n = self.inputs[i].numel()
         columns = [rows.of(self.moved(i, j, eps) - self.moved(i, j, -eps)) for j in range(n)]
         return np.reshape(columns, (n, len(rows.factors))).T / (2 * eps)
 
     def backward(self, rows: _Rows) -> list[Array]:
-        """The same combinations for each checked input, by a backward pass for each."""
+        """The same combinations for each checked input, from K backward passes."""
         outputs, x = self.outputs(), [self.inputs[i] for i in self.checked()]
         ends = np.cumsum([y.numel() for y in outputs])[:-1]
         found = []
@@ -286,16 +287,18 @@ def _real_outputs(name: str, outputs: Any) -> list[Tensor]:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and dicts."""
+    """The tensors in nested tuples, lists and dicts, and the parameters of modules there."""
     if isinstance(value, Tensor):
         yield value
+    elif isinstance(value, Module):
+        yield from value.parameters()
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             yield from tensors_in(part)
 
 
 def _gradients(outputs: Sequence[Tensor], x: list[Tensor], cotangents: Sequence[Tensor], create: bool) -> list[Tensor]:
-    """The gradient in each x, 0 where the outputs do not depend on it."""
+    """The gradient with respect to each x, 0 if the outputs do not depend on it."""
     recorded = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if y.requires_grad]
     found: Sequence[Tensor | None] = [None] * len(x)
     if recorded:
@@ -307,9 +310,9 @@ def _gradients(outputs: Sequence[Tensor], x: list[Tensor], cotangents: Sequence[
 def _compare(f: _Function, tolerance: Tolerance) -> None:
     __tracebackhide__ = True
     before = [(i, x.array.copy()) for i, x in enumerate(f.inputs) if isinstance(x, Tensor)]
-    _refuse_outside(f)
+    _reject_outside(f)
     y = f.values()
-    _refuse_impure(f, before, y)
+    _reject_impure(f, before, y)
     rows = _Rows.for_sizes(y.size, sum(f.inputs[i].numel() for i in f.checked()))
     for i, analytic in zip(f.checked(), f.backward(rows), strict=True):
         with np.errstate(invalid="ignore"):
@@ -321,14 +324,14 @@ def _compare(f: _Function, tolerance: Tolerance) -> None:
 
 
 def _allowed(tolerance: Tolerance, numeric: Array, y: Array) -> Tolerance:
-    """For gradients that are all small a smaller atol, down to what rounding leaves in the differences."""
+    """If all gradients are small, a smaller atol, but no smaller than the rounding error of the differences."""
     largest = np.abs(numeric[np.isfinite(numeric)]).max(initial=0)
     rounding = ROUNDING * max(1.0, np.abs(y[np.isfinite(y)]).max(initial=0)) / tolerance.eps
     return tolerance._replace(atol=min(tolerance.atol, max(tolerance.atol * largest, rounding)))
 
 
-def _refuse_outside(f: _Function) -> None:
-    """A function that reads the caller's tensor and not its argument, a copy, would have no slope on either side."""
+def _reject_outside(f: _Function) -> None:
+    """Reject a function that uses the caller's tensor instead of its argument: both gradients would be 0."""
     leaves = _leaves(_real_outputs(f.name, f.original()))
     for i, x in enumerate(f.given):
         if isinstance(x, Tensor) and any(leaf is x for leaf in leaves):
@@ -338,7 +341,7 @@ def _refuse_outside(f: _Function) -> None:
             )
 
 
-def _refuse_impure(f: _Function, before: list[tuple[int, Array]], y: Array) -> None:
+def _reject_impure(f: _Function, before: list[tuple[int, Array]], y: Array) -> None:
     again = f.values()
     for i, old in before:
         if not np.array_equal(old, f.inputs[i].array, equal_nan=old.dtype.kind == "f"):
@@ -354,7 +357,7 @@ def _refuse_impure(f: _Function, before: list[tuple[int, Array]], y: Array) -> N
 def _message(
     f: _Function, i: int, rows: _Rows, analytic: Array, numeric: Array, wrong: Array, tolerance: Tolerance
 ) -> str:
-    """What is wrong with the gradient in input i, and the likely reason."""
+    """Describe what is wrong with the gradient in input i, and the likely cause."""
     x, outputs = f.inputs[i], f.outputs()
 
     def suspect_at(k: int, j: int) -> Suspect:
@@ -366,7 +369,7 @@ def _message(
         )
 
     places = _worst(analytic, numeric, wrong)
-    # A kink at one element must not hide a fault at another.
+    # A kink at one element must not hide an error at another.
     k, j = next((place for place in places if is_fault(suspect_at(*place), tolerance)), places[0])
     suspect = suspect_at(k, j)
     y = _place(outputs, k) if rows.single else f"(random combination {k} of the outputs)"
@@ -383,7 +386,7 @@ def _message(
 
 
 def _worst(analytic: Array, numeric: Array, wrong: Array, most: int = 8) -> list[tuple[int, int]]:
-    """The places of the largest errors, the largest first."""
+    """The positions of the largest errors, in descending order."""
     error = np.nan_to_num(np.abs(analytic - numeric), nan=np.inf, posinf=np.inf)
     order = np.argsort(np.where(wrong, -error, np.inf), axis=None, kind="stable")[: min(most, wrong.sum())]
     return [(int(k), int(j)) for k, j in zip(*np.unravel_index(order, error.shape), strict=True)]
@@ -394,7 +397,7 @@ def _brackets(index: Sequence[Any]) -> str:
 
 
 def _place(outputs: Sequence[Tensor], k: int) -> str:
-    """Where element k of the long vector y is."""
+    """The output and index of element k of the long vector y."""
     for number, y in enumerate(outputs):
         if k < y.numel():
             return f"output {number}{_brackets(np.unravel_index(k, y.shape))}"
@@ -403,14 +406,14 @@ def _place(outputs: Sequence[Tensor], k: int) -> str:
 
 
 def _operations(outputs: Sequence[Tensor], most: int = 8) -> list[str]:
-    """The names of the operations recorded, first to last; of many, the last."""
+    """The names of the recorded operations in order; the last ones if there are many."""
     nodes = [source for source in _sources(outputs) if isinstance(source, Node)]
     names = [node.name for node in sorted(nodes, key=lambda node: node.order)]
     return names if len(names) <= most else ["...", *names[-most:]]
 
 
 def _leaves(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors that the outputs were computed from."""
+    """The leaves of the graph: the tensors that the outputs were computed from."""
     return [source for source in _sources(outputs) if isinstance(source, Tensor)]
 
 
@@ -424,89 +427,3 @@ def _sources(outputs: Sequence[Tensor]) -> set[Node | Tensor]:
             found.add(source)
             stack += [below for below, _ in source.edges or ()] if isinstance(source, Node) else []
     return found
-
-
-def check_adjoint(
-    forward: Callable[[Tensor], Tensor],
-    adjoint: Callable[[Tensor], Tensor],
-    x: Tensor | Sequence[int],
-    y: Tensor | Sequence[int],
-    *,
-    dtype: Any = np.float32,
-    rtol: float | None = None,
-) -> bool:
-    """Check that two linear maps are each other's adjoint (transpose): <A x, y> = <x, At y>.
-
-    Parameters
-    ----------
-    forward, adjoint : callable
-        A, from x's shape to y's, and At, from y's shape to x's.
-    x, y : Tensor or shape
-        Values to try, or the shapes of random ones.
-    dtype : dtype
-        Of random values: float32 or float64.
-    rtol : float, optional
-        Bound on the difference over |A x| |y| + |x| |At y|; by default 1e-12 in float64 and 1e-5 in float32. Where y
-        is drawn, the identity is checked for y = A x too, where no terms cancel: a factor that is wrong by more than
-        that is noticed.
-
-    Returns
-    -------
-    bool
-        True.
-
-    Raises
-    ------
-    AssertionError
-        If the two products differ by more, with both of them; or if a map returns another shape or dtype.
-
-    Examples
-    --------
-    >>> import minidl
-    >>> a = minidl.randn(3, 2)
-    >>> check_adjoint(lambda x: a @ x, lambda y: a.T @ y, (2,), (3,))
-    True
-    """
-    __tracebackhide__ = True
-    rng = np.random.default_rng(0)
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise TypeError(f"check_adjoint: dtype must be float32 or float64, not {np.dtype(dtype)}")
-    drawn = not isinstance(y, Tensor)
-    x, y = (v if isinstance(v, Tensor) else Tensor(rng.standard_normal(tuple(v)).astype(dtype)) for v in (x, y))
-    _compare_products(forward, adjoint, x, y, rtol)
-    if drawn:  # <A x, A x> has no cancellation, and shows a smaller error
-        _compare_products(forward, adjoint, x, forward(_copy(x)), rtol)
-    return True
-
-
-def _copy(x: Tensor) -> Tensor:
-    """A map that changes its argument in place changes this."""
-    return Tensor(x.array.copy(order="K"))
-
-
-def _compare_products(
-    forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, rtol: float | None
-) -> None:
-    __tracebackhide__ = True
-    ax, aty = forward(_copy(x)), adjoint(_copy(y))
-    for name, result, wanted in (("forward", ax, y), ("adjoint", aty, x)):
-        if (result.shape, result.dtype) != (wanted.shape, wanted.dtype):
-            raise AssertionError(
-                f"check_adjoint: {name} returned shape {result.shape} in {result.dtype} instead of {wanted.shape} in "
-                f"{wanted.dtype}"
-            )
-    left, right = _inner(ax, y), _inner(x, aty)
-    scale = np.sqrt(_inner(ax, ax) * _inner(y, y)) + np.sqrt(_inner(x, x) * _inner(aty, aty))
-    bound = rtol if rtol is not None else (1e-12 if x.dtype == y.dtype == np.float64 else 1e-5)
-    if not np.isfinite(scale):
-        raise AssertionError(f"check_adjoint: <A x, y> = {left:.10g}, and <x, At y> = {right:.10g}: not finite")
-    if not abs(left - right) <= bound * scale:
-        raise AssertionError(
-            f"check_adjoint: <A x, y> = {left:.10g}, and <x, At y> = {right:.10g}: they differ by "
-            f"{abs(left - right):.3g}, and rounding explains {bound * scale:.3g}"
-        )
-
-
-@np.errstate(over="ignore", invalid="ignore")
-def _inner(a: Tensor, b: Tensor) -> float:
-    return float(np.sum(a.array.astype(np.float64) * b.array.astype(np.float64)))

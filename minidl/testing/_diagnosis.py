@@ -1,9 +1,8 @@
-"""Why a gradient differs from its difference quotient: a wrong gradient, a kink, a jump, or a step that does not suit.
+"""Diagnose why a gradient differs from its difference quotient: wrong gradient, kink, jump or unsuitable step.
 
-Along one element of the input, phi(h) is the output that the element is moved by h. A smooth phi has one slope: what
-the quotients from the right, (phi(h) - phi(0)) / h, and from the left, (phi(0) - phi(-h)) / h, are apart shrinks in
-proportion to h. At a kink it stays, at a jump it grows as 1/h, and where h is so small that phi keeps no digits, it
-is rounding.
+phi(h) is the output when one element of the input is moved by h. If phi is smooth, the one-sided quotients
+(phi(h) - phi(0)) / h and (phi(0) - phi(-h)) / h converge: their gap shrinks in proportion to h. At a kink the gap is
+constant, at a jump it grows as 1/h, and when h is too small it is rounding error.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ import numpy as np
 from minidl.tensor import Array
 
 STEPS = 10.0 ** -np.arange(1, 9)  # 0.1, 0.01 ... 1e-8
-ROUNDING = 16 * np.finfo(np.float64).eps  # of a value that some operations computed, relative
+ROUNDING = 16 * np.finfo(np.float64).eps  # relative error of a value after a few operations
 
 
 class Tolerance(NamedTuple):
-    """The step of the differences, and what a gradient may differ from them."""
+    """The step of the differences, and how much a gradient may differ from them."""
 
     eps: float
     atol: float
@@ -32,7 +31,7 @@ class Tolerance(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """The element of the Jacobian that is furthest off: phi, the size of the terms that phi sums, and both values."""
+    """The worst element of the Jacobian: phi, the magnitude of the terms summed in phi, and both values."""
 
     along: Callable[[float], float]
     size: float
@@ -41,7 +40,7 @@ class Suspect(NamedTuple):
 
 
 class _Sweep(NamedTuple):
-    """The quotients from either side and the error that rounding leaves in them, for each of STEPS."""
+    """The one-sided quotients and their rounding error, for each of STEPS."""
 
     right: Array
     left: Array
@@ -57,9 +56,9 @@ class _Sweep(NamedTuple):
 
 
 def explain(suspect: Suspect, analytic: Array, numeric: Array, tolerance: Tolerance) -> list[str]:
-    """Lines for a message: the quotient over a sweep of steps, and what that shows.
+    """Lines for a message: the quotient for a sweep of steps, and the verdict.
 
-    `analytic` and `numeric` are all the wrong elements, in which a common factor is looked for.
+    `analytic` and `numeric` are all the wrong elements; they are searched for a common factor.
     """
     with np.errstate(all="ignore"):
         sweep = _sweep(suspect)
@@ -72,7 +71,7 @@ def explain(suspect: Suspect, analytic: Array, numeric: Array, tolerance: Tolera
 
 
 def is_fault(suspect: Suspect, tolerance: Tolerance) -> bool:
-    """Whether the gradient is wrong here, and not the difference quotient."""
+    """Whether the gradient, and not the difference quotient, is wrong here."""
     with np.errstate(all="ignore"):
         return _verdict(suspect, _sweep(suspect), tolerance) is None
 
@@ -85,7 +84,7 @@ def _sweep(suspect: Suspect) -> _Sweep:
 
 
 def _verdict(suspect: Suspect, sweep: _Sweep, tolerance: Tolerance) -> str | None:
-    """The reason why the difference quotient is no gradient here, if there is one."""
+    """The reason why the difference quotient is not a gradient here, or None."""
     small, bound = tolerance.eps >= STEPS, tolerance.bound(sweep.central)
     if not np.isfinite([*sweep.right[small], *sweep.left[small]]).all():
         return "the function is not finite here or a small step away: move the input into its domain."
@@ -97,7 +96,7 @@ def _verdict(suspect: Suspect, sweep: _Sweep, tolerance: Tolerance) -> str | Non
         )
     if np.abs(suspect.backward - suspect.numeric) <= ROUNDING * suspect.size / tolerance.eps:
         return (
-            f"the outputs are sums of terms as large as {suspect.size:.2g}, of which a step of {tolerance.eps} moves "
+            f"the outputs are sums of terms as large as {suspect.size:.2g}, in which a step of {tolerance.eps} changes "
             "too few digits: take a larger eps, smaller values, or a larger atol."
         )
     if _settled(sweep, tolerance):
@@ -112,7 +111,7 @@ def _verdict(suspect: Suspect, sweep: _Sweep, tolerance: Tolerance) -> str | Non
 
 
 def _unsettled(suspect: Suspect, sweep: _Sweep, tolerance: Tolerance) -> str:
-    """What a function has in place of a slope whose quotients settle nowhere."""
+    """What is wrong with a function whose quotients do not converge."""
     gap, slope = _growth(sweep.gap, sweep, tolerance), _growth(np.abs(sweep.central), sweep, tolerance)
     if max(gap, slope) > 5:
         return "the function jumps here: it has no gradient at this point. Move the input away."
@@ -124,7 +123,7 @@ def _unsettled(suspect: Suspect, sweep: _Sweep, tolerance: Tolerance) -> str:
 
 
 def _settled(sweep: _Sweep, tolerance: Tolerance) -> bool:
-    """Whether both sides give one slope, at two steps in a row that leave enough digits: then that is the gradient."""
+    """Whether both sides agree on one slope at two consecutive steps with enough digits: that is the gradient."""
     bound = tolerance.bound(sweep.central)
     slack, clear = bound + sweep.noise, sweep.noise <= bound
     largest = 1.01 * max(tolerance.eps, 10 * STEPS[clear].min(initial=0.1))
@@ -134,7 +133,7 @@ def _settled(sweep: _Sweep, tolerance: Tolerance) -> bool:
 
 
 def _growth(values: Array, sweep: _Sweep, tolerance: Tolerance) -> float:
-    """By how much they grow from one step to the next that is a tenth of it, at the smallest steps that count."""
+    """The growth factor of `values` when the step shrinks tenfold, at the smallest steps above the noise."""
     counts = (values > 10 * sweep.noise) & (values > tolerance.bound(sweep.central * 0)) & (STEPS < 1e-2)
     last = np.flatnonzero(counts[1:] & counts[:-1])
     return float(values[last[-1] + 1] / values[last[-1]]) if len(last) else 0.0

@@ -1,4 +1,4 @@
-"""Meter: an average that knows what it is an average of."""
+"""Meter: a running average with a unit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Unit = Literal["per pixel", "per image", "per batch"]
 class Meter:
     """The average of a loss over an epoch, with its unit.
 
-    A loss's mean over a batch says nothing of how many samples that was, and the last batch is usually smaller.
-    So the average counts each value as often as its batch has samples; in "per batch" it counts each once.
+    The last batch of an epoch is usually smaller, so each batch's mean is weighted by its number of samples; with
+    "per batch", all have weight 1.
 
     Parameters
     ----------
     unit : {"per pixel", "per image", "per batch"}
-        What one value is the mean of. It is printed with the average; nothing is converted.
+        What a value is the mean over. It is printed with the average; nothing is converted.
 
     Examples
     --------
@@ -34,11 +34,11 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
-        """Start again."""
+        """Start over."""
         self._sum, self._count = 0.0, 0
 
     def update(self, value: float, n: int = 1) -> None:
-        """Count a mean over `n` samples."""
+        """Add a mean over `n` samples."""
         if n < 1:
             raise ValueError(f"Meter: n, the number of samples, must be at least 1, not {n}")
         weight = 1 if self.unit == "per batch" else n

@@ -1,7 +1,7 @@
-"""What ``python -m minidl doctor`` reports: what minidl needs of this machine, and what to do where it is missing.
+"""``python -m minidl doctor``: check everything that minidl needs on this machine, and say how to fix what is wrong.
 
-Each check is a function without arguments that returns a finding. None uses the network, changes a setting or leaves
-a file, but for the kernels that are compiled to be checked: these are kept, as after any run.
+Each check is a function without arguments that returns a finding. No check uses the network, changes a setting or
+writes a file, except that the kernels compiled for the check are cached, as in any run.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from minidl.kernels import ConvGeometry, PoolGeometry, compiling, reference, thr
 from minidl.kernels.resampling import bilinear, nearest
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
-WIDTH = 92  # of a line of text; commands are not broken, so that they can be copied
+WIDTH = 92  # of a line of text; commands are not wrapped, so that they can be copied
 NEEDED = {"numpy": "2.0", "numba": "0.61"}
-EXTRAS = {  # the least version, and what it is for
+EXTRAS = {  # the minimum version and the purpose
     "matplotlib": ("3.9", "pictures"),
     "tqdm": ("4.66", "examples, downloads"),
     "scipy": ("1.13", "smoothed curves, PCA"),
@@ -50,12 +50,12 @@ BLAS_SETTINGS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 FETCH_MNIST = 'python -c "from minidl.data import MNIST; [MNIST(train=t, download=True) for t in (1, 0)]"'
 FETCH_CIFAR10 = 'python -c "from minidl.data import CIFAR10; CIFAR10(download=True)"'
 LITTLE = 500e6  # bytes; CIFAR-10 takes 354 MB, compiled kernels some 40 MB
-TOLERANCE = 1e-4  # of the largest value; float32 rounds off a hundredth of it here
+TOLERANCE = 1e-4  # relative to the largest value; float32 rounding errors are a hundredth of it here
 _numbas: Any = numba.config
 
 
 class Finding(NamedTuple):
-    """What a check found; `advice` has a command, or a hint, on each of its lines."""
+    """The result of a check; `advice` has one command or hint per line."""
 
     topic: str
     state: str
@@ -67,13 +67,13 @@ class Finding(NamedTuple):
 
 
 def python() -> Finding:
-    """The Python that runs."""
+    """The running Python."""
     text = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}"
     return Finding("Python", OK, text)
 
 
 def packages() -> Finding:
-    """minidl, what it cannot do without, and which minidl it is, of several that there may be."""
+    """Versions of minidl and its required packages, and the path minidl was imported from."""
     found = {"numpy": np.__version__, "numba": numba.__version__}
     text = f"minidl {minidl.__version__}, NumPy {np.__version__}, Numba {numba.__version__}"
     text += f", llvmlite {llvmlite.__version__}; minidl is in {Path(minidl.__file__).parent}"
@@ -83,7 +83,7 @@ def packages() -> Finding:
 
 
 def extras() -> Finding:
-    """What minidl needs for a part of what it offers only."""
+    """Optional packages, each needed for some features only."""
     found = {name: _version(name) for name in EXTRAS}
     has = ", ".join(f"{name} {version}" for name, version in found.items() if version) or "none"
     lacks = {name: EXTRAS[name] for name, version in found.items() if _older(version, EXTRAS[name][0])}
@@ -102,7 +102,7 @@ def _version(name: str) -> str:
 
 
 def _older(version: str, least: str) -> bool:
-    """Whether a version, or "" for none, is older than `least`, whose first two numbers count."""
+    """Whether a version ("" if missing) is older than `least`, by their first two numbers."""
     numbers = [int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:2]]
     return numbers < [int(part) for part in least.split(".")]
 
@@ -111,22 +111,24 @@ def _older(version: str, least: str) -> bool:
 
 
 def processor() -> Finding:
-    """Cores and vector instructions, as Numba sees them."""
+    """Cores and vector instructions, as Numba detects them."""
     features = llvm.get_host_cpu_features()
     vectors = next((name for flag, name in VECTORS.items() if features.get(flag)), "no wide vectors")
     text = f"{llvm.get_host_cpu_name()} with {vectors}, cores for this process: {_numbas.NUMBA_DEFAULT_NUM_THREADS}"
     if _numbas.CPU_NAME or _numbas.CPU_FEATURES:
-        text += "; NUMBA_CPU_NAME or NUMBA_CPU_FEATURES have kernels compiled for another processor"
+        text += "; NUMBA_CPU_NAME or NUMBA_CPU_FEATURES make kernels compile for another processor"
         return Finding("processor", NOTE, text, "unset NUMBA_CPU_NAME NUMBA_CPU_FEATURES")
     return Finding("processor", OK, text)
 
 
 def thread_count() -> Finding:
-    """How many threads the kernels run on, and the settings that have a say in it."""
+    """The number of threads that kernels run on, and the settings that affect it."""
     count, cores = minidl.get_num_threads(), int(_numbas.NUMBA_DEFAULT_NUM_THREADS)
     text = f"{count} for {cores} cores ({_settings(THREAD_SETTINGS)})"
     if count > cores:
-        return Finding("threads", NOTE, f"{text}: they get in each other's way", "unset NUMBA_NUM_THREADS")
+        return Finding(
+            "threads", NOTE, f"{text}: more threads than cores slow each other down", "unset NUMBA_NUM_THREADS"
+        )
     return Finding("threads", OK, f"{text}: NUMBA_NUM_THREADS leaves cores idle" if count < cores else text)
 
 
@@ -135,10 +137,10 @@ def _settings(names: Sequence[str]) -> str:
 
 
 def thread_layer() -> Finding:
-    """What starts Numba's threads. Known once a parallel kernel ran."""
+    """Numba's threading layer, known once a parallel kernel has run."""
     layer = threads._threading_layer()
     if layer is None:
-        return Finding("thread layer", NOTE, "not known, since no parallel kernel ran")
+        return Finding("thread layer", NOTE, "not known, since no parallel kernel has run")
     if layer != "workqueue":
         hint = "; where other programs keep the cores busy, start with OMP_WAIT_POLICY=passive"
         return Finding("thread layer", OK, layer + hint if layer == "omp" else layer)
@@ -150,7 +152,7 @@ def thread_layer() -> Finding:
 
 
 def blas() -> Finding:
-    """NumPy's library for matrix products."""
+    """NumPy's BLAS library."""
     config: Any = np.show_config(mode="dicts")
     built = config.get("Build Dependencies", {}).get("blas", {})
     text = f"{built.get('name', 'not known')} {built.get('version', '')}, which minidl's kernels do not need; "
@@ -159,21 +161,21 @@ def blas() -> Finding:
         return Finding("BLAS", OK, text)
     before = set(os.environ)
     pools = importlib.import_module("threadpoolctl").threadpool_info()
-    for name in set(os.environ) - before:  # importing it sets one
+    for name in set(os.environ) - before:  # importing it sets a variable
         del os.environ[name]
     counts = {str(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"}
     return Finding("BLAS", OK, f"{text}threads: {', '.join(sorted(counts)) or 'not known'}")
 
 
 def gpu() -> Finding:
-    """What CuPy sees. A CPU is all that minidl needs."""
+    """The GPUs that CuPy finds. minidl needs only a CPU."""
     if importlib.util.find_spec("cupy") is None:
         text = 'CuPy is not installed, which a GPU needs and a CPU run does not: pip install "cupy-cuda12x[ctk]"'
         return Finding("GPU", OK, text)
     try:
         cupy = importlib.import_module("cupy")
         return Finding("GPU", OK, f"found: {cupy.cuda.runtime.getDeviceCount()}, by CuPy {cupy.__version__}")
-    except Exception as error:  # no driver, no device, a CuPy for another driver: each has errors of its own
+    except Exception as error:  # no driver, no device, a CuPy for another driver: each raises its own errors
         return Finding("GPU", NOTE, f"CuPy finds none, which a CPU run does not need ({type(error).__name__}: {error})")
 
 
@@ -181,7 +183,7 @@ def gpu() -> Finding:
 
 
 def kernel_check() -> Finding:
-    """The compiled kernels beside their definitions, on a shape for each path through their code."""
+    """Compare the compiled kernels with their definitions, on a shape for each path through their code."""
     if _numbas.DISABLE_JIT:
         text = "not checked: with NUMBA_DISABLE_JIT they run as Python, thousands of times slower"
         return Finding("kernels", WRONG, text, "unset NUMBA_DISABLE_JIT")
@@ -203,17 +205,17 @@ def _agree(y: np.ndarray, expected: np.ndarray) -> bool:
 
 CONVOLUTIONS = {  # name: shapes of image and weight, then stride, padding and dilation
     "1 channel to 16": ((3, 1, 12, 11), (16, 1, 3, 3), 2, 1, 1),
-    "3 channels to 1": ((3, 3, 11, 9), (1, 3, 5, 5), 1, 2, 1),  # 1 to 8 channels of the map share a vector with groups
+    "3 channels to 1": ((3, 3, 11, 9), (1, 3, 5, 5), 1, 2, 1),  # 1 to 8 output channels share a vector with groups
     "5 channels to 2": ((3, 5, 9, 11), (2, 5, 4, 4), 2, 1, 1),  # of taps: of 16, 8, 4 or 2
     "6 channels to 4": ((3, 6, 9, 11), (4, 6, 3, 3), 1, 0, 2),
     "8 channels to 8": ((3, 8, 7, 9), (8, 8, 3, 3), 1, 1, 1),
-    "7 channels to 19": ((5, 7, 9, 10), (19, 7, 3, 2), 1, 1, 1),  # ragged edges: no size is a multiple of the tile's
+    "7 channels to 19": ((5, 7, 9, 10), (19, 7, 3, 2), 1, 1, 1),  # remainders: no size is a multiple of the tile's
     "40 channels to 48": ((4, 40, 8, 8), (48, 40, 3, 3), 1, 1, 1),  # a sum over 360 taps: more than one block
 }
 
 
 def kernel_results(k: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """What the kernels of the module `k` give, each with a name: small shapes, and one for each path of the code."""
+    """Named results of the kernels in module `k`: small shapes, one for each path through the code."""
     rng = np.random.default_rng(0)
 
     def drawn(*shape: int) -> np.ndarray:
@@ -255,18 +257,18 @@ def _elementwise_results(k: Any, drawn: Callable[..., np.ndarray]) -> Iterator[t
 
 
 def kernel_cache() -> Finding:
-    """Where compiled kernels are kept, and whether the check found there what it needed."""
+    """The cache of compiled kernels, and whether the kernel check found its kernels there."""
     functions, wanted = _compiled_functions(), _numbas.CACHE_DIR
     if not functions:
         return Finding("kernel cache", NOTE, "none, since nothing is compiled")
     folder = functions[0].stats.cache_path
     if folder is None:
-        text = "there is no folder to keep compiled kernels in: each start compiles them anew"
+        text = "there is no folder to cache compiled kernels in: every start recompiles them"
         return Finding("kernel cache", WRONG, text, "export NUMBA_CACHE_DIR=FOLDER  # one that can be written to")
     sizes = [path.stat().st_size for path in Path(folder).glob("*.nbc")]
     text = f"{folder}: {len(sizes)} kernels, {sum(sizes) / 1e6:.1f} MB; "
     if "saving" in compiling._told:
-        return Finding("kernel cache", WRONG, f"{text}no more can be kept: each start compiles", f"df {folder}")
+        return Finding("kernel cache", WRONG, f"{text}no more can be saved: every start recompiles", f"df {folder}")
     fresh = sum(sum(function.stats.cache_misses.values()) for function in functions)
     text += f"{fresh} of them new, which the next start finds here" if fresh else "up to date"
     if wanted and Path(wanted) not in Path(folder).parents:
@@ -277,14 +279,14 @@ def kernel_cache() -> Finding:
 
 def _compiled_functions() -> list[Any]:
     found = [function for module in kernels.CPU for function in vars(module).values() if hasattr(function, "stats")]
-    return list(dict.fromkeys(found))  # one may be imported into several modules
+    return list(dict.fromkeys(found))  # a function may be imported into several modules
 
 
 # -- data -------------------------------------------------------------------------------------------------------
 
 
 def data_folder() -> Finding:
-    """Where data sets are looked for, unless a folder is given."""
+    """The default folder of data sets."""
     folder = _data_folder()
     if folder is None:
         text = "not known: MINIDL_DATA names none, and pooch, which knows the user's cache folder, is missing"
@@ -301,14 +303,14 @@ def data_folder() -> Finding:
 
 
 def mnist_files() -> Finding:
-    """Whether MNIST is there, and whole: it is loaded."""
+    """Whether MNIST is there and intact: it is loaded."""
     folder = _data_folder()
     lacks = [name for name in mnist.UNPACKED if not (folder and mnist.found_in(folder, name))]
     return _data_set("MNIST", MNIST, lacks, len(mnist.UNPACKED), FETCH_MNIST)
 
 
 def cifar10_files() -> Finding:
-    """Whether CIFAR-10 is there, and whole. An archive that is not unpacked yet stays so."""
+    """Whether CIFAR-10 is there and intact. An archive that is not unpacked yet is left alone."""
     folder = _data_folder()
     places = (cifar10.FOLDER, ".")
     lacks = [n for n in cifar10.SHA256 if not (folder and any((folder / p / n).is_file() for p in places))]
@@ -320,8 +322,8 @@ def cifar10_files() -> Finding:
 def _data_set(name: str, kind: Callable[..., Any], lacks: Sequence[str], files: int, fetch: str) -> Finding:
     if lacks:
         text = f"missing: {', '.join(lacks)}" if len(lacks) < files else "not there"
-        return Finding(name, NOTE, f"{text}; examples fetch it, or else draw their own images", fetch)
-    said = io.StringIO()  # gets a line if the files are not the official ones
+        return Finding(name, NOTE, f"{text}; examples download it, or use synthetic images", fetch)
+    said = io.StringIO()  # filled if the files are not the official ones
     try:
         with contextlib.redirect_stdout(said):
             train, test = (len(kind(train=part)) for part in (True, False))
@@ -352,7 +354,7 @@ CHECKS = (python, packages, extras, *_MACHINE, data_folder, mnist_files, cifar10
 
 
 def report() -> int:
-    """Print all findings and a summary; return 0 if minidl can train on this machine as it should, else 1."""
+    """Print all findings and a summary; return 0 if minidl can train on this machine, 1 if something is wrong."""
     states = []
     for check in CHECKS:
         finding = _found_by(check)
@@ -366,7 +368,7 @@ def report() -> int:
 def _found_by(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
-    except Exception as error:  # whatever is broken here, the other findings are wanted all the more
+    except Exception as error:  # whatever is broken here, the other findings are still needed
         settings = " ".join(name for name in os.environ if name.startswith("NUMBA_"))
         advice = f"unset {settings}  # and try again" if settings else "report these lines"
         return Finding(check.__name__, WRONG, f"the check failed: {type(error).__name__}: {error}", advice)

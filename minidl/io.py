@@ -1,4 +1,4 @@
-"""Saving and loading: one npz file, the arrays as arrays, all else as JSON. No pickle: loading runs no code."""
+"""Saving and loading: one npz file with the arrays, and the rest as JSON. No pickle, so loading runs no code."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from minidl.tensor import Array, Tensor
 
 STRUCTURE = "structure.json"
 FORMAT = 1
-KINDS = "biufc"  # of NumPy's dtypes, those that need no pickle and are numbers
-STRAY = "allow_pickle"  # an array that minidl with NumPy 2.0 or 2.1 once wrote into its files, and nobody needs
+KINDS = "biufc"  # kinds of NumPy dtypes that hold numbers or bools, and so need no pickle
+STRAY = "allow_pickle"  # an unused array in files that older versions of minidl wrote with NumPy 2.0 or 2.1
 
 
 def save(obj: Any, f: str | os.PathLike[str]) -> None:
     """Write dicts, lists, tuples, tensors, arrays, numbers, strings, bools and None to a file.
 
-    The file is written beside its place under another name, flushed to the disk and then renamed. So whatever
-    happens in between, `f` is either the old file or the new one, whole.
+    The data goes to a temporary file in the same folder, which is flushed to disk and then renamed. If the process is
+    killed at any point, `f` is either the old file or the new one, intact.
 
     Parameters
     ----------
     obj : nested containers
-        A model's ``state_dict()``, say, or a dict of several such.
+        For example a model's ``state_dict()``, or a dict with several of these.
     f : path
-        The name as it is; no ending is added.
+        Used as it is; no extension is added.
 
     Raises
     ------
     TypeError
-        If there is something else inside; the message says where. Nothing is written then.
+        If `obj` contains anything else; the message says where. Nothing is written.
     OSError
         If the file cannot be written.
 
@@ -55,13 +55,13 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
     arrays: dict[str, Any] = {}
     structure = {"format": FORMAT, "root": _encode(obj, "obj", arrays)}
     arrays[STRUCTURE] = np.frombuffer(json.dumps(structure).encode(), np.uint8)
-    path = Path(os.path.realpath(f))  # of a link, the file that it leads to
+    path = Path(os.path.realpath(f))  # a link is followed, not replaced
     if not path.parent.is_dir():
         raise FileNotFoundError(f"save: there is no folder {path.parent}; make it first")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
-            np.savez(file, **arrays)  # never pickles: _encode_array lets only numbers and bools through
+            np.savez(file, **arrays)  # never pickles: _encode_array passes numbers and bools only
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -71,29 +71,29 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
 
 
 def load(f: str | os.PathLike[str], map_location: Any = None) -> Any:
-    """Read what ``save`` wrote, with the same containers; tensors come back as tensors.
+    """Read what ``save`` wrote: the same containers, with tensors as tensors.
 
     Parameters
     ----------
     f : path
     map_location : device, optional
-        Where the tensors go: to the CPU's memory by default, wherever they were.
+        The device of the tensors; by default the CPU, whatever it was when they were saved.
 
     Raises
     ------
     OSError
-        If there is no such file, or it cannot be opened.
+        If the file does not exist or cannot be opened.
     ValueError
-        If the file is damaged, or was not written by ``save``. What is read is compared with the file's checksums,
-        and never takes more memory than a few times the file's size.
+        If the file is damaged, or was not written by ``save``. The contents are verified against the file's checksums,
+        and reading needs no more than a few times the file's size in memory.
     """
     target = place(map_location)
     with open(f, "rb") as file:
         try:
             return _read(file, target)
-        except MemoryError:  # the file's size warrants what was asked for
+        except MemoryError:  # not a damaged file: no more was requested than its size justifies
             raise
-        except Exception as error:  # what zipfile and json raise for damaged files is written down nowhere
+        except Exception as error:  # zipfile and json do not document what they raise for damaged files
             raise ValueError(f"{os.fspath(f)} is damaged, or was not written by minidl.save: {error}") from error
 
 
@@ -103,7 +103,7 @@ def _read(file: IO[bytes], target: Place) -> Any:
         _check(members, os.fstat(file.fileno()).st_size)
         arrays = {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
     if STRUCTURE not in arrays:
-        raise ValueError(f"{STRUCTURE} is not in it")
+        raise ValueError(f"it has no {STRUCTURE}")
     structure = json.loads(arrays.pop(STRUCTURE).tobytes())
     if structure["format"] != FORMAT:
         raise ValueError(f"format {structure['format']} is not known to this version")
@@ -115,19 +115,19 @@ def _read(file: IO[bytes], target: Place) -> Any:
 
 
 def _check(members: list[zipfile.ZipInfo], available: int) -> None:
-    """Refuse what ``save`` does not write, and what would take more memory than there are bytes in the file."""
+    """Reject what ``save`` does not write, and arrays that claim more bytes than the file has."""
     names = [member.filename.removesuffix(".npy") for member in members]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{twice[0]} is there twice")
+        raise ValueError(f"it has {twice[0]} twice")
     if packed := [name for name, member in zip(names, members, strict=True) if member.compress_type]:
         raise ValueError(f"{packed[0]} is compressed, as save never does")
     size = sum(max(member.file_size, member.compress_size) for member in members)
     if size > available:
-        raise ValueError(f"its arrays are said to have {size:,} bytes, and the file has {available:,}")
+        raise ValueError(f"its arrays claim to have {size:,} bytes, but the file has {available:,}")
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
-    """Read one array; unlike np.load to the member's end, where its checksum is, whatever shape its header says."""
+    """Read one array. Unlike np.load, read the member to its end, so that its checksum is verified."""
     content = archive.read(member)
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
@@ -141,7 +141,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
 
 
 def _encode(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
-    """JSON for `obj`: plain values as they are, everything else as a list [kind, content]."""
+    """`obj` as JSON: plain values as they are, everything else as a list [kind, content]."""
     if obj is None or isinstance(obj, bool | int | float | str):
         return obj
     if isinstance(obj, Tensor | np.ndarray | np.generic):
@@ -153,7 +153,7 @@ def _encode(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
         items = [(_encode_key(key, where), _encode(value, f"{where}[{key!r}]", arrays)) for key, value in obj.items()]
         return ["dict", items]
     raise TypeError(
-        f"save: {where} is of type {type(obj).__name__}, which cannot be saved; of a model or an optimizer save its "
+        f"save: {where} is of type {type(obj).__name__}, which cannot be saved; for a model or an optimizer, save its "
         "state_dict()"
     )
 
@@ -168,7 +168,7 @@ def _encode_array(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
     array = devices.moved(obj.array, devices.CPU) if isinstance(obj, Tensor) else np.asarray(obj)
     if array.dtype.kind not in KINDS:
         raise TypeError(
-            f"save: {where} is an array of dtype {array.dtype}, and only arrays of numbers and bools can be saved"
+            f"save: {where} is an array of dtype {array.dtype}; only arrays of numbers and bools can be saved"
         )
     name = f"{len(arrays)}.array"
     arrays[name] = array
@@ -176,7 +176,7 @@ def _encode_array(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
 
 
 def _decode(encoded: Any, arrays: dict[str, Array], target: Place) -> Any:
-    """The opposite of `_encode`; an array that has found its place is taken out of `arrays`."""
+    """The inverse of `_encode`; each array used is removed from `arrays`."""
     if not isinstance(encoded, list):
         return encoded
     kind, content = encoded
