@@ -119,7 +119,7 @@ class Cases:
         p, g, m = ([self.array(size) for size in (self.elements - 9, 9)] for _ in range(3))
         yield self.of("sgd_step", p, g, m, 1e-3, 0.9, 0.0, False, 0.0)
         v = [x * x for x in m]
-        yield self.of("adam_step", p, g, m, v, 1e-3, 0.9, 0.999, 1e-8, 0.0, 1)
+        yield self.of("adam_step", p, g, m, v, (1e-2, 0.03), 0.9, 0.999, 1e-8, 0.0)
 
     def _adding(self) -> Case:
         """In places that come in no order, one in eight on average."""

@@ -250,7 +250,7 @@ def _elementwise_results(k: Any, drawn: Callable[..., np.ndarray]) -> Iterator[t
     yield "channel_sums", k.channel_sums(drawn(3, 5, 4, 6))
     yield "cross_entropy", np.asarray(k.cross_entropy(x, classes))
     p, m, v = (np.zeros((50, 7), np.float32) for _ in range(3))
-    k.adam_step([p], [gy], [m], [v], 1e-3, 0.9, 0.999, 1e-8, 0.0, 1)
+    k.adam_step([p], [gy], [m], [v], (1e-2, 0.03), 0.9, 0.999, 1e-8, 0.0)
     yield "adam_step", p
 
 

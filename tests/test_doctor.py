@@ -262,8 +262,9 @@ def test_a_fault_of_one_path_alone_is_found(interpreted, monkeypatch, channels):
 
 
 def test_a_wrong_optimiser_is_found_and_named(interpreted, monkeypatch):
-    def adam_step(ps, gs, ms, vs, lr, *rest):
-        reference.adam_step(ps, gs, ms, vs, 1.001 * lr, *rest)
+    def adam_step(ps, gs, ms, vs, rate_and_root, *rest):
+        rate, root = rate_and_root
+        reference.adam_step(ps, gs, ms, vs, (1.001 * rate, root), *rest)
 
     monkeypatch.setattr(kernels, "adam_step", adam_step)
     assert doctor.kernel_check().text.startswith("adam_step: not what")

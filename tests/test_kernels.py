@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from minidl import kernels
 from minidl.kernels import ConvGeometry, PoolGeometry, cpu, cpu_elementwise, cpu_pooling, reference, threads
+from minidl.optim.adam import bias_corrected
 from minidl.testing import conv_geometries
 
 BACKENDS = [reference, cpu]
@@ -436,7 +437,7 @@ def test_adam(backend: ModuleType, dtype: type, weight_decay: float):
     expected = plain_adam(p, gs, 0.01, 0.9, 0.99, 1e-8, weight_decay)
     p, m, v = p.astype(dtype), np.zeros((5, 7), dtype), np.zeros((5, 7), dtype)
     for step, g in enumerate(gs.astype(dtype), start=1):
-        backend.adam_step([p], [g], [m], [v], 0.01, 0.9, 0.99, 1e-8, weight_decay, step)
+        backend.adam_step([p], [g], [m], [v], bias_corrected(0.01, 0.9, 0.99, step), 0.9, 0.99, 1e-8, weight_decay)
     assert p.dtype == dtype
     np.testing.assert_allclose(p, expected, rtol=0, atol=2e-6 if dtype == np.float32 else 1e-14)
 
@@ -479,7 +480,7 @@ def test_adam_flushes_denormal_moments(backend: ModuleType):
     tiny = np.finfo(np.float32).tiny
     p, g = np.ones(3, np.float32), np.array([0, 0, np.nan], np.float32)
     m, v = np.full((2, 3), 1.01 * tiny, np.float32)
-    backend.adam_step([p], [g], [m], [v], 0.01, 0.9, 0.9, 1e-8, 0.0, 1000)
+    backend.adam_step([p], [g], [m], [v], (0.01, 1.0), 0.9, 0.9, 1e-8, 0.0)
     np.testing.assert_array_equal(m, np.array([0, 0, np.nan], np.float32))
     np.testing.assert_array_equal(v, np.array([0, 0, np.nan], np.float32))
 

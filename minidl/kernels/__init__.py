@@ -13,12 +13,10 @@ import numpy as np
 from minidl.kernels import cpu, cpu_elementwise, cpu_pooling, devices, reference
 from minidl.kernels.geometry import ConvGeometry
 from minidl.kernels.pool_geometry import PoolGeometry
-from minidl.kernels.reference import adam_changing
 
 __all__ = [
     "ConvGeometry",
     "PoolGeometry",
-    "adam_changing",
     "adam_step",
     "add_at",
     "channel_sums",

@@ -20,7 +20,6 @@ from numba.extending import overload
 from minidl.kernels.compiling import compiled
 from minidl.kernels.cpu import plain, same_float
 from minidl.kernels.memory import empty
-from minidl.kernels.reference import adam_changing
 from minidl.kernels.threads import parallel_region
 
 Array = np.ndarray
@@ -387,23 +386,21 @@ def adam_step(
     gs: list[Array],
     ms: list[Array],
     vs: list[Array],
-    lr: float,
+    rate_and_root: tuple[float, float] | Array,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
-    step: int,
-    changing: Array | None = None,
 ) -> None:
     """One step of Adam in one pass over memory. Defined in reference.py."""
-    step_size, root = adam_changing(lr, beta1, beta2, step) if changing is None else map(float, changing)
+    rate, root = map(float, rate_and_root)
     for p, g, m, v in zip(ps, gs, ms, vs, strict=True):
-        scalars = step_size, root, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, TINY[p.dtype.char]
+        scalars = rate, root, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, TINY[p.dtype.char]
         _in_place("adam_step", _adam, (p, m, v), g, *scalars)
 
 
 @compiled(parallel=True)
-def _adam(p, m, v, g, step_size, root, rate1, beta2, rate2, eps, decay, tiny):
+def _adam(p, m, v, g, rate, root, rate1, beta2, rate2, eps, decay, tiny):
     """Moments of a gradient that stays zero become denormal numbers, which are slow: flush them."""
     zero = p.dtype.type(0)
     for i in prange(len(p)):
@@ -413,28 +410,26 @@ def _adam(p, m, v, g, step_size, root, rate1, beta2, rate2, eps, decay, tiny):
         mi = zero if abs(mi) < tiny else mi
         vi = zero if vi < tiny else vi
         m[i], v[i] = mi, vi
-        p[i] -= step_size * mi / (np.sqrt(vi) / root + eps)
+        p[i] -= rate * mi / (np.sqrt(vi) / root + eps)
 
 
 def sgd_step(
     ps: list[Array],
     gs: list[Array],
     bufs: list[Array] | None,
-    lr: float,
+    lr: float | Array,
     momentum: float,
     dampening: float,
     nesterov: bool,
     weight_decay: float,
-    changing: Array | None = None,
 ) -> None:
     """One step of SGD in one pass over memory. Defined in reference.py."""
-    lr = lr if changing is None else float(changing[0])
     sums: list[Any] = [None] * len(ps) if bufs is None else bufs
     for p, g, buf in zip(ps, gs, sums, strict=True):
         if buf is None:
-            _in_place("sgd_step", _sgd, (p,), g, lr, weight_decay)
+            _in_place("sgd_step", _sgd, (p,), g, float(lr), weight_decay)
         else:
-            scalars = lr, momentum, 1 - dampening, nesterov, weight_decay, TINY[p.dtype.char]
+            scalars = float(lr), momentum, 1 - dampening, nesterov, weight_decay, TINY[p.dtype.char]
             _in_place("sgd_step", _sgd_momentum, (p, buf), g, *scalars)
 
 

@@ -27,7 +27,6 @@ from minidl.kernels.cpu_elementwise import _alike
 from minidl.kernels.cpu_pooling import _check_indices
 from minidl.kernels.geometry import ConvGeometry
 from minidl.kernels.pool_geometry import PoolGeometry
-from minidl.kernels.reference import adam_changing
 from minidl.kernels.resampling import Axis
 
 Array = Any  # cupy.ndarray
@@ -501,67 +500,66 @@ def adam_step(
     gs: list[Array],
     ms: list[Array],
     vs: list[Array],
-    lr: float,
+    rate_and_root: tuple[float, float] | Array,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
-    step: int,
-    changing: Array | None = None,
 ) -> None:
     """One step of Adam for all parameters in one pass over memory. Defined in reference.py.
 
-    Parameters
-    ----------
-    changing : (2,) float64 array on the GPU, optional
-        What `adam_changing` returns, in place of `lr` and `step`: a recorded graph reads it at each replay.
+    A captured graph reads a buffer `rate_and_root` anew at each replay.
     """
-    rate, root = adam_changing(lr, beta1, beta2, step) if changing is None else (0.0, 0.0)
+    buffer, rate, root = (rate_and_root, 0, 0) if _is_buffer(rate_and_root) else (None, *rate_and_root)
     scalars = rate, root, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, np.finfo(ps[0].dtype).tiny
-    _in_place("adam_step", "adam", (ps, gs, ms, vs), changing, scalars)
+    _in_place("adam_step", "adam", (ps, gs, ms, vs), buffer, scalars)
 
 
 def sgd_step(
     ps: list[Array],
     gs: list[Array],
     bufs: list[Array] | None,
-    lr: float,
+    lr: float | Array,
     momentum: float,
     dampening: float,
     nesterov: bool,
     weight_decay: float,
-    changing: Array | None = None,
 ) -> None:
     """One step of SGD for all parameters in one pass over memory. Defined in reference.py.
 
-    Parameters
-    ----------
-    changing : (1,) float64 array on the GPU, optional
-        In place of `lr`: a recorded graph reads it at each replay.
+    A captured graph reads a buffer `lr` anew at each replay.
     """
+    buffer, rate = (lr, 0) if _is_buffer(lr) else (None, lr)
     if bufs is None:
-        _in_place("sgd_step", "sgd", (ps, gs), changing, (lr, weight_decay))
+        _in_place("sgd_step", "sgd", (ps, gs), buffer, (rate, weight_decay))
         return
-    scalars = lr, momentum, 1 - dampening, bool(nesterov), weight_decay, np.finfo(ps[0].dtype).tiny
-    _in_place("sgd_step", "sgd_momentum", (ps, gs, bufs), changing, scalars)
+    scalars = rate, momentum, 1 - dampening, bool(nesterov), weight_decay, np.finfo(ps[0].dtype).tiny
+    _in_place("sgd_step", "sgd_momentum", (ps, gs, bufs), buffer, scalars)
+
+
+def _is_buffer(numbers: Any) -> bool:
+    return isinstance(numbers, cupy.ndarray)
 
 
 def _in_place(
-    name: str, kernel: str, lists: tuple[list[Array], ...], changing: Array | None, scalars: tuple[Any, ...]
+    name: str, kernel: str, lists: tuple[list[Array], ...], buffer: Array | None, scalars: tuple[Any, ...]
 ) -> None:
-    """Run a step on lists of arrays, parameters and gradients first, and write back those that had to be copied."""
+    """Run a step on lists of arrays, parameters and gradients first, and write back those that had to be copied.
+
+    A buffer holds what changes from step to step, in place of the first scalars.
+    """
     for arrays in zip(*lists, strict=True):
         _alike(name, *arrays)
     same_float(name, *lists[0])
-    if changing is not None and changing.dtype != np.float64:
-        raise RuntimeError(f"{name}: `changing` must be float64, not {changing.dtype}")
+    if buffer is not None and buffer.dtype != np.float64:
+        raise RuntimeError(f"{name}: a buffer of learning rates must be float64, not {buffer.dtype}")
     dtype = lists[0][0].dtype
     numbers = [int(s) if type(s) is bool else dtype.type(s) for s in scalars]
     for start in range(0, len(lists[0]), PARAMETERS):
         given = [arrays[start : start + PARAMETERS] for arrays in lists]
         work = [[_plain(a) for a in arrays] for arrays in given]
         elements = sum(p.size for p in work[0])
-        _launch(kernel, elements, dtype, _parameters(work), _optional(changing), *numbers)
+        _launch(kernel, elements, dtype, _parameters(work), _optional(buffer), *numbers)
         for i in (0, *range(2, len(work))):  # all but the gradients
             for array, copy in zip(given[i], work[i], strict=True):
                 if copy is not array:

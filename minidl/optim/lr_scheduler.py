@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from minidl.optim.optimizer import Optimizer
+from minidl.optim._optimizer import Optimizer
 
 
 class LRScheduler:

@@ -1,7 +1,7 @@
 // One step of an optimiser for many parameters in one launch, in place. Formulas and names as in reference.py;
 // rate1 = 1 - beta1 and so on. A thread takes elements of all parameters as if they were one long vector.
 //
-// What changes from step to step may come from a buffer on the device, `changing`, instead of the arguments: a recorded
+// The numbers that change from step to step may come from a buffer on the device instead of the arguments: a captured
 // graph of launches is replayed with the same arguments, but reads the buffer anew.
 
 const int64 PARAMETERS = 64;  // of one launch, whose arguments take 4 KB at most
@@ -36,10 +36,10 @@ __device__ real flushed(real value, real tiny) { return fabs(value) < tiny ? (re
 // 0 * an infinite parameter would be NaN.
 __device__ real decayed(real g, real p, real decay) { return decay != 0 ? g + decay * p : g; }
 
-// changing: lr / (1 - beta1^step), called `rate`, and sqrt(1 - beta2^step), called `root`.
-extern "C" __global__ void adam(Parameters list, const double *__restrict__ changing, real rate, real root, real rate1,
+// Buffer: rate = lr / (1 - beta1^t) and root = sqrt(1 - beta2^t), at step t.
+extern "C" __global__ void adam(Parameters list, const double *__restrict__ buffer, real rate, real root, real rate1,
                                 real beta2, real rate2, real eps, real decay, real tiny) {
-    if (changing) rate = (real)changing[0], root = (real)changing[1];
+    if (buffer) rate = (real)buffer[0], root = (real)buffer[1];
     FOR_EACH_OF(list, k, e) {
         real *p = list.p[k] + e, *m = list.m[k] + e, *v = list.v[k] + e;
         real ge = decayed(list.g[k][e], *p, decay);
@@ -53,19 +53,19 @@ extern "C" __global__ void adam(Parameters list, const double *__restrict__ chan
     }
 }
 
-// changing: lr
-extern "C" __global__ void sgd(Parameters list, const double *__restrict__ changing, real lr, real decay) {
-    if (changing) lr = (real)changing[0];
+// Buffer: lr.
+extern "C" __global__ void sgd(Parameters list, const double *__restrict__ buffer, real lr, real decay) {
+    if (buffer) lr = (real)buffer[0];
     FOR_EACH_OF(list, k, e) {
         real *p = list.p[k] + e;
         *p -= lr * decayed(list.g[k][e], *p, decay);
     }
 }
 
-// changing: lr. The running sum is m.
-extern "C" __global__ void sgd_momentum(Parameters list, const double *__restrict__ changing, real lr, real momentum,
+// Buffer: lr. The running sum is m.
+extern "C" __global__ void sgd_momentum(Parameters list, const double *__restrict__ buffer, real lr, real momentum,
                                         real rate, int64 nesterov, real decay, real tiny) {
-    if (changing) lr = (real)changing[0];
+    if (buffer) lr = (real)buffer[0];
     FOR_EACH_OF(list, k, e) {
         real *p = list.p[k] + e, *m = list.m[k] + e;
         real ge = decayed(list.g[k][e], *p, decay);
