@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 
 class Cases:
-    """Every kernel of `gpu`, a module like minidl/kernels/gpu.py, on arrays of about so many elements."""
+    """Every kernel of `gpu`, a module like minidl/kernels/gpu/kernels.py, on arrays of about so many elements."""
 
     def __init__(self, gpu: Any, cupy: Any, elements: int) -> None:
         self.gpu, self.cupy, self.elements = gpu, cupy, elements
@@ -260,7 +260,7 @@ def main() -> None:
         machine = common.machine() | common.gpu()
     except RuntimeError as error:
         parser().error(str(error))
-    cupy, gpu = importlib.import_module("cupy"), importlib.import_module("minidl.kernels.gpu")
+    cupy, gpu = importlib.import_module("cupy"), importlib.import_module("minidl.kernels.gpu.kernels")
     report: dict[str, Any] = {"settings": common.settings(args), "machine": machine, "limits": limits(cupy, args)}
     rows = report["rows"] = []
     for case in Cases(gpu, cupy, args.elements):

@@ -28,7 +28,7 @@ from minidl.creation import (
     zeros_like,
 )
 from minidl.device import device
-from minidl.kernels.threads import get_num_threads, set_num_threads
+from minidl.kernels.cpu._threads import get_num_threads, set_num_threads
 from minidl.meter import Meter
 from minidl.nn.functional import conv2d, conv_transpose2d, dropout
 from minidl.ops.activation import log_softmax, relu, relu_rule, sigmoid, softmax, tanh

@@ -29,7 +29,8 @@ import numpy as np
 import minidl
 from minidl import kernels
 from minidl.data import CIFAR10, MNIST, cifar10, mnist
-from minidl.kernels import ConvGeometry, PoolGeometry, compiling, reference, threads
+from minidl.kernels import ConvGeometry, PoolGeometry, cpu, reference
+from minidl.kernels.cpu import _compiling, _threads
 from minidl.kernels.resampling import bilinear, nearest
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
@@ -136,7 +137,7 @@ def _settings(names: Sequence[str]) -> str:
 
 def thread_layer() -> Finding:
     """What starts Numba's threads. Known once a parallel kernel ran."""
-    layer = threads._threading_layer()
+    layer = _threads._threading_layer()
     if layer is None:
         return Finding("thread layer", NOTE, "not known, since no parallel kernel ran")
     if layer != "workqueue":
@@ -265,7 +266,7 @@ def kernel_cache() -> Finding:
         return Finding("kernel cache", WRONG, text, "export NUMBA_CACHE_DIR=FOLDER  # one that can be written to")
     sizes = [path.stat().st_size for path in Path(folder).glob("*.nbc")]
     text = f"{folder}: {len(sizes)} kernels, {sum(sizes) / 1e6:.1f} MB; "
-    if "saving" in compiling._told:
+    if "saving" in _compiling._told:
         return Finding("kernel cache", WRONG, f"{text}no more can be kept: each start compiles", f"df {folder}")
     fresh = sum(sum(function.stats.cache_misses.values()) for function in functions)
     text += f"{fresh} of them new, which the next start finds here" if fresh else "up to date"
@@ -276,7 +277,7 @@ def kernel_cache() -> Finding:
 
 
 def _compiled_functions() -> list[Any]:
-    found = [function for module in kernels.CPU for function in vars(module).values() if hasattr(function, "stats")]
+    found = [function for module in cpu.MODULES for function in vars(module).values() if hasattr(function, "stats")]
     return list(dict.fromkeys(found))  # one may be imported into several modules
 
 

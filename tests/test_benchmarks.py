@@ -414,7 +414,7 @@ def gpu_kernels(script, tmp_path, monkeypatch, capsys):
     complete(cupy, monkeypatch)
     monkeypatch.setattr(cupy, "copyto", lambda target, source: target.__setitem__(..., source), raising=False)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setitem(sys.modules, "minidl.kernels.gpu", cuda_on_cpu.emulation())
+    monkeypatch.setitem(sys.modules, "minidl.kernels.gpu.kernels", cuda_on_cpu.emulation())
     monkeypatch.setattr(module, "COPIED", 2**10)
     monkeypatch.setattr(module, "SIDE", 8)
     return lambda *options: in_process(module, tmp_path, monkeypatch, capsys, *options)

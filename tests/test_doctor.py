@@ -22,7 +22,9 @@ from minidl import doctor, kernels
 from minidl.__main__ import main
 from minidl.data import cifar10, mnist
 from minidl.doctor import NOTE, OK, WRONG, Finding
-from minidl.kernels import compiling, reference, threads
+from minidl.kernels import reference
+from minidl.kernels.cpu import _compiling as compiling
+from minidl.kernels.cpu import _threads as threads
 
 ROOT = Path(minidl.__file__).parents[1]
 RECORDS = 6

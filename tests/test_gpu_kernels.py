@@ -93,7 +93,7 @@ def backend_named(name: str) -> Backend:
         return Backend(emulated.emulation(), emulated.cupy)
     import cupy
 
-    from minidl.kernels import gpu
+    from minidl.kernels.gpu import kernels as gpu
 
     return Backend(gpu, cupy)
 

@@ -67,21 +67,15 @@ class Optimizer:
         if "params" not in param_group:
             raise KeyError(f"a parameter group needs the key 'params', and has {sorted(param_group)}")
         params = param_group["params"]
-        group = {
-            **self.defaults,
-            **param_group,
-            "params": [params] if isinstance(params, Tensor) else _listed(params),
-        }
+        group = {**self.defaults, **param_group, "params": [params] if isinstance(params, Tensor) else _listed(params)}
         seen = {id(p) for other in self.param_groups for p in other["params"]}
         for p in group["params"]:
             if not isinstance(p, Tensor):
-                raise TypeError(
-                    f"an optimizer can only optimize tensors, not {type(p).__name__}; pass model.parameters()"
-                )
+                kind = type(p).__name__
+                raise TypeError(f"an optimizer can only optimize tensors, not {kind}; pass model.parameters()")
             if not p.is_leaf:
-                raise ValueError(
-                    f"can't optimize a tensor that {p.grad_fn!r} computed, only leaf tensors such as parameters"
-                )
+                made = f"a tensor that {p.grad_fn!r} computed"
+                raise ValueError(f"can't optimize {made}, only leaf tensors such as parameters")
             if id(p) in seen:
                 raise ValueError(f"a parameter of shape {p.shape} appears more than once in the parameter groups")
             seen.add(id(p))
@@ -92,12 +86,11 @@ class Optimizer:
     def _check(self, group: dict[str, Any]) -> None:
         """Raise if a setting is out of range."""
         for name in ("lr", "momentum", "weight_decay", "eps"):
-            if name in group and not isinstance(group[name], int | float | np.number):
-                raise TypeError(
-                    f"invalid {name} {group[name]!r}: it must be a number, not {type(group[name]).__name__}"
-                )
-            if name in group and not group[name] >= 0:
-                raise ValueError(f"invalid {name} {group[name]}: it must be at least 0")
+            value = group.get(name, 0)
+            if not isinstance(value, int | float | np.number):
+                raise TypeError(f"invalid {name} {value!r}: it must be a number, not {type(value).__name__}")
+            if not value >= 0:
+                raise ValueError(f"invalid {name} {value}: it must be at least 0")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set the gradients of all parameters to None, or to zeros."""
@@ -160,24 +153,23 @@ class Optimizer:
             raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
         groups, parameters = state_dict["param_groups"], self._parameters()
         if isinstance(groups, list | tuple) and len(groups) != len(self.param_groups):
-            raise ValueError(
-                f"load_state_dict: parameter groups: {len(groups)} in the state, {len(self.param_groups)} here"
-            )
+            sizes = f"{len(groups)} in the state, {len(self.param_groups)} here"
+            raise ValueError(f"load_state_dict: parameter groups: {sizes}")
         if not isinstance(groups, list | tuple) or not all(isinstance(group, Mapping) for group in groups):
             raise TypeError(f"load_state_dict: param_groups must be a list of dicts, not {groups!r}")
-        sizes, own = [len(g["params"]) for g in groups], [len(g["params"]) for g in self.param_groups]
-        if sizes != own:
+        given, own = ([len(g["params"]) for g in of] for of in (groups, self.param_groups))
+        if given != own:
             raise ValueError(
-                f"load_state_dict: parameters in each group: {sizes} in the state, {own} in this optimizer"
+                f"load_state_dict: parameters in each group: {given} in the state, {own} in this optimizer"
             )
         for group in groups:
             _refuse_variants(group)
         positions = [i for group in groups for i in group["params"]]
-        given = dict(zip(positions, parameters, strict=True))
-        unknown = [i for i in state_dict["state"] if i not in given]
+        at = dict(zip(positions, parameters, strict=True))
+        unknown = [i for i in state_dict["state"] if i not in at]
         if unknown:
             raise ValueError(f"load_state_dict: a state of parameter {unknown[0]!r}, but the groups have {positions}")
-        state = {given[i]: _own(s, given[i]) for i, s in state_dict["state"].items()}
+        state = {at[i]: _own(s, at[i]) for i, s in state_dict["state"].items()}
         for group, loaded in zip(self.param_groups, groups, strict=True):
             group.update({name: copy.deepcopy(value) for name, value in loaded.items() if name != "params"})
         self.state = state
@@ -195,9 +187,8 @@ class Optimizer:
 
 def _listed(params: Any) -> list[Any]:
     if not isinstance(params, Iterable):
-        raise TypeError(
-            f"params must be an iterable of tensors or of dicts, not {type(params).__name__}: pass model.parameters()"
-        )
+        kind = type(params).__name__
+        raise TypeError(f"params must be an iterable of tensors or of dicts, not {kind}: pass model.parameters()")
     if isinstance(params, set | frozenset):
         raise TypeError("params must have an order, which a set has not: pass a list")
     return list(params)
