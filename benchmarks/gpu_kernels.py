@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 
 class Cases:
-    """Every kernel of `gpu`, a module like minidl/kernels/gpu.py, on arrays of about so many elements."""
+    """Every kernel of `gpu`, a module like minidl/kernels/gpu/kernels.py, on arrays of about so many elements."""
 
     def __init__(self, gpu: Any, cupy: Any, elements: int) -> None:
         self.gpu, self.cupy, self.elements = gpu, cupy, elements
@@ -119,7 +119,7 @@ class Cases:
         p, g, m = ([self.array(size) for size in (self.elements - 9, 9)] for _ in range(3))
         yield self.of("sgd_step", p, g, m, 1e-3, 0.9, 0.0, False, 0.0)
         v = [x * x for x in m]
-        yield self.of("adam_step", p, g, m, v, 1e-3, 0.9, 0.999, 1e-8, 0.0, 1)
+        yield self.of("adam_step", p, g, m, v, (1e-2, 0.03), 0.9, 0.999, 1e-8, 0.0)
 
     def _adding(self) -> Case:
         """In places that come in no order, one in eight on average."""
@@ -260,7 +260,7 @@ def main() -> None:
         machine = common.machine() | common.gpu()
     except RuntimeError as error:
         parser().error(str(error))
-    cupy, gpu = importlib.import_module("cupy"), importlib.import_module("minidl.kernels.gpu")
+    cupy, gpu = importlib.import_module("cupy"), importlib.import_module("minidl.kernels.gpu.kernels")
     report: dict[str, Any] = {"settings": common.settings(args), "machine": machine, "limits": limits(cupy, args)}
     rows = report["rows"] = []
     for case in Cases(gpu, cupy, args.elements):

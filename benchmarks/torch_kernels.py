@@ -4,6 +4,7 @@ Letters as in minidl/kernels/reference.py; a geometry g has the attributes of mi
 """
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -131,9 +132,10 @@ def channel_sums(y: Any) -> Call:
     return lambda: y.sum(axes)
 
 
-def adam(p: Any, g: Any, m: Any, v: Any, lr: float, b1: float, b2: float, eps: float, decay: float, n: int) -> Call:
-    options = {"lr": lr, "beta1": b1, "beta2": b2, "weight_decay": decay, "eps": eps}
-    step = torch.tensor(float(n))
+def adam(p: Any, g: Any, m: Any, v: Any, rate_and_root: Any, b1: float, b2: float, eps: float, decay: float) -> Call:
+    rate, root = rate_and_root  # lr / (1 - b1^n) and sqrt(1 - b2^n), where PyTorch takes lr and n
+    step = torch.tensor(math.log(1 - root**2) / math.log(b2))
+    options = {"lr": rate * (1 - b1 ** step.item()), "beta1": b1, "beta2": b2, "weight_decay": decay, "eps": eps}
     return lambda: aten._fused_adam_(p, g, m, v, [], [step] * len(p), **options, amsgrad=False, maximize=False)
 
 

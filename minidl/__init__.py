@@ -13,7 +13,7 @@ from minidl.creation import (
 )
 from minidl.device import device
 from minidl.io import load, save
-from minidl.kernels.threads import get_num_threads, set_num_threads
+from minidl.kernels.cpu._threads import get_num_threads, set_num_threads
 from minidl.nn.functional import conv2d, conv_transpose2d, dropout
 from minidl.ops.activation import log_softmax, relu, relu_rule, sigmoid, softmax, tanh
 from minidl.ops.arithmetic import (

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import minidl
-from minidl.kernels import threads
+from minidl.kernels.cpu import _threads as threads
 from tests.helpers.example_files import EXAMPLES
 
 # No deadline: the first example that reaches a kernel waits for its compilation. In CI the same examples each time.

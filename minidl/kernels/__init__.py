@@ -1,53 +1,21 @@
 """The loops of minidl: arrays in, arrays out, nothing recorded.
 
-Every function here has a definition in `reference.py` and a fast twin of the same name and signature in one of the
-files `cpu*.py`. Which one runs is decided here, from the type of the first array, and nowhere else in the project.
+Every kernel has a definition in `reference.py` and fast twins of the same name and signature, for the CPU in `cpu/` and
+for a GPU in `gpu/`. Which one runs is decided here, from the type of the first array, and nowhere else in the project.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from minidl.kernels import cpu, cpu_elementwise, cpu_pooling, devices, reference
-from minidl.kernels.geometry import ConvGeometry
-from minidl.kernels.pool_geometry import PoolGeometry
-from minidl.kernels.reference import adam_changing
+from minidl.kernels import cpu, devices, reference
+from minidl.kernels.geometry import ConvGeometry as ConvGeometry
+from minidl.kernels.pool_geometry import PoolGeometry as PoolGeometry
+from minidl.kernels.reference import *  # noqa: F403 - names, types and docstrings: each function is replaced below
 
-__all__ = [
-    "ConvGeometry",
-    "PoolGeometry",
-    "adam_changing",
-    "adam_step",
-    "add_at",
-    "channel_sums",
-    "col2im",
-    "conv2d",
-    "conv2d_input",
-    "conv2d_weight",
-    "cross_entropy",
-    "cross_entropy_backward",
-    "im2col",
-    "matmul",
-    "max_pool2d",
-    "pick",
-    "put",
-    "relu",
-    "relu_backward",
-    "resample",
-    "scaled_difference",
-    "scaled_logistic_difference",
-    "sgd_step",
-    "sigmoid",
-    "sigmoid_backward",
-    "tanh_backward",
-    "total",
-    "total_logistic_loss",
-    "total_squared_error",
-]
-
-CPU = cpu, cpu_elementwise, cpu_pooling
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -55,7 +23,7 @@ R = TypeVar("R")
 def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
     """The kernel of this definition's name, from the backend that its first array belongs to."""
     name = definition.__name__
-    fast: Callable[P, R] = next((vars(module)[name] for module in CPU if name in vars(module)), definition)
+    fast: Callable[P, R] = next((vars(module)[name] for module in cpu.MODULES if name in vars(module)), definition)
 
     @functools.wraps(definition)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -64,42 +32,23 @@ def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
             return getattr(_gpu(), name)(*args, **kwargs)
         if not isinstance(array, np.ndarray):
             raise TypeError(f"minidl's kernels work on arrays of NumPy or CuPy, not on {type(args[0]).__name__}")
-        # Other types than float32 and float64 are not worth compiling: the definition serves.
+        # Dtypes other than float32 and float64 are not worth compiling for: the definition serves them.
         return (fast if array.dtype.char in "fd" else definition)(*args, **kwargs)
 
     return kernel
 
 
 def _gpu() -> Any:
-    """The kernels for CuPy's arrays, with which CuPy is imported."""
-    from minidl.kernels import gpu
+    """The kernels for CuPy's arrays. Importing them imports CuPy."""
+    from minidl.kernels.gpu import kernels
 
-    return gpu
+    return kernels
 
 
-add_at = _dispatch(reference.add_at)
-channel_sums = _dispatch(reference.channel_sums)
-im2col = _dispatch(reference.im2col)
-col2im = _dispatch(reference.col2im)
-conv2d = _dispatch(reference.conv2d)
-conv2d_input = _dispatch(reference.conv2d_input)
-conv2d_weight = _dispatch(reference.conv2d_weight)
-max_pool2d = _dispatch(reference.max_pool2d)
-pick = _dispatch(reference.pick)
-put = _dispatch(reference.put)
-resample = _dispatch(reference.resample)
-matmul = _dispatch(reference.matmul)
-total = _dispatch(reference.total)
-total_squared_error = _dispatch(reference.total_squared_error)
-total_logistic_loss = _dispatch(reference.total_logistic_loss)
-cross_entropy = _dispatch(reference.cross_entropy)
-cross_entropy_backward = _dispatch(reference.cross_entropy_backward)
-scaled_difference = _dispatch(reference.scaled_difference)
-scaled_logistic_difference = _dispatch(reference.scaled_logistic_difference)
-relu = _dispatch(reference.relu)
-relu_backward = _dispatch(reference.relu_backward)
-sigmoid = _dispatch(reference.sigmoid)
-sigmoid_backward = _dispatch(reference.sigmoid_backward)
-tanh_backward = _dispatch(reference.tanh_backward)
-adam_step = _dispatch(reference.adam_step)
-sgd_step = _dispatch(reference.sgd_step)
+KERNELS = [
+    name
+    for name, value in vars(reference).items()
+    if inspect.isfunction(value) and value.__module__ == reference.__name__ and not name.startswith("_")
+]
+globals().update({name: _dispatch(getattr(reference, name)) for name in KERNELS})
+__all__ = ["ConvGeometry", "PoolGeometry", *KERNELS]

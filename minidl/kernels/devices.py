@@ -1,7 +1,7 @@
-"""Where arrays live: NumPy's in the CPU's memory, CuPy's in that of a GPU.
+"""Where arrays live: NumPy's in the CPU's memory, CuPy's in a GPU's.
 
-A place is "cpu", or "cuda" with a number. CuPy is imported when a GPU is first asked for, never before. NumPy's own
-functions (``np.exp``) pass an array of CuPy on to CuPy's function of that name, and refuse a mixture of both.
+A place is "cpu", or "cuda" with a number. CuPy is imported only when a GPU is first asked for. NumPy's own functions
+(``np.exp``) hand a CuPy array over to CuPy's function of the same name, and raise on a mixture of both.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.kernels import memory
+from minidl.kernels import _memory
 
 Array = Any  # of NumPy or CuPy
 
 
 class Place(NamedTuple):
-    """A memory: that of the CPU, or of the GPU of this number."""
+    """A memory: the CPU's, or that of the GPU with this number."""
 
     type: str
     number: int | None = None
@@ -36,7 +36,7 @@ CPU = Place("cpu")
 
 
 def cupy() -> Any:
-    """CuPy, or an error that says what of CuPy, driver and GPU is missing."""
+    """CuPy, or an error that says which of CuPy, driver and GPU is missing."""
     try:
         import cupy  # type: ignore[import-not-found]
     except ImportError as error:
@@ -56,7 +56,7 @@ def cupy() -> Any:
 
 
 def gpu(index: int | None) -> Place:
-    """The memory of the GPU of this number, or of the current one."""
+    """The memory of the GPU with this number, or of the current one."""
     count = cupy().cuda.runtime.getDeviceCount()
     if index is not None and index >= count:
         there = ", ".join(f"cuda:{number}" for number in range(count))
@@ -65,18 +65,18 @@ def gpu(index: int | None) -> Place:
 
 
 def on_gpu(array: Any) -> bool:
-    """Whether this is an array of CuPy's."""
+    """Whether this is a CuPy array."""
     module = sys.modules.get("cupy")
     return type(array) is not np.ndarray and module is not None and isinstance(array, module.ndarray)
 
 
 def all_on_cpu(*arrays: Any) -> bool:
-    """Whether all of these are NumPy's: a quick answer for the usual case."""
+    """Whether all of these are NumPy arrays: a quick answer in the usual case."""
     return all(type(array) is np.ndarray for array in arrays)
 
 
 def is_array(value: Any) -> bool:
-    """Whether this is an array of NumPy's or CuPy's."""
+    """Whether this is an array of NumPy or CuPy."""
     return isinstance(value, np.ndarray) or on_gpu(value)
 
 
@@ -86,7 +86,7 @@ def place_of(array: Array) -> Place:
 
 
 def moved(array: Array, place: Place) -> Array:
-    """The array in another memory: itself where it lies there."""
+    """The array in this memory: itself if it already lies there, else a copy."""
     if place_of(array) == place:
         return array
     if place == CPU:
@@ -101,7 +101,7 @@ def moved(array: Array, place: Place) -> Array:
 
 
 def _written(array: Array) -> Any:
-    """An event on the array's GPU: all that this was given before has been done."""
+    """An event on the array's GPU, reached when the work it was given so far is done."""
     with array.device:
         return cupy().cuda.get_current_stream().record()
 
@@ -112,10 +112,10 @@ def _number(value: Any, sign: float, dtype: str, place: Place) -> Array:
 
 
 def number(value: Array, place: Place) -> Array:
-    """A 0-d array of NumPy's in another memory; the same one for the same number, so that none is sent twice."""
+    """A 0-d NumPy array in another memory; the same array for the same number, so that none is sent twice."""
     if place == CPU:
         return value
-    if recording():  # a buffer of the graph, which others must not use
+    if recording():  # a buffer of the graph, not to be used by others
         return sent(lambda: value, (), value.dtype, place, again=False)
     return _number(value.item(), math.copysign(1, value), value.dtype.char, place)  # 0.0 == -0.0
 
@@ -126,14 +126,14 @@ def beside(value: Any, array: Array) -> Array:
 
 
 def writable(array: Array) -> bool:
-    """Whether values can be written to the array, each to a place of its own."""
+    """Whether the array can be written to, with a separate memory location for each element."""
     steps = zip(array.shape, array.strides, strict=True)
     shared = not array.flags.forc and any(n > 1 and stride == 0 for n, stride in steps)
     return not shared and (on_gpu(array) or array.flags.writeable)
 
 
 def same_memory(a: Array, b: Array) -> bool:
-    """Whether two arrays are the same elements in the same memory."""
+    """Whether two arrays are the same elements of the same memory."""
     return (_address(a), a.shape, a.strides, a.dtype) == (_address(b), b.shape, b.strides, b.dtype)
 
 
@@ -142,23 +142,23 @@ def _address(array: Array) -> int:
 
 
 def owns(array: Array) -> bool:
-    """Whether the array is no view of another one."""
-    return array.base is None if on_gpu(array) else memory.owns(array)
+    """Whether the array owns its memory, rather than being a view of another one."""
+    return array.base is None if on_gpu(array) else _memory.owns(array)
 
 
-# --- Batches on their way -----------------------------------------------------------------------------------
+# --- Batches in transfer ------------------------------------------------------------------------------------
 
 ALIGNMENT = 256  # bytes, of an array within a transfer
 
 
 @functools.cache
 def uploads(place: Place) -> Uploads:
-    """For each GPU one, whose stream keeps the memory of earlier groups for later ones."""
+    """One per GPU: its stream reuses the memory of earlier transfers."""
     return Uploads(place)
 
 
 class Uploads:
-    """Groups of arrays that are copied to a GPU while it computes, each group in one transfer."""
+    """Copies groups of arrays to a GPU while it computes, each group in one transfer."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -166,16 +166,16 @@ class Uploads:
             self.stream = cupy().cuda.Stream(non_blocking=True)
 
     def send(self, arrays: list[Any]) -> Callable[[], list[Array]]:
-        """Start copying; what is returned waits until the copies are there, and gives them."""
+        """Start a copy; the function returned waits for it to arrive, and returns the arrays."""
         import cupyx  # type: ignore[import-not-found]
 
         ends = list(accumulate(-(-a.nbytes // ALIGNMENT) * ALIGNMENT for a in arrays))
         starts, module = [0, *ends[:-1]], cupy()
-        packed = cupyx.empty_pinned(ends[-1], np.uint8)  # from which the GPU reads by itself
+        packed = cupyx.empty_pinned(ends[-1], np.uint8)  # the GPU reads pinned memory by itself
         for start, a in zip(starts, arrays, strict=True):
             packed[start : start + a.nbytes] = np.ascontiguousarray(a).reshape(-1).view(np.uint8)
         with module.cuda.Device(self.place.number):
-            self.stream.wait_event(module.cuda.get_current_stream().record())  # which may still read this memory
+            self.stream.wait_event(module.cuda.get_current_stream().record())  # it may still be reading this memory
             with self.stream:
                 there = module.empty(ends[-1], np.uint8)
                 there.set(packed, stream=self.stream)
@@ -192,11 +192,11 @@ class Uploads:
         return arrived
 
 
-# --- Recording a graph --------------------------------------------------------------------------------------
+# --- Capturing a CUDA graph ---------------------------------------------------------------------------------
 
 
 class Feed(NamedTuple):
-    """A buffer of the GPU that is filled with what `draw` returns: before each replay, or before the first alone."""
+    """A GPU buffer that is filled with what `draw` returns: before each replay, or only before the first."""
 
     buffer: Array
     draw: Callable[[], Any]
@@ -204,10 +204,10 @@ class Feed(NamedTuple):
 
 
 class Recording:
-    """What is sent to the GPU while a graph is recorded, and the memory of it.
+    """What is sent to the GPU while a graph is captured, and the memory for it.
 
-    That is not the graph's: there a buffer could lie where an earlier kernel of the graph keeps what nobody needs any
-    more, and would be overwritten after it was filled.
+    The memory is not the graph's own pool: there, a buffer could share memory with a temporary of an earlier kernel,
+    which would overwrite it after it was filled.
     """
 
     def __init__(self) -> None:
@@ -227,13 +227,13 @@ _current = _Current()
 
 
 def recording() -> bool:
-    """Whether this thread is recording a graph: what is computed now has no values yet that could be read."""
+    """Whether this thread is capturing a graph: what is computed now has no values yet that could be read."""
     return _current.recording is not None
 
 
 @contextlib.contextmanager
 def recorded() -> Iterator[Recording]:
-    """Record inside, and note what is sent to the GPU meanwhile."""
+    """The context of a capture: notes what is sent to the GPU inside."""
     _current.recording = Recording()
     try:
         yield _current.recording
@@ -242,10 +242,10 @@ def recorded() -> Iterator[Recording]:
 
 
 def sent(draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any, place: Place, again: bool = True) -> Array:
-    """What `draw` returns, an array of NumPy's of this shape and dtype, in another memory.
+    """What `draw` returns, a NumPy array of this shape and dtype, in another memory.
 
-    While recording nothing is drawn: a buffer is returned that will be filled before each replay, or, without `again`,
-    before the first.
+    During a capture `draw` is not called: the result is a buffer that will be filled before each replay, or (without
+    `again`) before the first.
     """
     recording = _current.recording
     if recording is None or place == CPU:
@@ -255,5 +255,5 @@ def sent(draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any, place: Pla
 
 
 def any_true(mask: Array) -> bool:
-    """Whether any element is true; False while recording, when nothing can be read back."""
+    """Whether any element is true; False during a capture, when nothing can be read back."""
     return not recording() and bool(mask.any())

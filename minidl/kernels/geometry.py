@@ -1,7 +1,7 @@
-"""The sizes of a convolution, checked once, with every error message about them.
+"""The sizes of a convolution, checked once, with every error message about them: convolution arithmetic.
 
-Letters: N images in a batch; C channels of the image, O of the map; H x W the image, OH x OW the map, KH x KW
-the kernel.
+Letters: N images in a batch; C channels of the image, O of the map; H x W the image, OH x OW the map, KH x KW the
+kernel; k, s, p, d its size, stride, padding and dilation along one axis.
 """
 
 import functools
@@ -10,29 +10,18 @@ import numbers
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 Pair = tuple[int, int]
 Pairlike = int | Sequence[int]
+Shape = Sequence[int]
 AXES = ("height", "width")
 G = TypeVar("G")
 
 
 @dataclass(frozen=True)
-class ConvGeometry:
-    """Every size of one convolution, `conv2d` and `conv_transpose2d` alike.
-
-    Both are read as a relation of an image (N, C, H, W), a weight (O, C, KH, KW) and a feature map (N, O, OH,
-    OW). `conv2d` leads from the image to the map, `conv_transpose2d` from the map to the image.
-
-    Notes
-    -----
-    The map's height is (H + 2p - d*(KH - 1) - 1)//s + 1. The floor makes several image heights lead to one
-    map height; `output_padding` says by how much the image that a transposed convolution makes is higher than
-    the smallest of them.
-
-    Source: Dumoulin and Visin 2016, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
-    """
+class Windows:
+    """Windows that slide over an image (N, C, H, W); each of them is one pixel of a map (N, O, OH, OW)."""
 
     batch: int
     image_channels: int
@@ -50,14 +39,30 @@ class ConvGeometry:
         return (self.batch, self.image_channels, *self.image_size)
 
     @functools.cached_property
-    def weight_shape(self) -> tuple[int, int, int, int]:
-        """(O, C, KH, KW)"""
-        return (self.map_channels, self.image_channels, *self.kernel)
-
-    @functools.cached_property
     def map_shape(self) -> tuple[int, int, int, int]:
         """(N, O, OH, OW)"""
         return (self.batch, self.map_channels, *self.map_size)
+
+
+class ConvGeometry(Windows):
+    """Every size of one convolution, `conv2d` and `conv_transpose2d` alike.
+
+    Both relate an image (N, C, H, W), a weight (O, C, KH, KW) and a feature map (N, O, OH, OW). `conv2d` leads from the
+    image to the map, `conv_transpose2d` from the map to the image.
+
+    Notes
+    -----
+    The map's height is (H + 2p - d*(KH - 1) - 1)//s + 1. Because of the floor, several image heights lead to the same
+    map height; `output_padding` says by how much the image that a transposed convolution makes is higher than the
+    smallest of them.
+
+    Source: Dumoulin and Visin 2016, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
+    """
+
+    @functools.cached_property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """(O, C, KH, KW)"""
+        return (self.map_channels, self.image_channels, *self.kernel)
 
     @functools.cached_property
     def padded_size(self) -> Pair:
@@ -69,21 +74,16 @@ class ConvGeometry:
     def output_padding(self) -> Pair:
         """By how much the image is larger than the smallest that leads to this map."""
         sizes = zip(self.image_size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        return _pair([(h + 2 * p - d * (k - 1) - 1) % s for h, k, s, p, d in sizes])
+        return pair([(h + 2 * p - d * (k - 1) - 1) % s for h, k, s, p, d in sizes])
 
     @functools.cached_property
     def multiply_adds(self) -> int:
-        """Multiplications of each of the three kernels, those with padding included."""
+        """Multiplications in each of the three kernels, those with padding included."""
         return math.prod(self.map_shape) * math.prod(self.weight_shape[1:])
 
     @classmethod
     def of_conv2d(
-        cls,
-        x_shape: Sequence[int],
-        w_shape: Sequence[int],
-        stride: Pairlike = 1,
-        padding: Pairlike = 0,
-        dilation: Pairlike = 1,
+        cls, x_shape: Shape, w_shape: Shape, stride: Pairlike = 1, padding: Pairlike = 0, dilation: Pairlike = 1
     ) -> "ConvGeometry":
         """The geometry of conv2d(x, w), with x (N, C, H, W) the image and w (O, C, KH, KW).
 
@@ -96,23 +96,22 @@ class ConvGeometry:
         """
         op = "conv2d"
         steps, pads, dilations = _step_sizes(op, stride, padding, dilation)
-        n, c, *image = _four(op, "input", x_shape, "(N, C, H, W)")
-        o, wc, *kernel = _four(op, "weight", w_shape, "(O, C, KH, KW)")
+        n, c, *image = four(op, "input", x_shape, "(N, C, H, W)")
+        o, wc, *kernel = four(op, "weight", w_shape, "(O, C, KH, KW)")
         if c != wc:
-            _fail(
-                op,
-                f"the number of channels is {c} in input {tuple(x_shape)}, but {wc} in weight {tuple(w_shape)}; "
+            raise RuntimeError(
+                f"{op}: the number of channels is {c} in input {tuple(x_shape)}, but {wc} in weight {tuple(w_shape)}; "
                 f"a weight of shape {(o, c, *kernel)} or an input of shape {(n, wc, *image)} would fit",
             )
         _positive(op, "input", x_shape, image, o, kernel)
-        size = tuple(_map_length(op, *along) for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True))
-        return cls(n, c, _pair(image), o, _pair(size), _pair(kernel), steps, pads, dilations)
+        size = [_map_length(op, *along) for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True)]
+        return cls(n, c, pair(image), o, pair(size), pair(kernel), steps, pads, dilations)
 
     @classmethod
     def of_conv_transpose2d(
         cls,
-        x_shape: Sequence[int],
-        w_shape: Sequence[int],
+        x_shape: Shape,
+        w_shape: Shape,
         stride: Pairlike = 1,
         padding: Pairlike = 0,
         output_padding: Pairlike = 0,
@@ -132,21 +131,19 @@ class ConvGeometry:
         """
         op = "conv_transpose2d"
         steps, pads, dilations = _step_sizes(op, stride, padding, dilation)
-        extra = _ints(op, "output_padding", output_padding, 0)
-        n, o, *size = _four(op, "input", x_shape, "(N, C_in, H, W)")
-        wo, c, *kernel = _four(op, "weight", w_shape, "(C_in, C_out, KH, KW)")
+        extra = ints(op, "output_padding", output_padding, 0)
+        n, o, *size = four(op, "input", x_shape, "(N, C_in, H, W)")
+        wo, c, *kernel = four(op, "weight", w_shape, "(C_in, C_out, KH, KW)")
         if o != wo:
-            _fail(
-                op,
-                f"the number of channels is {o} in input {tuple(x_shape)}, but {wo}, the first size, "
+            raise RuntimeError(
+                f"{op}: the number of channels is {o} in input {tuple(x_shape)}, but {wo}, the first size, "
                 f"in weight {tuple(w_shape)}; a weight of shape {(o, c, *kernel)} "
                 f"or an input of shape {(n, wo, *size)} would fit",
             )
         _positive(op, "input", x_shape, size, c, kernel)
-        image = tuple(
-            _image_length(op, *along) for along in zip(AXES, size, kernel, steps, pads, extra, dilations, strict=True)
-        )
-        return cls(n, c, _pair(image), o, _pair(size), _pair(kernel), steps, pads, dilations)
+        along = zip(AXES, size, kernel, steps, pads, extra, dilations, strict=True)
+        image = [_image_length(op, *sizes) for sizes in along]
+        return cls(n, c, pair(image), o, pair(size), pair(kernel), steps, pads, dilations)
 
     @classmethod
     def of_unfold(
@@ -209,56 +206,45 @@ class ConvGeometry:
         return g
 
 
-def _fail(op: str, message: str) -> NoReturn:
-    raise RuntimeError(f"{op}: {message}")
-
-
-def _pair(values: Sequence[int]) -> Pair:
+def pair(values: Sequence[int]) -> Pair:
     first, second = values
     return first, second
 
 
-def _ints(op: str, name: str, value: Pairlike, least: int) -> Pair:
+def ints(op: str, name: str, value: Pairlike, least: int) -> Pair:
     """An int or a pair of ints, as a pair; each at least `least`."""
     values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    if not all(_is_int(v) for v in values):
+    if not all(is_int(v) for v in values):
         raise TypeError(f"{op}: {name} must be an int or a pair of ints, got {value!r}")
     if len(values) not in (1, 2):
-        _fail(op, f"{name} must be one int, or two for (height, width), got {len(values)}: {value!r}")
+        raise RuntimeError(f"{op}: {name} must be one int, or two for (height, width), got {len(values)}: {value!r}")
     if min(values) < least:
-        _fail(op, f"{name} must be at least {least}, got {value!r}")
+        raise RuntimeError(f"{op}: {name} must be at least {least}, got {value!r}")
     return operator.index(values[0]), operator.index(values[-1])
 
 
-def _is_int(value: object) -> bool:
+def is_int(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _step_sizes(op: str, stride: Pairlike, padding: Pairlike, dilation: Pairlike) -> tuple[Pair, Pair, Pair]:
-    return (
-        _ints(op, "stride", stride, 1),
-        _ints(op, "padding", padding, 0),
-        _ints(op, "dilation", dilation, 1),
-    )
+    return ints(op, "stride", stride, 1), ints(op, "padding", padding, 0), ints(op, "dilation", dilation, 1)
 
 
-def _four(op: str, name: str, shape: Sequence[int], letters: str) -> tuple[int, ...]:
+def four(op: str, name: str, shape: Shape, letters: str) -> tuple[int, ...]:
     if len(shape) != 4:
         expected = f"{letters}, or {letters.replace('N, ', '')} for one image" if name == "input" else letters
-        _fail(op, f"{name} must be {expected}, got {len(shape)}-d of shape {tuple(shape)}")
+        raise RuntimeError(f"{op}: {name} must be {expected}, got {len(shape)}-d of shape {tuple(shape)}")
     return tuple(shape)
 
 
-def _positive(
-    op: str, name: str, shape: Sequence[int], size: Sequence[int], channels: int, kernel: Sequence[int]
-) -> None:
+def _positive(op: str, name: str, shape: Shape, size: Shape, channels: int, kernel: Shape) -> None:
     """Only the batch and the input's channels may be empty."""
     if min(size) < 1:
-        _fail(op, f"{name} of shape {tuple(shape)} has no pixels; only the batch may be empty")
+        raise RuntimeError(f"{op}: {name} of shape {tuple(shape)} has no pixels; only the batch may be empty")
     if min(kernel) < 1 or channels < 1:
-        _fail(
-            op,
-            f"weight needs at least one output channel and a kernel of 1x1, got {channels} and {tuple(kernel)}",
+        raise RuntimeError(
+            f"{op}: weight needs at least one output channel and a kernel of 1x1, got {channels} and {tuple(kernel)}",
         )
 
 
@@ -266,9 +252,8 @@ def _map_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, d:
     result = (length + 2 * p - d * (kernel - 1) - 1) // s + 1
     if length + 2 * p < d * (kernel - 1) + 1:
         reach, short = d * (kernel - 1) + 1, d * (kernel - 1) + 1 - length - 2 * p
-        _fail(
-            op,
-            f"kernel {kernel} does not fit in {axis} {length} with padding {p}: "
+        raise RuntimeError(
+            f"{op}: kernel {kernel} does not fit in {axis} {length} with padding {p}: "
             f"({length} + 2*{p} - {d}*({kernel} - 1) - 1)//{s} + 1 = {result}; "
             f"at dilation {d} the kernel reaches over {reach} pixels: a {axis} of {reach - 2 * p} or more, "
             f"a padding of {p + (short + 1) // 2} or more, "
@@ -279,33 +264,31 @@ def _map_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, d:
 
 def _image_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, extra: int, d: int) -> int:
     if extra >= max(s, d):
-        _fail(
-            op,
-            f"output_padding {extra} along the {axis} must be smaller than stride {s} or dilation {d}: "
+        raise RuntimeError(
+            f"{op}: output_padding {extra} along the {axis} must be smaller than stride {s} or dilation {d}: "
             f"at most {max(s, d) - 1} would fit",
         )
     result = (length - 1) * s - 2 * p + d * (kernel - 1) + extra + 1
     if result < 1:
-        _fail(
-            op,
-            f"padding {p} leaves nothing of the output's {axis}: "
+        raise RuntimeError(
+            f"{op}: padding {p} leaves nothing of the output's {axis}: "
             f"({length} - 1)*{s} - 2*{p} + {d}*({kernel} - 1) + {extra} + 1 = {result}; "
             f"a padding of at most {(result - 1 + 2 * p) // 2} would fit",
         )
     return result
 
 
-def chosen_size(op: str, output_size: Sequence[int], least: Sequence[int], most: Sequence[int]) -> list[int]:
-    """H and W of an output among those that one input size leads to, from (H, W) or (N, C, H, W).
+def chosen_size(op: str, output_size: Shape, least: Sequence[int], most: Sequence[int]) -> list[int]:
+    """H and W of `output_size`, (H, W) or (N, C, H, W), if an input of this size can lead to them.
 
     Raises
     ------
     TypeError
-        If `output_size` is no sequence of ints.
+        If `output_size` is not a sequence of ints.
     ValueError
-        If it has another length than 2 or 4, or a size is not between `least` and `most`.
+        If its length is neither 2 nor 4, or a size is not between `least` and `most`.
     """
-    if not isinstance(output_size, Sequence) or not all(_is_int(n) for n in output_size):
+    if not isinstance(output_size, Sequence) or not all(is_int(n) for n in output_size):
         raise TypeError(f"{op}: output_size must be a sequence of ints, not {output_size!r}")
     if len(output_size) not in (2, 4):
         raise ValueError(f"{op}: output_size must be (H, W) or (N, C, H, W), got {len(output_size)}: {output_size!r}")
@@ -322,8 +305,8 @@ def _kept(of: Callable[..., G], *sizes: Any) -> G:
 
 
 def geometry(of: Callable[..., G], *sizes: Any) -> G:
-    """``of(*sizes)``, the same object for the same sizes: a layer's are computed and checked once, not at each step."""
+    """``of(*sizes)``, cached: a layer's sizes are computed and checked once, not at each step."""
     try:
         return _kept(of, *sizes)
-    except TypeError:  # a list among the sizes, or no number
+    except TypeError:  # a list among the sizes, or not a number
         return of(*sizes)

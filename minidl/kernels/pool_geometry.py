@@ -1,66 +1,45 @@
 """The sizes of a pooling and of its inverse, checked once, with every error message about them.
 
-Letters: N images in a batch, C channels; H x W the image, OH x OW the map (one pixel for each window), KH x KW the
-window; k, s, p, d its size, stride, padding and dilation along one axis.
+Letters: as in geometry.py, with C channels in the image and in the map.
 """
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from minidl.kernels import devices
-from minidl.kernels.geometry import AXES, Pair, Pairlike, _fail, _ints, _is_int, _pair, chosen_size
+from minidl.kernels.geometry import AXES, Pair, Pairlike, Shape, Windows, chosen_size, four, ints, is_int, pair
 from minidl.kernels.resampling import Axis
 
 Array = np.ndarray
+Stride = Pairlike | None  # None: that of the window's own size
 
 
-@dataclass(frozen=True)
-class PoolGeometry:
+class PoolGeometry(Windows):
     """Every size of one pooling, `max_pool2d`, `avg_pool2d` and `max_unpool2d` alike.
 
-    All are read as a relation of an image (N, C, H, W) and a map (N, C, OH, OW) of its windows. Pooling leads from
-    the image to the map, unpooling from the map to the image.
+    All relate an image (N, C, H, W) to a map (N, C, OH, OW) of its windows. Pooling leads from the image to the map,
+    unpooling from the map to the image.
 
     Notes
     -----
-    The map's height is (H + 2p - d*(k - 1) - 1)/s + 1, rounded down, or up with `ceil_mode`. The last window then
-    hangs over the border; if it would begin behind the image, in the padding below it, it is left out.
+    The map's height is (H + 2p - d*(k - 1) - 1)/s + 1, rounded down, or up with `ceil_mode`. Then the last window hangs
+    over the border; it is left out if it would begin behind the image, in the padding below it.
     """
-
-    batch: int
-    channels: int
-    image_size: Pair
-    map_size: Pair
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-
-    @property
-    def image_shape(self) -> tuple[int, int, int, int]:
-        """(N, C, H, W)"""
-        return (self.batch, self.channels, *self.image_size)
-
-    @property
-    def map_shape(self) -> tuple[int, int, int, int]:
-        """(N, C, OH, OW)"""
-        return (self.batch, self.channels, *self.map_size)
 
     @functools.cached_property
     def ceil_mode(self) -> bool:
-        """Whether a last window reaches beyond the padding, which only ceil_mode counts."""
+        """Whether a last window reaches beyond the padding, which happens only with ceil_mode."""
         sizes = zip(self.image_size, self.map_size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         return any((m - 1) * s + d * (k - 1) + 1 > h + 2 * p for h, m, k, s, p, d in sizes)
 
     @classmethod
     def of_max_pool2d(
         cls,
-        x_shape: Sequence[int],
+        x_shape: Shape,
         kernel_size: Pairlike,
-        stride: Pairlike | None = None,
+        stride: Stride = None,
         padding: Pairlike = 0,
         dilation: Pairlike = 1,
         ceil_mode: bool = False,
@@ -83,9 +62,9 @@ class PoolGeometry:
     @classmethod
     def of_avg_pool2d(
         cls,
-        x_shape: Sequence[int],
+        x_shape: Shape,
         kernel_size: Pairlike,
-        stride: Pairlike | None = None,
+        stride: Stride = None,
         padding: Pairlike = 0,
         ceil_mode: bool = False,
     ) -> "PoolGeometry":
@@ -95,28 +74,28 @@ class PoolGeometry:
     @classmethod
     def of_max_unpool2d(
         cls,
-        y_shape: Sequence[int],
+        y_shape: Shape,
         kernel_size: Pairlike,
-        stride: Pairlike | None = None,
+        stride: Stride = None,
         padding: Pairlike = 0,
-        output_size: Sequence[int] | None = None,
+        output_size: Shape | None = None,
     ) -> "PoolGeometry":
         """The geometry of max_unpool2d(y): y (N, C, OH, OW) is the map, the output is the image.
 
-        Its height is (OH - 1)*s + k - 2p, or that of `output_size`, which may differ from it by less than s.
+        Its height is (OH - 1)*s + k - 2p, or that of `output_size`, which may differ by less than s.
 
         Raises
         ------
         TypeError
             If a size is neither an int nor a pair of ints.
         ValueError
-            If `output_size` has another length than 2 or 4, or is out of range.
+            If the length of `output_size` is neither 2 nor 4, or a size is out of range.
         RuntimeError
             If the sizes do not fit together.
         """
         op = "max_unpool2d"
         kernel, steps, pads = _window(op, kernel_size, stride, padding)
-        n, c, *size = _four(op, y_shape)
+        n, c, *size = _sizes_of(op, y_shape)
         usual = [(m - 1) * s + k - 2 * p for m, s, k, p in zip(size, steps, kernel, pads, strict=True)]
         image = usual
         if output_size is not None:
@@ -125,33 +104,30 @@ class PoolGeometry:
             image = chosen_size(op, output_size, least, most)
         for name, length, m, s, k, p in zip(AXES, image, size, steps, kernel, pads, strict=True):
             if length < 1:
-                _fail(
-                    op,
-                    f"padding {p} leaves nothing of the output's {name}: ({m} - 1)*{s} + {k} - 2*{p} = {length}",
+                raise RuntimeError(
+                    f"{op}: padding {p} leaves nothing of the output's {name}: ({m} - 1)*{s} + {k} - 2*{p} = {length}",
                 )
-        return cls(n, c, _pair(image), _pair(size), kernel, steps, pads, (1, 1))
+        return cls(n, c, pair(image), c, pair(size), kernel, steps, pads, (1, 1))
 
     @classmethod
     def _of_pooling(
         cls,
         op: str,
-        x_shape: Sequence[int],
+        x_shape: Shape,
         kernel_size: Pairlike,
-        stride: Pairlike | None,
+        stride: Stride,
         padding: Pairlike,
         dilation: Pairlike,
         ceil_mode: bool,
     ) -> "PoolGeometry":
         kernel, steps, pads = _window(op, kernel_size, stride, padding)
-        dilations = _ints(op, "dilation", dilation, 1)
+        dilations = ints(op, "dilation", dilation, 1)
         if not isinstance(ceil_mode, bool):
             raise TypeError(f"{op}: ceil_mode must be a bool, not {ceil_mode!r}")
-        n, c, *image = _four(op, x_shape)
-        size = [
-            _map_length(op, ceil_mode, *along)
-            for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True)
-        ]
-        return cls(n, c, _pair(image), _pair(size), kernel, steps, pads, dilations)
+        n, c, *image = _sizes_of(op, x_shape)
+        along = zip(AXES, image, kernel, steps, pads, dilations, strict=True)
+        size = [_map_length(op, ceil_mode, *sizes) for sizes in along]
+        return cls(n, c, pair(image), c, pair(size), kernel, steps, pads, dilations)
 
     def windows(self, axis: int) -> Array:
         """For each window along an axis, the first tap inside the image and the number of taps inside. (OH, 2)"""
@@ -160,13 +136,13 @@ class PoolGeometry:
     def averages(self, count_include_pad: bool, divisor_override: int | None) -> tuple[Axis, Axis]:
         """The mean over each window as a sum over rows and one over columns, each with its share of the divisor.
 
-        That is the number of taps in the padded image, or (without `count_include_pad`) in the image itself, or
+        The divisor is the number of taps in the padded image, or (without `count_include_pad`) in the image itself, or
         `divisor_override`.
         """
-        if divisor_override is not None and not _is_int(divisor_override):
+        if divisor_override is not None and not is_int(divisor_override):
             raise TypeError(f"avg_pool2d: divisor_override must be an int, not {divisor_override!r}")
         if divisor_override == 0:
-            _fail("avg_pool2d", "divisor_override must not be 0: every sum would be divided by it")
+            raise RuntimeError("avg_pool2d: divisor_override must not be 0: every sum would be divided by it")
         return _averages(self, count_include_pad, divisor_override)
 
     def _window_starts(self, axis: int) -> Array:
@@ -210,33 +186,33 @@ def refuse_bad_index(indices: Array, size: Pair) -> None:
         )
 
 
-def _window(op: str, kernel_size: Pairlike, stride: Pairlike | None, padding: Pairlike) -> tuple[Pair, Pair, Pair]:
-    kernel = _ints(op, "kernel_size", kernel_size, 1)
+def _window(op: str, kernel_size: Pairlike, stride: Stride, padding: Pairlike) -> tuple[Pair, Pair, Pair]:
+    kernel = ints(op, "kernel_size", kernel_size, 1)
     none = stride is None or (isinstance(stride, Sequence) and not len(stride))
-    return kernel, kernel if none else _ints(op, "stride", stride, 1), _ints(op, "padding", padding, 0)  # type: ignore[arg-type]
+    return kernel, kernel if none else ints(op, "stride", stride, 1), ints(op, "padding", padding, 0)  # type: ignore[arg-type]
 
 
-def _four(op: str, shape: Sequence[int]) -> tuple[int, ...]:
-    if len(shape) != 4:
-        _fail(op, f"input must be (N, C, H, W), or (C, H, W) for one image, got {len(shape)}-d of shape {tuple(shape)}")
-    if min(shape[1:]) < 1:
-        _fail(op, f"input of shape {tuple(shape)} has no channels or no pixels; only the batch may be empty")
-    return tuple(shape)
+def _sizes_of(op: str, shape: Shape) -> tuple[int, ...]:
+    sizes = four(op, "input", shape, "(N, C, H, W)")
+    if min(sizes[1:]) < 1:
+        raise RuntimeError(f"{op}: input of shape {sizes} has no channels or no pixels; only the batch may be empty")
+    return sizes
 
 
 def _map_length(op: str, ceil_mode: bool, name: str, length: int, k: int, s: int, p: int, d: int) -> int:
     reach = d * (k - 1) + 1
     if 2 * p > k:
-        _fail(op, f"padding {p} along the {name} must be at most half of the window {k}: at most {k // 2} would fit")
+        raise RuntimeError(
+            f"{op}: padding {p} along the {name} must be at most half of the window {k}: at most {k // 2} would fit"
+        )
     room = length + 2 * p - reach
     result = -(-room // s) + 1 if ceil_mode else room // s + 1
     if (result - 1) * s >= length + p and ceil_mode:
         result -= 1
     if result < 1:
         rounding = "up" if ceil_mode else "down"
-        _fail(
-            op,
-            f"window {k} does not fit in {name} {length} with padding {p}: "
+        raise RuntimeError(
+            f"{op}: window {k} does not fit in {name} {length} with padding {p}: "
             f"({length} + 2*{p} - {d}*({k} - 1) - 1)/{s} + 1, rounded {rounding}, = {result}; "
             f"at dilation {d} the window reaches over {reach} pixels, and there are {length + 2 * p}",
         )
@@ -244,15 +220,14 @@ def _map_length(op: str, ceil_mode: bool, name: str, length: int, k: int, s: int
 
 
 def _refuse_empty_window(op: str, g: PoolGeometry, axis: int) -> None:
-    """With dilation a window's taps may straddle the image, and there is no maximum of nothing."""
+    """Raise if a window has no tap inside the image, as with dilation: nothing has no maximum."""
     count = g.windows(axis)[:, 1]
     if count.min() < 1:
         i = int(np.argmin(count > 0))
         start, d = int(g._window_starts(axis)[i]), g.dilation[axis]
         taps = ", ".join(str(start + u * d) for u in range(g.kernel[axis]))
-        _fail(
-            op,
-            f"window {i} along the {AXES[axis]} lies wholly in the padding: it reads at {taps}, "
+        raise RuntimeError(
+            f"{op}: window {i} along the {AXES[axis]} lies wholly in the padding: it reads at {taps}, "
             f"and the image has {AXES[axis]} {g.image_size[axis]}; "
             "a smaller padding or dilation would fit",
         )

@@ -396,41 +396,37 @@ def adam_step(
     gs: list[Array],
     ms: list[Array],
     vs: list[Array],
-    lr: float,
+    rate_and_root: tuple[float, float] | Array,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
-    step: int,
-    changing: Array | None = None,
 ) -> None:
-    """One step of Adam for each parameter p, in place on it and its m and v, as `torch.optim.Adam` takes it.
+    """One step of Adam for each parameter p, in place on p and its m and v, as `torch.optim.Adam` takes it.
 
         g = g + weight_decay * p
         m = m + (1 - beta1) * (g - m)
         v = beta2 * v + (1 - beta2) * g*g
-        p = p - lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
+        p = p - rate * m / (sqrt(v) / root + eps)
 
     Parameters
     ----------
     ps, gs, ms, vs : lists of arrays of one dtype
         Parameters, their gradients, and the running means of each gradient and of its square, both 0 before the
         first step.
-    lr, beta1, beta2, eps, weight_decay : float
-    step : int
-        Counts from 1.
-    changing : (2,) float64 array, optional
-        What `adam_changing` gives, in place of `lr` and `step`.
+    rate_and_root : (float, float), or (2,) float64 array on the device of the others
+        Bias-corrected, at step t = 1, 2, ...: lr / (1 - beta1^t) and sqrt(1 - beta2^t).
+    beta1, beta2, eps, weight_decay : float
 
     Notes
     -----
-    Moments smaller than the smallest normal number are set to zero. A parameter whose gradient is exactly
-    zero (behind a dead ReLU, say) halves its moments every seventh step or so; after some 800 steps they are
-    denormal numbers, for which a processor takes many times longer, and they say nothing that zero does not.
+    Moments smaller than the smallest normal number are set to zero. A parameter whose gradient is exactly zero
+    (behind a dead ReLU, say) halves its moments every seventh step or so; after some 800 steps they are denormal
+    numbers, which a processor computes with many times more slowly, and they say nothing that zero does not.
 
     Source: Kingma and Ba 2015, Adam: a method for stochastic optimization, arXiv:1412.6980.
     """
-    rate, root = adam_changing(lr, beta1, beta2, step) if changing is None else map(float, changing)
+    rate, root = map(float, rate_and_root)
     for p, g, m, v in zip(ps, gs, ms, vs, strict=True):
         tiny = np.finfo(p.dtype).tiny
         g = g + weight_decay * p if weight_decay else g  # 0 times an infinite parameter would be NaN
@@ -442,23 +438,17 @@ def adam_step(
         p -= rate * m / (np.sqrt(v) / root + eps)
 
 
-def adam_changing(lr: float, beta1: float, beta2: float, step: int) -> tuple[float, float]:
-    """What changes from step to step of Adam: lr / (1 - beta1^step) and sqrt(1 - beta2^step)."""
-    return lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
-
-
 def sgd_step(
     ps: list[Array],
     gs: list[Array],
     bufs: list[Array] | None,
-    lr: float,
+    lr: float | Array,
     momentum: float,
     dampening: float,
     nesterov: bool,
     weight_decay: float,
-    changing: Array | None = None,
 ) -> None:
-    """One step of stochastic gradient descent for each parameter p, in place on it and its buf, as `torch.optim.SGD`.
+    """One step of stochastic gradient descent for each parameter p, in place on p and its buf, as `torch.optim.SGD`.
 
         g = g + weight_decay * p
         buf = momentum * buf + (1 - dampening) * g
@@ -469,11 +459,10 @@ def sgd_step(
     ps, gs : lists of arrays of one dtype
     bufs : list of arrays, or None
         The running sums of gradients; None when the momentum is 0, then p = p - lr * g. PyTorch starts them from
-        the first gradients, without dampening: give zeros and `dampening=0` on the first step.
-    lr, momentum, dampening, weight_decay : float
+        the first gradients, without dampening: pass zeros and `dampening=0` at the first step.
+    lr : float, or 0-d float64 array on the device of the others
+    momentum, dampening, weight_decay : float
     nesterov : bool
-    changing : (1,) float64 array, optional
-        In place of `lr`.
 
     Notes
     -----
@@ -481,7 +470,6 @@ def sgd_step(
 
     Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
     """
-    rate = lr if changing is None else float(changing[0])
     sums: list[Any] = [None] * len(ps) if bufs is None else bufs
     for p, g, buf in zip(ps, gs, sums, strict=True):
         g = g + weight_decay * p if weight_decay else g  # 0 times an infinite parameter would be NaN
@@ -490,4 +478,4 @@ def sgd_step(
             buf += (1 - dampening) * g
             buf[np.abs(buf) < np.finfo(p.dtype).tiny] = 0
             g = g + momentum * buf if nesterov else buf
-        p -= rate * g
+        p -= float(lr) * g

@@ -1,6 +1,6 @@
-"""Linear maps along one axis of an image: what averaging over windows and interpolating between pixels are made of.
+"""Linear maps along one axis of an image: average pooling and interpolation are made of them.
 
-Both treat rows and columns alike and one after the other, so each is two sparse matrices R and C:
+Both are separable: they treat rows and columns alike, one after the other, so each is two sparse matrices R and C:
 
     y[n,c,i,j] = sum over h, w of  R[i,h] C[j,w] x[n,c,h,w]
 
@@ -15,23 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels.geometry import AXES, _is_int
+from minidl.kernels.geometry import AXES, is_int
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """A sparse matrix (outputs, inputs): out[i] = sum over starts[i] <= t < starts[i+1] of weights[t] in[sources[t]].
+    """A sparse matrix (CSR): out[i] = sum over starts[i] <= t < starts[i+1] of weights[t] in[sources[t]].
 
     Attributes
     ----------
     inputs : int
-        The length of the axis before.
+        Length of the axis before the map.
     starts : (outputs + 1) int64 array
     sources : int64 array
     weights : float64 array
-        Of the length of `sources`.
+        As many as `sources`.
     """
 
     inputs: int
@@ -47,7 +47,7 @@ class Axis:
 
     @property
     def outputs(self) -> int:
-        """The length of the axis after."""
+        """Length of the axis after the map."""
         return len(self.starts) - 1
 
     @functools.cached_property
@@ -71,8 +71,8 @@ class Axis:
 def nearest(inputs: int, outputs: int, scale: float | None) -> Axis:
     """out[i] = in[floor(i * step)], step = 1 / scale, or inputs / outputs where only the size was given.
 
-    The product is taken in single precision, as PyTorch takes it, so that the same pixel is chosen; and as there,
-    an axis of the same or of twice the length is copied or doubled, whatever the scale that led to it.
+    The product is computed in single precision, as in PyTorch, so that the same pixel is chosen; and as there, an axis
+    of the same or twice the length is copied or doubled, whatever scale led to it.
     """
     step = np.float32(1 / scale) if scale is not None else np.float32(inputs) / np.float32(outputs)
     if outputs in (inputs, 2 * inputs):
@@ -143,7 +143,7 @@ def interpolation(
 
 
 def _sizes(op: str, size: int | Sequence[int]) -> list[int]:
-    return [int(n) for n in _two(op, "size", size, "an int or two ints", _is_int)]
+    return [int(n) for n in _two(op, "size", size, "an int or two ints", is_int)]
 
 
 def _scales(op: str, scale_factor: float | Sequence[float] | None) -> list[float | None]:

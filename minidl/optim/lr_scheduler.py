@@ -1,9 +1,9 @@
-"""Schedules: the learning rate as a function of the epoch, written into an optimiser's parameter groups.
+"""Learning-rate schedules: the rate as a function of the epoch, written into an optimiser's parameter groups.
 
-Letters: lr_0 is a group's own rate, kept as its "initial_lr"; e counts the calls of ``step()``, usually once an epoch.
+Letters: lr_0 a group's own rate, kept as its "initial_lr"; e the epoch: it counts the calls of ``step()``.
 
-Each rate is computed from lr_0 and e alone. PyTorch multiplies the rate that it finds, with the same result, unless
-somebody else has changed it in between: here such a change lasts until the next step.
+Each rate is computed from lr_0 and e alone (in closed form). PyTorch multiplies the current rate instead, with the same
+result unless someone else changed it in between: here such a change lasts until the next step.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from minidl.optim.optimizer import Optimizer
+from minidl.optim._optimizer import Optimizer
 
 
 class LRScheduler:
-    """What all schedules share: counting, and writing what ``get_lr`` returns into the groups.
+    """Base class of the schedules: counts epochs, and writes what ``get_lr`` returns into the groups.
 
     Parameters
     ----------
     optimizer : Optimizer
     last_epoch : int
-        -1 to begin; the last epoch of a run to go on with, if the optimiser's groups know their "initial_lr".
+        -1 to start; to resume a run, its last epoch, if the optimiser's groups have an "initial_lr".
 
     Attributes
     ----------
     base_lrs : list of float
         lr_0 of each group.
     last_epoch : int
-        e, 0 after the schedule was made.
+        e; 0 for a new schedule.
 
     Raises
     ------
     TypeError
-        If `optimizer` is none.
+        If `optimizer` is not an optimiser.
     KeyError
-        If a group to go on with has no "initial_lr".
+        If a group to be resumed has no "initial_lr".
     """
 
-    _outside: tuple[str, ...] = ("optimizer",)  # what is not in the state_dict
+    _outside: tuple[str, ...] = ("optimizer",)  # not in the state_dict
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.optimizer = _checked(self, optimizer)
@@ -49,32 +49,32 @@ class LRScheduler:
             if last_epoch == -1:
                 group.setdefault("initial_lr", group["lr"])
             elif "initial_lr" not in group:
-                raise KeyError(f"last_epoch={last_epoch} goes on with a run, but group {i} has no 'initial_lr'")
+                raise KeyError(f"last_epoch={last_epoch} resumes a run, but group {i} has no 'initial_lr'")
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         LRScheduler.step(self)
 
     def get_lr(self) -> list[float]:
-        """The rates of all groups at epoch `last_epoch`."""
+        """The rate of each group at epoch `last_epoch`."""
         raise NotImplementedError(f"{type(self).__name__} defines no get_lr()")
 
     def get_last_lr(self) -> list[float]:
-        """The rates that the last step left in the groups."""
+        """The rate of each group after the last step."""
         return self._last_lr
 
     def step(self, epoch: int | None = None) -> None:
-        """Go on to the next epoch, or to a given one, after the optimiser's steps."""
+        """Advance to the next epoch, or to a given one; call it after the optimiser's steps."""
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=False):
             group["lr"] = lr
         self._last_lr = _rates(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes, and the settings, but not the optimiser."""
+        """Everything but the optimiser."""
         return {name: value for name, value in vars(self).items() if name not in self._outside}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned; the rates come with the optimiser's own state."""
+        """Restore what ``state_dict`` returned; the rates themselves are in the optimiser's state."""
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
         own = self.state_dict()
@@ -92,7 +92,7 @@ def _rates(optimizer: Optimizer) -> list[float]:
 
 
 class LambdaLR(LRScheduler):
-    """lr = lr_0 f(e), with a function, or one for each group. The functions are not in the state_dict.
+    """lr = lr_0 f(e), with one function for all groups or one for each. The functions are not in the state_dict.
 
     Examples
     --------
@@ -163,7 +163,7 @@ class ExponentialLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """lr = eta_min + (lr_0 - eta_min) (1 + cos(pi e / T_max)) / 2: down to eta_min at T_max, and up again.
+    """lr = eta_min + (lr_0 - eta_min) (1 + cos(pi e / T_max)) / 2: down to eta_min at T_max, then up again.
 
     Notes
     -----
@@ -182,26 +182,26 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class ReduceLROnPlateau(LRScheduler):
-    """lr = factor lr, after more than `patience` steps in which a metric was no better than at its best.
+    """lr = factor lr, after more than `patience` steps without an improvement of a metric.
 
     Parameters
     ----------
     optimizer : Optimizer
     mode : {"min", "max"}
-        Whether less or more of the metric is better.
+        Whether a lower or a higher metric is better.
     factor : float
         Less than 1.
     patience : int
     threshold : float
-        By how much a better metric must differ from the best one.
+        By how much a metric must beat the best one to count as better.
     threshold_mode : {"rel", "abs"}
-        Whether that is a share of the best metric.
+        Whether the threshold is relative to the best metric.
     cooldown : int
-        How many steps to wait after a reduction before any counts as bad.
+        How many steps after a reduction do not count as bad.
     min_lr : float or list of float
-        The least rate, or that of each group.
+        The lowest rate, or that of each group.
     eps : float
-        A reduction by no more than this is left out.
+        A reduction by no more than this is skipped.
     """
 
     def __init__(
@@ -234,13 +234,13 @@ class ReduceLROnPlateau(LRScheduler):
         self._last_lr = _rates(optimizer)
 
     def is_better(self, metric: float) -> bool:
-        """Whether the metric is better than the best by the threshold."""
+        """Whether the metric beats the best one by the threshold."""
         margin = self.threshold if self.mode == "max" else -self.threshold
         wanted = self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin
         return metric > wanted if self.mode == "max" else metric < wanted
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
-        """Look at an epoch's metric, such as the loss on data that is not trained on: a number or a tensor of one."""
+        """Record an epoch's metric, such as the validation loss: a number or a tensor with one element."""
         metric = float(metrics)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         better, cooling = self.is_better(metric), self.cooldown_counter > 0

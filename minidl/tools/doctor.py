@@ -29,7 +29,8 @@ import numpy as np
 import minidl
 from minidl import kernels
 from minidl.data import CIFAR10, MNIST, cifar10, mnist
-from minidl.kernels import ConvGeometry, PoolGeometry, compiling, reference, threads
+from minidl.kernels import ConvGeometry, PoolGeometry, cpu, reference
+from minidl.kernels.cpu import _compiling, _threads
 from minidl.kernels.resampling import bilinear, nearest
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
@@ -138,7 +139,7 @@ def _settings(names: Sequence[str]) -> str:
 
 def thread_layer() -> Finding:
     """Numba's threading layer, known once a parallel kernel has run."""
-    layer = threads._threading_layer()
+    layer = _threads._threading_layer()
     if layer is None:
         return Finding("thread layer", NOTE, "not known, since no parallel kernel has run")
     if layer != "workqueue":
@@ -252,7 +253,7 @@ def _elementwise_results(k: Any, drawn: Callable[..., np.ndarray]) -> Iterator[t
     yield "channel_sums", k.channel_sums(drawn(3, 5, 4, 6))
     yield "cross_entropy", np.asarray(k.cross_entropy(x, classes))
     p, m, v = (np.zeros((50, 7), np.float32) for _ in range(3))
-    k.adam_step([p], [gy], [m], [v], 1e-3, 0.9, 0.999, 1e-8, 0.0, 1)
+    k.adam_step([p], [gy], [m], [v], (1e-2, 0.03), 0.9, 0.999, 1e-8, 0.0)
     yield "adam_step", p
 
 
@@ -267,7 +268,7 @@ def kernel_cache() -> Finding:
         return Finding("kernel cache", WRONG, text, "export NUMBA_CACHE_DIR=FOLDER  # one that can be written to")
     sizes = [path.stat().st_size for path in Path(folder).glob("*.nbc")]
     text = f"{folder}: {len(sizes)} kernels, {sum(sizes) / 1e6:.1f} MB; "
-    if "saving" in compiling._told:
+    if "saving" in _compiling._told:
         return Finding("kernel cache", WRONG, f"{text}no more can be saved: every start recompiles", f"df {folder}")
     fresh = sum(sum(function.stats.cache_misses.values()) for function in functions)
     text += f"{fresh} of them new, which the next start finds here" if fresh else "up to date"
@@ -278,7 +279,7 @@ def kernel_cache() -> Finding:
 
 
 def _compiled_functions() -> list[Any]:
-    found = [function for module in kernels.CPU for function in vars(module).values() if hasattr(function, "stats")]
+    found = [function for module in cpu.MODULES for function in vars(module).values() if hasattr(function, "stats")]
     return list(dict.fromkeys(found))  # a function may be imported into several modules
 
 

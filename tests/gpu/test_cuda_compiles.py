@@ -1,4 +1,4 @@
-"""The CUDA C of minidl/kernels/cuda through NVIDIA's compiler NVRTC, which needs no GPU.
+"""The CUDA C of minidl/kernels/gpu through NVIDIA's compiler NVRTC, which needs no GPU.
 
 Its wheel is enough: ``pip install nvidia-cuda-nvrtc-cu12``.
 """

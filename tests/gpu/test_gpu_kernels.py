@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from minidl import kernels
 from minidl.kernels import ConvGeometry, PoolGeometry, reference
 from minidl.kernels.resampling import Axis, interpolation
+from minidl.optim.adam import bias_corrected
 from minidl.testing import conv_geometries, pool_geometries
 from tests.helpers import cuda_on_cpu as emulated
 from tests.helpers import cupy_stand_in
@@ -97,7 +98,7 @@ def backend_named(name: str) -> Backend:
         return Backend(emulated.emulation(), emulated.cupy)
     import cupy
 
-    from minidl.kernels import gpu
+    from minidl.kernels.gpu import kernels as gpu
 
     return Backend(gpu, cupy)
 
@@ -520,7 +521,8 @@ def test_cross_entropy_takes_classes_of_other_types(backend: Backend):
 
 # --- Optimisers ---
 
-ADAM = (0.01, 0.9, 0.99, 1e-8)
+BETAS = 0.9, 0.99
+ADAM = (bias_corrected(0.01, *BETAS, 3), *BETAS, 1e-8, 0.1)
 SGD = [(0.0, 0.0, False), (0.9, 0.0, False), (0.9, 0.3, False), (0.9, 0.0, True)]
 
 
@@ -530,15 +532,13 @@ SGD = [(0.0, 0.0, False), (0.9, 0.0, False), (0.9, 0.3, False), (0.9, 0.0, True)
 def test_adam_equals_reference(backend: Backend, dtype: type, weight_decay: float, buffered: bool):
     expected = [normal(0, (5, 7), dtype), np.zeros((5, 7), dtype), np.zeros((5, 7), dtype)]
     p, m, v = map(backend.to, expected)
-    changing = backend.to(np.zeros(2)) if buffered else None
+    buffer = backend.to(np.zeros(2))
     for step in range(1, 21):
-        g = normal(step, (5, 7), dtype)
-        reference.adam_step([expected[0]], [g], [expected[1]], [expected[2]], *ADAM, weight_decay, step)
-        arguments = (*ADAM, weight_decay, step)
-        if changing is not None:
-            changing[...] = backend.to(np.array(reference.adam_changing(*ADAM[:3], step)))
-            arguments = (123.0, *ADAM[1:], weight_decay, 0)
-        backend.gpu.adam_step([p], [backend.to(g)], [m], [v], *arguments, *([changing] if buffered else []))
+        g, rate_and_root = normal(step, (5, 7), dtype), bias_corrected(0.01, *BETAS, step)
+        settings = *BETAS, 1e-8, weight_decay
+        reference.adam_step([expected[0]], [g], [expected[1]], [expected[2]], rate_and_root, *settings)
+        buffer[...] = backend.to(np.array(rate_and_root))
+        backend.gpu.adam_step([p], [backend.to(g)], [m], [v], buffer if buffered else rate_and_root, *settings)
     tolerance = 2e-6 if dtype == np.float32 else 1e-14
     for actual, wanted in zip((p, m, v), expected, strict=True):
         np.testing.assert_allclose(backend.back(actual), wanted, rtol=0, atol=tolerance)
@@ -556,8 +556,8 @@ def test_sgd_equals_reference(backend: Backend, dtype: type, momentum, dampening
         g = normal(step + 1, (5, 7), dtype)
         settings = (momentum, dampening if step else 0.0, nesterov, weight_decay)
         reference.sgd_step([expected[0]], [g], [expected[1]] if momentum else None, 0.01, *settings)
-        arguments = (0.01, *settings) if step % 2 else (5.0, *settings, backend.to(np.array([0.01])))
-        backend.gpu.sgd_step([p], [backend.to(g)], [buf] if momentum else None, *arguments)
+        lr = 0.01 if step % 2 else backend.to(np.array(0.01))
+        backend.gpu.sgd_step([p], [backend.to(g)], [buf] if momentum else None, lr, *settings)
     tolerance = 2e-6 if dtype == np.float32 else 1e-14
     np.testing.assert_allclose(backend.back(p), expected[0], rtol=0, atol=tolerance)
     if momentum:
@@ -568,12 +568,12 @@ def test_what_changes_gives_the_bits_of_arguments(backend: Backend):
     results = []
     for buffered in (False, True):
         arrays = [backend.to(normal(i, (300,), np.float32) ** 2) for i in range(4)]
-        changing = backend.to(np.array(reference.adam_changing(*ADAM[:3], 7))) if buffered else None
-        backend.gpu.adam_step(*[[a] for a in arrays], *ADAM, 0.1, 7, changing)
+        rate_and_root = backend.to(np.array(ADAM[0])) if buffered else ADAM[0]
+        backend.gpu.adam_step(*[[a] for a in arrays], rate_and_root, *ADAM[1:])
         results.append([backend.back(a).tobytes() for a in arrays])
     assert results[0] == results[1]
-    with pytest.raises(RuntimeError, match="`changing` must be float64, not float32"):
-        backend.gpu.adam_step(*[[a] for a in arrays], *ADAM, 0.1, 7, backend.to(np.zeros(2, np.float32)))
+    with pytest.raises(RuntimeError, match="a buffer of learning rates must be float64, not float32"):
+        backend.gpu.adam_step(*[[a] for a in arrays], backend.to(np.zeros(2, np.float32)), *ADAM[1:])
 
 
 @dtypes
@@ -584,11 +584,11 @@ def test_many_parameters_are_stepped_in_few_launches(backend: Backend, dtype: ty
     lists = [[normal(count * k + i, shape, dtype) ** 2 for i, shape in enumerate(shapes)] for k in range(4)]
     moved = [[backend.to(a) for a in arrays] for arrays in lists]
     cupy_stand_in.counts.clear()
-    backend.gpu.adam_step(*moved, *ADAM, 0.1, 3)
+    backend.gpu.adam_step(*moved, *ADAM)
     backend.gpu.sgd_step(*moved[:3], 0.1, 0.9, 0.0, True, 0.1)
     if backend.cupy is emulated.cupy:
         assert cupy_stand_in.counts == {"adam": -(-count // 64), "sgd_momentum": -(-count // 64)}
-    reference.adam_step(*lists, *ADAM, 0.1, 3)
+    reference.adam_step(*lists, *ADAM)
     reference.sgd_step(*lists[:3], 0.1, 0.9, 0.0, True, 0.1)
     for actual, expected in zip(itertools.chain(*moved), itertools.chain(*lists), strict=True):
         np.testing.assert_allclose(backend.back(actual), expected, rtol=4e-6 if dtype == np.float32 else 1e-14)
@@ -599,7 +599,7 @@ def test_denormal_moments_are_flushed(backend: Backend, dtype: type):
     tiny = np.finfo(dtype).tiny
     m, v = backend.to(np.full(3, 1.01 * tiny, dtype)), backend.to(np.full(3, 1.01 * tiny, dtype))
     g = np.array([0, 0, np.nan], dtype)
-    p, settings = backend.to(np.ones(3, dtype)), (0.01, 0.9, 0.9, 1e-8, 0.0, 1000)
+    p, settings = backend.to(np.ones(3, dtype)), ((0.01, 1.0), 0.9, 0.9, 1e-8, 0.0)
     backend.gpu.adam_step([p], [backend.to(g)], [m], [v], *settings)
     assert_same(backend.back(m), g)
     assert_same(backend.back(v), g)
@@ -611,8 +611,8 @@ def test_denormal_moments_are_flushed(backend: Backend, dtype: type):
 def test_optimisers_write_into_arrays_of_any_memory_order(backend: Backend):
     arrays = [normal(i, (5, 7)) ** 2 for i in range(4)]
     views = [backend.to(np.repeat(a, 2, axis=1))[:, ::2] for a in arrays]
-    backend.gpu.adam_step(*[[a] for a in views], *ADAM, 0.1, 3)
-    reference.adam_step(*[[a] for a in arrays], *ADAM, 0.1, 3)
+    backend.gpu.adam_step(*[[a] for a in views], *ADAM)
+    reference.adam_step(*[[a] for a in arrays], *ADAM)
     for actual, expected in zip(views, arrays, strict=True):
         np.testing.assert_allclose(backend.back(actual), expected, 1e-14, 1e-14)
 
@@ -663,7 +663,7 @@ def cases(dtype: type) -> dict[str, tuple[list[np.ndarray], Callable[..., Any]]]
             [x, np.array([0, 2, 2, 0, 1]), z],
             in_place(lambda gpu, y, k, values: gpu.add_at(y, (k,), values)),
         ),
-        "adam_step": (four, in_place(lambda gpu, *arrays: gpu.adam_step(*[[a] for a in arrays], *ADAM, 0.1, 3))),
+        "adam_step": (four, in_place(lambda gpu, *arrays: gpu.adam_step(*[[a] for a in arrays], *ADAM))),
         "sgd_step": (
             four[:3],
             in_place(lambda gpu, p, g, b: gpu.sgd_step([p], [g], [b], 0.1, 0.9, 0.0, True, 0.1)),
@@ -690,7 +690,7 @@ def bits(backend: Backend, call: Callable[..., Any], arrays: list[np.ndarray]) -
 
 def test_every_kernel_is_there(backend: Backend):
     names = {name for name in kernels.__all__ if hasattr(reference, name)}
-    names -= {"ConvGeometry", "PoolGeometry", "adam_changing"}
+    names -= {"ConvGeometry", "PoolGeometry"}
     assert names == set(cases(np.float64))
     assert all(callable(getattr(backend.gpu, name)) for name in names)
 

@@ -1,4 +1,4 @@
-"""minidl/kernels/gpu.py without a GPU: its CUDA C compiled as C++, on the arrays of cupy_stand_in.py.
+"""minidl/kernels/gpu/kernels.py without a GPU: its CUDA C compiled as C++, on the arrays of cupy_stand_in.py.
 
     gpu = emulation()          the module, whose arrays are those of `cupy` below
 
@@ -28,7 +28,7 @@ from unittest import mock
 
 import numpy as np
 
-from minidl import kernels
+from minidl.kernels import gpu
 from tests.helpers.cupy_stand_in import changed, cupy_module, ndarray
 
 COMPILER = shutil.which("g++")
@@ -310,7 +310,7 @@ def _matrices(pointer: int, transposed: int, shape: tuple[int, int], step: int, 
 
 
 class Cublas:
-    """What minidl/kernels/cublas.py calls of cuBLAS."""
+    """What minidl/kernels/gpu/_cublas.py calls of cuBLAS."""
 
     def cublasCreate_v2(self, handle) -> int:
         return 0
@@ -348,8 +348,8 @@ cupy = _stand_in()
 
 
 def _copy_of(name: str, **modules: Any) -> ModuleType:
-    """A module of minidl.kernels, loaded once more, to which these are the modules of their names."""
-    path = Path(kernels.__file__).with_name(f"{name}.py")
+    """A module of minidl.kernels.gpu, loaded once more, to which these are the modules of their names."""
+    path = Path(gpu.__file__).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"{name}_on_cpu", path)
     assert spec is not None
     assert spec.loader is not None
@@ -361,10 +361,10 @@ def _copy_of(name: str, **modules: Any) -> ModuleType:
 
 @functools.cache
 def emulation() -> ModuleType:
-    """minidl/kernels/gpu.py, a copy of its own, on the stand-in."""
+    """minidl/kernels/gpu/kernels.py, a copy of its own, on the stand-in."""
     finder: Any = ModuleType("cuda.pathfinder")
     finder.load_nvidia_dynamic_lib = None  # there is none
-    cublas: Any = _copy_of("cublas", cupy=cupy, cuda=ModuleType("cuda"), cuda__pathfinder=finder)
+    cublas: Any = _copy_of("_cublas", cupy=cupy, cuda=ModuleType("cuda"), cuda__pathfinder=finder)
     cublas._library = Cublas
-    with mock.patch.object(kernels, "cublas", cublas, create=True):
-        return _copy_of("gpu", cupy=cupy)
+    with mock.patch.object(gpu, "_cublas", cublas, create=True):
+        return _copy_of("kernels", cupy=cupy)

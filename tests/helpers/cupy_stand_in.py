@@ -378,7 +378,7 @@ class _Device:
 
 def definitions():
     """The kernels as reference.py defines them."""
-    gpu = types.ModuleType("minidl.kernels.gpu")
+    gpu = types.ModuleType("minidl.kernels.gpu.kernels")
     for name in kernels.__all__:
         if hasattr(reference, name):
             setattr(gpu, name, _by_definition(getattr(reference, name)))
@@ -386,9 +386,9 @@ def definitions():
 
 
 def install(monkeypatch, gpu=None):
-    """Let "cuda" be this, until the test ends, with the kernels of a module like minidl/kernels/gpu.py."""
+    """Let "cuda" be this, until the test ends, with the kernels of a module like minidl/kernels/gpu/kernels.py."""
     gpu = gpu or definitions()
     monkeypatch.setitem(sys.modules, "cupy", cupy_module())
     monkeypatch.setitem(sys.modules, "cupyx", types.SimpleNamespace(empty_pinned=np.empty))
-    monkeypatch.setitem(sys.modules, "minidl.kernels.gpu", gpu)
-    monkeypatch.setattr(kernels, "gpu", gpu, raising=False)
+    monkeypatch.setitem(sys.modules, "minidl.kernels.gpu.kernels", gpu)
+    monkeypatch.setattr("minidl.kernels.gpu.kernels", gpu, raising=False)

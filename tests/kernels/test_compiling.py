@@ -17,10 +17,10 @@ import pytest
 from numba.core.caching import IndexDataCacheFile
 
 import minidl
-from minidl.kernels import compiling
+from minidl.kernels.cpu import _compiling as compiling
 
 KERNELS = """
-from minidl.kernels.compiling import compiled
+from minidl.kernels.cpu._compiling import compiled
 
 @compiled()
 def times(x): return FACTOR * x
@@ -214,7 +214,7 @@ def test_machines_with_vectors_of_different_width_share_a_folder(tmp_path, monke
         assert bool(done.stderr) == bool(says)
 
 
-@pytest.mark.parametrize("edit", ["a constant", "a routine", "another file"])
+@pytest.mark.parametrize("edit", ["a constant", "a routine", "another file", "a folder below"])
 def test_an_edit_in_any_file_of_the_folder_changes_its_text(tmp_path, edit):
     def text():
         compiling.text_of_the_kernels.cache_clear()
@@ -225,6 +225,9 @@ def test_an_edit_in_any_file_of_the_folder_changes_its_text(tmp_path, edit):
     assert text() == before
     if edit == "another file":
         (tmp_path / "pooling.py").write_text("")
+    elif edit == "a folder below":
+        (tmp_path / "cpu").mkdir()
+        (tmp_path / "cpu" / "pooling.py").write_text("")
     else:
         old, new = {"a constant": ("6", "8"), "a routine": ("...", "pass")}[edit]
         (tmp_path / "tile.py").write_text((tmp_path / "tile.py").read_text().replace(old, new))
@@ -340,7 +343,7 @@ def installed(tmp_path: Path) -> Path:
     """A copy of the package without its compiled kernels, where no new ones can be put beside the source."""
     package = Path(minidl.__file__).parent
     shutil.copytree(package, tmp_path / "minidl", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "minidl" / "kernels" / "__pycache__").write_text("a file")
+    (tmp_path / "minidl" / "kernels" / "cpu" / "__pycache__").write_text("a file")
     (tmp_path / "setup.cfg").write_text("a file")
     return tmp_path
 
@@ -371,10 +374,10 @@ def test_the_package_says_once_that_it_compiles(installed):
 @pytest.mark.slow
 @pytest.mark.jit
 def test_an_edit_in_another_file_is_run(installed):
-    """The tile of the products is in cpu.py, the multiply-add that it is made of in vectors.py."""
+    """The tile of the products is in tile.py, the multiply-add that it is made of in _vectors.py."""
     matmul = "import minidl, sys; print(minidl.matmul(minidl.full((2, 3), 2.0), minidl.ones(3, 1)).tolist())"
     assert run(matmul, installed, installed / "cache").stdout == "[[6.0], [6.0]]\n"
-    vectors = installed / "minidl" / "kernels" / "vectors.py"
+    vectors = installed / "minidl" / "kernels" / "cpu" / "_vectors.py"
     whole = vectors.read_text()
     edited = whole.replace(
         'return self._call(f"fmuladd.{self.name}", self.kind, a, b, c)', "return self.builder.fsub(c, a)"

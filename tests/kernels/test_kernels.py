@@ -14,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl import kernels
-from minidl.kernels import ConvGeometry, PoolGeometry, cpu, cpu_elementwise, cpu_pooling, reference, threads
+from minidl.kernels import ConvGeometry, PoolGeometry, reference
+from minidl.kernels.cpu import _exponential, _threads, convolution, pooling, products, tile
+from minidl.kernels.cpu._vectors import VECTOR_BYTES
+from minidl.optim.adam import bias_corrected
 from minidl.testing import conv_geometries
 
-BACKENDS = [reference, cpu]
+BACKENDS = [reference, kernels]
 DTYPES = [np.float32, np.float64]
 CONVOLUTIONS = ["conv2d", "conv2d_input", "conv2d_weight"]
 ELEMENTWISE = [
@@ -33,9 +36,7 @@ TOLERANCE = {np.float32: 2e-6, np.float64: 4e-15}
 
 seeds = st.integers(0, 2**32 - 1)
 backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda m: m.__name__.split(".")[-1])
-elementwise_backends = pytest.mark.parametrize(
-    "backend", [reference, cpu_elementwise], ids=lambda m: m.__name__.split(".")[-1]
-)
+elementwise_backends = pytest.mark.parametrize("backend", [reference, kernels], ids=lambda m: m.__name__.split(".")[-1])
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 convolutions = pytest.mark.parametrize("name", CONVOLUTIONS)
 
@@ -110,7 +111,7 @@ def test_adjoint_identity(backend: ModuleType, geometry: ConvGeometry, seed: int
 def test_convolution_equals_reference(name: str, dtype: type, geometry: ConvGeometry, seed: int):
     a = operands(name, draw_arrays(geometry, seed, dtype))
     expected, size = (getattr(reference, name)(*b, geometry) for b in (a, [np.abs(v) for v in a]))
-    assert_close(getattr(cpu, name)(*a, geometry), expected, size, dtype)
+    assert_close(getattr(convolution, name)(*a, geometry), expected, size, dtype)
 
 
 LAYERS = {
@@ -132,7 +133,7 @@ def test_convolution_of_real_size_equals_reference(name: str, dtype: type, layer
     geometry = ConvGeometry.of_conv2d(*LAYERS[layer])
     a = operands(name, draw_arrays(geometry, 1, dtype))
     expected, size = (getattr(reference, name)(*b, geometry) for b in (a, [np.abs(v) for v in a]))
-    assert_close(getattr(cpu, name)(*a, geometry), expected, size, dtype)
+    assert_close(getattr(convolution, name)(*a, geometry), expected, size, dtype)
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:
@@ -153,9 +154,9 @@ ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def test_convolution_takes_any_memory_order_and_changes_no_input(name: str, order: str):
     geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2), (2, 1), 1)
     a = operands(name, draw_arrays(geometry, 2))
-    expected = getattr(cpu, name)(*a, geometry)
+    expected = getattr(convolution, name)(*a, geometry)
     given_arrays = [ORDERS[order](v) for v in a]
-    np.testing.assert_array_equal(getattr(cpu, name)(*given_arrays, geometry), expected)
+    np.testing.assert_array_equal(getattr(convolution, name)(*given_arrays, geometry), expected)
     for before, after in zip(a, given_arrays, strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -164,7 +165,7 @@ def test_convolution_takes_any_memory_order_and_changes_no_input(name: str, orde
 @pytest.mark.parametrize("n", [0, 2])
 def test_convolution_memory_order_of_results(name: str, n: int):
     geometry = ConvGeometry.of_conv2d((n, 3, 7, 6), (4, 3, 3, 2), 1, 1)
-    result = getattr(cpu, name)(*operands(name, draw_arrays(geometry, 0)), geometry)
+    result = getattr(convolution, name)(*operands(name, draw_arrays(geometry, 0)), geometry)
     in_order = result if name == "conv2d_weight" else result.transpose(0, 2, 3, 1)
     assert in_order.flags.c_contiguous
 
@@ -191,7 +192,7 @@ def test_convolution_spreads_nan_and_infinity(name: str, value: float, where: in
     a[1 - where][:, ::2] = 0
     with np.errstate(invalid="ignore"):
         expected = getattr(reference, name)(*a, geometry)
-    actual = getattr(cpu, name)(*a, geometry)
+    actual = getattr(convolution, name)(*a, geometry)
     np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
     np.testing.assert_array_equal(np.isinf(actual), np.isinf(expected))
 
@@ -201,32 +202,32 @@ def test_convolution_spreads_nan_and_infinity(name: str, value: float, where: in
 def test_convolution_bits_do_not_depend_on_the_threads(name: str, layer: str):
     geometry = ConvGeometry.of_conv2d(*LAYERS[layer])
     a = operands(name, draw_arrays(geometry, 4, np.float32))
-    one, all_ = on_threads(lambda: getattr(cpu, name)(*a, geometry))
+    one, all_ = on_threads(lambda: getattr(convolution, name)(*a, geometry))
     np.testing.assert_array_equal(one, all_)
 
 
 def on_threads(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The result on one thread, and on two."""
-    before, small = numba.get_num_threads(), threads.SMALL
+    before, small = numba.get_num_threads(), _threads.SMALL
     try:
-        threads.SMALL = 0
+        _threads.SMALL = 0
         numba.set_num_threads(1)
         one = compute()
         numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
         return one, compute()
     finally:
-        threads.SMALL = small
+        _threads.SMALL = small
         numba.set_num_threads(before)
 
 
 def test_kernels_may_be_called_from_several_threads():
     geometry = ConvGeometry.of_conv2d((4, 3, 12, 12), (16, 3, 3, 3), 1, 1)
     a = draw_arrays(geometry, 5)
-    expected = cpu.conv2d(a["x"], a["w"], geometry)
+    expected = convolution.conv2d(a["x"], a["w"], geometry)
     results: list[np.ndarray] = []
 
     def work() -> None:
-        results.extend(cpu.conv2d(a["x"], a["w"], geometry) for _ in range(20))
+        results.extend(convolution.conv2d(a["x"], a["w"], geometry) for _ in range(20))
 
     workers = [threading.Thread(target=work) for _ in range(3)]
     for thread in workers:
@@ -241,22 +242,22 @@ def test_kernels_may_be_called_from_several_threads():
 def test_a_padded_copy_too_large_to_keep_is_not_kept(monkeypatch: pytest.MonkeyPatch):
     geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2), 1, 1)
     a = draw_arrays(geometry, 0)
-    expected = cpu.conv2d(a["x"], a["w"], geometry)
-    monkeypatch.setattr(cpu, "LARGEST_KEPT", 0)
-    monkeypatch.setattr(cpu, "_kept", cpu._Kept())
-    np.testing.assert_array_equal(cpu.conv2d(a["x"], a["w"], geometry), expected)
-    assert cpu._kept.buffers == {}
+    expected = convolution.conv2d(a["x"], a["w"], geometry)
+    monkeypatch.setattr(convolution, "LARGEST_KEPT", 0)
+    monkeypatch.setattr(convolution, "_kept", convolution._Kept())
+    np.testing.assert_array_equal(convolution.conv2d(a["x"], a["w"], geometry), expected)
+    assert convolution._kept.buffers == {}
 
 
 def test_convolution_checks_shapes_and_types():
     geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2))
     a = draw_arrays(geometry, 0)
     with pytest.raises(RuntimeError, match=r"x has shape \(1, 3, 7, 6\), but its geometry says \(2, 3, 7, 6\)"):
-        cpu.conv2d(a["x"][:1], a["w"], geometry)
+        convolution.conv2d(a["x"][:1], a["w"], geometry)
     with pytest.raises(RuntimeError, match="one type, float32 or float64, got float64, float32"):
-        cpu.conv2d(a["x"], a["w"].astype(np.float32), geometry)
+        convolution.conv2d(a["x"], a["w"].astype(np.float32), geometry)
     with pytest.raises(RuntimeError, match="got int64, int64"):
-        cpu.conv2d(a["x"].astype(int), a["w"].astype(int), geometry)
+        convolution.conv2d(a["x"].astype(int), a["w"].astype(int), geometry)
 
 
 # --- The matrix product ---
@@ -274,7 +275,7 @@ def test_matmul_equals_numpy(dtype: type, m: int, k: int, n: int, flips: tuple[b
     rng = np.random.default_rng(seed)
     a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
     given_a, given_b = (np.asfortranarray(v) if flip else v for v, flip in zip((a, b), flips, strict=True))
-    assert_close(cpu.matmul(given_a, given_b), reference.matmul(a, b), np.abs(a) @ np.abs(b), dtype)
+    assert_close(products.matmul(given_a, given_b), reference.matmul(a, b), np.abs(a) @ np.abs(b), dtype)
 
 
 @dtypes
@@ -282,12 +283,17 @@ def test_matmul_equals_numpy(dtype: type, m: int, k: int, n: int, flips: tuple[b
 def test_matmul_over_many_blocks(dtype: type, m: int, k: int, n: int):
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k)).astype(dtype)[:, ::-1]
-    one, two = on_threads(lambda: cpu.matmul(a, b.T))
+    one, two = on_threads(lambda: products.matmul(a, b.T))
     np.testing.assert_array_equal(one, two)
     assert_close(one, a @ b.T, np.abs(a) @ np.abs(b.T), dtype)
 
 
-TILES = {"_tile_1": 1, "_tile_2": 1, "_tile_of_2": 2, "_tile_of_4": 4}
+TILES = {
+    "1": (tile.tile_1, 1),
+    "2": (tile.tile_2, 1),
+    "of 2": (tile.tile_of_groups, 2),
+    "of 4": (tile.tile_of_groups, 4),
+}
 
 
 @pytest.mark.jit
@@ -302,36 +308,34 @@ TILES = {"_tile_1": 1, "_tile_2": 1, "_tile_of_2": 2, "_tile_of_4": 4}
 )
 def test_a_tile_in_llvm_is_its_definition_in_python(name, dtype, m, k, n, start, seed):
     """Also where rows of C overlap, are dead or next to what is not to be written."""
-    tile, group = getattr(cpu, name), TILES[name]
-    n = n if group == 1 else 1 + n % (cpu.VECTOR_BYTES // np.dtype(dtype).itemsize // group)
+    tile, group = TILES[name]
+    n = n if group == 1 else 1 + n % (VECTOR_BYTES // np.dtype(dtype).itemsize // group)
     rng = np.random.default_rng(seed)
     a, b, c, bias = (rng.standard_normal(size).astype(dtype) for size in (40, 200, 120, 40))
     rows, cols, brows = rng.integers(0, 20, m + 2), rng.integers(0, 10, k), rng.integers(0, 100, k)
     crows = rng.integers(0, 70, m + 2)
-    add, biased = start
+    more = start if group == 1 else (*start, group)
     results = []
     for function in (compiled_tile(tile), inspect.unwrap(tile)):
         results.append(c.copy())
-        function(a, rows, 2, m, cols, 0, k, b, brows, 0, n, results[-1], crows, add, bias, biased)
+        add, *rest = more
+        function(a, rows, 2, m, cols, 0, k, b, brows, 0, n, results[-1], crows, add, bias, *rest)
     np.testing.assert_allclose(*results, rtol=0, atol=100 * np.finfo(dtype).eps)
 
 
 @functools.cache
 def compiled_tile(tile):
-    return numba.njit(
-        lambda a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased: tile(
-            a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows, add, bias, biased
-        )
-    )
+    names = ", ".join(inspect.signature(inspect.unwrap(tile)).parameters)
+    return numba.njit(eval(f"lambda {names}: tile({names})", {"tile": tile}))
 
 
 def test_matmul_checks_shapes():
     with pytest.raises(RuntimeError, match=r"matmul: shapes \(2, 3\) and \(2, 3\) cannot be multiplied"):
-        cpu.matmul(np.ones((2, 3)), np.ones((2, 3)))
+        products.matmul(np.ones((2, 3)), np.ones((2, 3)))
 
 
 def test_tables_are_made_once_for_all_sizes_of_a_batch():
-    first, second = (cpu._tables(ConvGeometry.of_conv2d((n, 3, 8, 8), (4, 3, 3, 3), 1, 1)) for n in (1, 2))
+    first, second = (convolution._tables(ConvGeometry.of_conv2d((n, 3, 8, 8), (4, 3, 3, 3), 1, 1)) for n in (1, 2))
     assert first is second
 
 
@@ -353,7 +357,7 @@ def elementwise(backend: ModuleType, name: str, *arrays: np.ndarray) -> np.ndarr
 def test_elementwise_equals_reference(name: str, dtype: type, shape: tuple[int, ...]):
     rng = np.random.default_rng(0)
     a = [rng.standard_normal(shape).astype(dtype) for _ in range(operand_count(name))]
-    actual, expected = (elementwise(backend, name, *a) for backend in (cpu_elementwise, reference))
+    actual, expected = (elementwise(backend, name, *a) for backend in (kernels, reference))
     assert actual.dtype == dtype
     assert actual.shape == shape
     np.testing.assert_allclose(actual, expected, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
@@ -366,9 +370,7 @@ def test_elementwise_takes_any_memory_order(name: str, first: str, second: str):
     a = [rng.standard_normal((2, 3, 4, 5)) for _ in range(operand_count(name))]
     orders = [ORDERS[first], ORDERS.get(second, np.ascontiguousarray)]
     given_arrays = [order(v) for order, v in zip(orders, a, strict=False)]
-    np.testing.assert_array_equal(
-        elementwise(cpu_elementwise, name, *given_arrays), elementwise(cpu_elementwise, name, *a)
-    )
+    np.testing.assert_array_equal(elementwise(kernels, name, *given_arrays), elementwise(kernels, name, *a))
     for before, after in zip(a, given_arrays, strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -377,7 +379,7 @@ def test_elementwise_takes_any_memory_order(name: str, first: str, second: str):
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 4, 5), (1, 3, 1, 1)])
 def test_elementwise_keeps_channels_last(name: str, shape: tuple[int, ...]):
     x = channels_last(np.ones(shape))
-    result = elementwise(cpu_elementwise, name, *[x] * operand_count(name))
+    result = elementwise(kernels, name, *[x] * operand_count(name))
     assert result.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
@@ -396,13 +398,13 @@ def test_elementwise_at_the_edges(backend: ModuleType, dtype: type):
 def test_elementwise_bits_do_not_depend_on_the_threads(name: str):
     rng = np.random.default_rng(0)
     a = [rng.standard_normal(10_007).astype(np.float32) for _ in range(operand_count(name))]
-    one, two = on_threads(lambda: elementwise(cpu_elementwise, name, *a))
+    one, two = on_threads(lambda: elementwise(kernels, name, *a))
     np.testing.assert_array_equal(one, two)
 
 
 def test_elementwise_checks_shapes():
     with pytest.raises(RuntimeError, match=r"relu_backward: shapes differ: \(2,\), \(3,\)"):
-        cpu_elementwise.relu_backward(np.ones(2), np.ones(3))
+        kernels.relu_backward(np.ones(2), np.ones(3))
 
 
 # --- Optimisers ---
@@ -436,7 +438,7 @@ def test_adam(backend: ModuleType, dtype: type, weight_decay: float):
     expected = plain_adam(p, gs, 0.01, 0.9, 0.99, 1e-8, weight_decay)
     p, m, v = p.astype(dtype), np.zeros((5, 7), dtype), np.zeros((5, 7), dtype)
     for step, g in enumerate(gs.astype(dtype), start=1):
-        backend.adam_step([p], [g], [m], [v], 0.01, 0.9, 0.99, 1e-8, weight_decay, step)
+        backend.adam_step([p], [g], [m], [v], bias_corrected(0.01, 0.9, 0.99, step), 0.9, 0.99, 1e-8, weight_decay)
     assert p.dtype == dtype
     np.testing.assert_allclose(p, expected, rtol=0, atol=2e-6 if dtype == np.float32 else 1e-14)
 
@@ -469,7 +471,7 @@ def test_optimisers_write_into_arrays_of_any_memory_order(order: Callable[[np.nd
     arrays = [rng.standard_normal((5, 7)) for _ in range(3)]
     expected, actual = [a.copy() for a in arrays], [order(a) for a in arrays]
     for p, g, buf in (expected, actual):
-        cpu_elementwise.sgd_step([p], [g], [buf], 0.1, 0.9, 0.0, False, 0.0)
+        kernels.sgd_step([p], [g], [buf], 0.1, 0.9, 0.0, False, 0.0)
     for one, two in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -479,7 +481,7 @@ def test_adam_flushes_denormal_moments(backend: ModuleType):
     tiny = np.finfo(np.float32).tiny
     p, g = np.ones(3, np.float32), np.array([0, 0, np.nan], np.float32)
     m, v = np.full((2, 3), 1.01 * tiny, np.float32)
-    backend.adam_step([p], [g], [m], [v], 0.01, 0.9, 0.9, 1e-8, 0.0, 1000)
+    backend.adam_step([p], [g], [m], [v], (0.01, 1.0), 0.9, 0.9, 1e-8, 0.0)
     np.testing.assert_array_equal(m, np.array([0, 0, np.nan], np.float32))
     np.testing.assert_array_equal(v, np.array([0, 0, np.nan], np.float32))
 
@@ -621,16 +623,16 @@ def test_sigmoid_to_the_last_digits_wherever_it_is_not_0(dtype: type):
     x = np.concatenate([rng.standard_normal(5000) * 4, rng.uniform(-800, 800, 20_000)]).astype(dtype)
     exact = 1 / (1 + np.exp(-x.astype(np.longdouble)))
     bound = np.maximum(2 * limits.eps * exact, limits.smallest_subnormal)
-    assert np.all(np.abs(cpu_elementwise.sigmoid(x) - exact) <= bound)
+    assert np.all(np.abs(kernels.sigmoid(x) - exact) <= bound)
     ends = np.array([-np.inf, np.inf, np.nan, -0.0, 0.0, limits.min, limits.max], dtype)
-    np.testing.assert_array_equal(cpu_elementwise.sigmoid(ends), np.array([0, 1, np.nan, 0.5, 0.5, 0, 1], dtype))
+    np.testing.assert_array_equal(kernels.sigmoid(ends), np.array([0, 1, np.nan, 0.5, 0.5, 0, 1], dtype))
 
 
 @dtypes
 def test_powers_of_two_from_their_bits(dtype: type):
-    from_bits, limits = cpu_elementwise._power_of_two_in_bits(numba.from_dtype(np.dtype(dtype))), np.finfo(dtype)
+    from_bits, limits = _exponential._power_of_two_in_bits(numba.from_dtype(np.dtype(dtype))), np.finfo(dtype)
     for n in range(limits.minexp, limits.maxexp):
-        assert from_bits(dtype(n)) == cpu_elementwise._power_of_two(dtype(n)) == 2.0**n
+        assert from_bits(dtype(n)) == _exponential._power_of_two(dtype(n)) == 2.0**n
     assert from_bits(dtype(0)).dtype == dtype
 
 
@@ -638,7 +640,7 @@ def test_powers_of_two_from_their_bits(dtype: type):
 
 
 @dtypes
-@pytest.mark.parametrize("backend", [reference, cpu_pooling], ids=["reference", "cpu_pooling"])
+@pytest.mark.parametrize("backend", [reference, kernels], ids=["reference", "kernels"])
 def test_pick_takes_the_pixels_at_the_indices(backend: ModuleType, dtype: type):
     rng = np.random.default_rng(0)
     x, indices = rng.standard_normal((2, 3, 4, 5)).astype(dtype), rng.integers(0, 20, (2, 3, 2, 7))
@@ -649,7 +651,7 @@ def test_pick_takes_the_pixels_at_the_indices(backend: ModuleType, dtype: type):
 def test_max_pool_refuses_what_it_is_not_compiled_for():
     geometry = PoolGeometry.of_max_pool2d((1, 1, 4, 4), 2)
     with pytest.raises(RuntimeError, match="max_pool2d: expected arrays of one type, float32 or float64, got int64"):
-        cpu_pooling.max_pool2d(np.ones((1, 1, 4, 4), int), geometry)
+        pooling.max_pool2d(np.ones((1, 1, 4, 4), int), geometry)
 
 
 # --- Cross-entropy ---
@@ -669,10 +671,10 @@ def test_cross_entropy_equals_reference(dtype: type, n: int, c: int, size: tuple
     classes, eps = rng.integers(0, c, (n, *size)), np.finfo(dtype).eps
     losses = reference.cross_entropy(x, classes)
     for order in (x, np.asfortranarray(x), np.moveaxis(np.moveaxis(x, 1, -1).copy(), -1, 1)):
-        found = cpu_elementwise.cross_entropy(order, classes)
+        found = kernels.cross_entropy(order, classes)
         assert (found.dtype, found.shape) == (dtype, losses.shape)
         np.testing.assert_allclose(found, losses, rtol=8 * eps, atol=8 * eps * (1 + np.abs(x).max(initial=0)))
-        found = cpu_elementwise.cross_entropy_backward(gy, order, classes)
+        found = kernels.cross_entropy_backward(gy, order, classes)
         expected = reference.cross_entropy_backward(gy, x, classes)
         assert (found.dtype, found.shape) == (dtype, x.shape)
         np.testing.assert_allclose(found, expected, rtol=1e3 * eps, atol=20 * eps * np.abs(gy).max(initial=0))
@@ -682,7 +684,7 @@ def test_cross_entropy_of_infinite_logits_is_the_references():
     x = np.array([[np.inf, 0], [0, np.inf], [-np.inf, 0], [0, -np.inf], [np.nan, 0], [0, np.nan]])
     with np.errstate(invalid="ignore"):
         expected = reference.cross_entropy(x, np.zeros(6, np.int64))
-    np.testing.assert_array_equal(cpu_elementwise.cross_entropy(x, np.zeros(6, np.int64)), expected)
+    np.testing.assert_array_equal(kernels.cross_entropy(x, np.zeros(6, np.int64)), expected)
 
 
 # --- Bias ---------------------------------------------------------------------------------------------------
@@ -697,7 +699,7 @@ def test_convolution_with_bias_equals_reference(name: str, dtype: type, geometry
     b = np.random.default_rng(seed).standard_normal(channels).astype(dtype)
     compute = getattr(reference, name)
     expected, size = compute(*a, geometry, b), compute(*[np.abs(v) for v in a], geometry, np.abs(b))
-    assert_close(getattr(cpu, name)(*a, geometry, b), expected, size, dtype)
+    assert_close(getattr(convolution, name)(*a, geometry, b), expected, size, dtype)
     np.testing.assert_allclose(
         expected - compute(*a, geometry), np.broadcast_to(b[:, None, None], expected.shape), atol=1e-4
     )
@@ -709,20 +711,20 @@ def test_matmul_with_bias_equals_numpy(dtype: type, m: int, k: int, n: int, seed
     rng = np.random.default_rng(seed)
     a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (n,)))
     size = np.abs(a) @ np.abs(b) + np.abs(bias)
-    assert_close(cpu.matmul(a, b, bias[::-1]), a @ b + bias[::-1], size, dtype)
+    assert_close(products.matmul(a, b, bias[::-1]), a @ b + bias[::-1], size, dtype)
 
 
 def test_a_bias_of_another_shape_or_type_is_refused():
     geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2))
     a = draw_arrays(geometry, 0)
     with pytest.raises(RuntimeError, match=r"conv2d: expected a bias of shape \(4,\), float64, not \(3,\), float64"):
-        cpu.conv2d(a["x"], a["w"], geometry, np.ones(3))
+        convolution.conv2d(a["x"], a["w"], geometry, np.ones(3))
     with pytest.raises(
         RuntimeError, match=r"conv2d_input: expected a bias of shape \(3,\), float64, not \(3,\), int64"
     ):
-        cpu.conv2d_input(a["y"], a["w"], geometry, np.ones(3, int))
+        convolution.conv2d_input(a["y"], a["w"], geometry, np.ones(3, int))
     with pytest.raises(RuntimeError, match=r"matmul: expected a bias of shape \(2,\), float64, not \(2, 1\)"):
-        cpu.matmul(np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 1)))
+        products.matmul(np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 1)))
 
 
 @given(
@@ -738,11 +740,11 @@ def test_sums(n, c, size, seed, dtype):
     for order in (y, np.asfortranarray(y), np.moveaxis(np.moveaxis(y, 1, -1).copy(), -1, 1), y[:, ::-1]):
         before = order.copy()
         exact, size = order.astype(np.float64).sum(), np.abs(order).sum()
-        for backend in (reference, cpu_elementwise):
+        for backend in (reference, kernels):
             found = backend.total(order)
             assert (found.shape, found.dtype) == ((), dtype)
             assert abs(found - exact) <= 20 * np.finfo(dtype).eps * size
-        sums, exact = cpu_elementwise.channel_sums(order), order.astype(np.float64).sum(axis=axes)
+        sums, exact = kernels.channel_sums(order), order.astype(np.float64).sum(axis=axes)
         assert sums.dtype == dtype
         bound = 20 * np.finfo(dtype).eps * np.abs(order).sum(axis=axes)
         assert (np.abs(sums - exact) <= bound).all()
@@ -761,7 +763,7 @@ def test_total_losses(name: str, dtype: type, shape: tuple[int, ...], seed: int)
     x, t = (5 * rng.standard_normal(shape)).astype(dtype), rng.random(shape).astype(dtype)
     exact = getattr(reference, name)(x.astype(wide), t.astype(wide), 0.1)
     for order in (x, np.asfortranarray(x), channels_last(x), np.repeat(x, 2, axis=3)[..., ::2]):
-        for backend in (reference, cpu_elementwise):
+        for backend in (reference, kernels):
             found = getattr(backend, name)(order, t, 0.1)
             assert (found.shape, found.dtype) == ((), dtype)
             assert abs(found - exact) <= 20 * np.finfo(dtype).eps * exact
@@ -771,7 +773,7 @@ def test_total_losses(name: str, dtype: type, shape: tuple[int, ...], seed: int)
 @pytest.mark.parametrize("name", TOTALS)
 def test_total_losses_do_not_depend_on_the_threads(name: str):
     x, t = np.random.default_rng(0).random((2, 100_003), np.float32)
-    np.testing.assert_array_equal(*on_threads(lambda: getattr(cpu_elementwise, name)(x, t)))
+    np.testing.assert_array_equal(*on_threads(lambda: getattr(kernels, name)(x, t)))
 
 
 @dtypes
@@ -780,7 +782,7 @@ def test_logistic_losses_to_the_last_digits(dtype: type):
     x = np.concatenate([np.linspace(-100, 100, 2001), [0.0, -0.0]]).astype(dtype)
     with np.errstate(over="ignore"):
         exact = np.logaddexp(np.longdouble(0), x.astype(np.longdouble))
-    found = [cpu_elementwise.total_logistic_loss(v[None], np.zeros(1, dtype)) for v in x]
+    found = [kernels.total_logistic_loss(v[None], np.zeros(1, dtype)) for v in x]
     np.testing.assert_allclose(found, exact, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
 
 
@@ -789,10 +791,10 @@ def test_logistic_losses_of_infinities(x: float, t: float):
     arrays = np.array([x], np.float32), np.array([t], np.float32)
     with np.errstate(invalid="ignore"):
         for name, more in (("total_logistic_loss", ()), ("scaled_logistic_difference", (np.ones((), np.float32), 2.0))):
-            expected, found = (getattr(backend, name)(*arrays, *more) for backend in (reference, cpu_elementwise))
+            expected, found = (getattr(backend, name)(*arrays, *more) for backend in (reference, kernels))
             np.testing.assert_array_equal(found, expected)
 
 
 def test_channel_sums_do_not_depend_on_the_threads():
     y = np.random.default_rng(0).standard_normal((64, 3, 28, 28)).astype(np.float32)
-    np.testing.assert_array_equal(*on_threads(lambda: cpu_elementwise.channel_sums(y)))
+    np.testing.assert_array_equal(*on_threads(lambda: kernels.channel_sums(y)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import nn
-from minidl.kernels.memory import ALIGNMENT, LARGEST, SMALLEST, _pool, empty
+from minidl.kernels._memory import ALIGNMENT, LARGEST, SMALLEST, _pool, empty
 
 
 def address(a):

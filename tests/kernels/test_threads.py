@@ -15,7 +15,7 @@ from numba.core.dispatcher import Dispatcher
 
 import minidl
 from minidl import kernels, nn
-from minidl.kernels import threads
+from minidl.kernels.cpu import _threads as threads
 from minidl.nn import functional as F
 
 MOST = numba.config.NUMBA_NUM_THREADS
@@ -207,7 +207,7 @@ class Guard:
 
 
 def parallel_kernels() -> Iterator[tuple[object, str, Dispatcher]]:
-    for module in kernels.CPU:
+    for module in kernels.cpu.MODULES:
         for name, value in vars(module).items():
             if isinstance(value, Dispatcher) and value.targetoptions.get("parallel"):
                 yield module, name, value

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import check_adjoint, nn
-from minidl.kernels import PoolGeometry, cpu_pooling, reference
+from minidl.kernels import PoolGeometry, reference
+from minidl.kernels.cpu import pooling
 from minidl.kernels.resampling import MODES, interpolation
 from minidl.ops.pooling import pick, put
 
 F = nn.functional
-BACKENDS = [reference, cpu_pooling]
+BACKENDS = [reference, pooling]
 DTYPES = [np.float32, np.float64]
 backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda m: m.__name__.split(".")[-1])
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -139,7 +140,7 @@ def test_compiled_max_pool_pick_and_put_equal_reference(dtype, case, seed):
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(indices, places)
-    np.testing.assert_array_equal(cpu_pooling.pick(x, indices), y)
+    np.testing.assert_array_equal(pooling.pick(x, indices), y)
     gy = normal(seed, y.shape, dtype)
     tolerance = 1e-5 if dtype == np.float32 else 1e-13
     for b in BACKENDS:
@@ -201,17 +202,17 @@ ORDERS = {
 def all_results(x, order=np.asarray):
     """What every kernel returns for an image and a gradient in memory of one order."""
     g = PoolGeometry.of_max_pool2d(x.shape, 3, 2, 1)
-    y, indices = cpu_pooling.max_pool2d(order(x), g)
+    y, indices = pooling.max_pool2d(order(x), g)
     axes = interpolation(x.shape, None, 1.5, "bilinear", None)
     gy, places = order(y), order(indices)
     return [
         y,
         indices,
-        cpu_pooling.pick(order(x), places),
-        cpu_pooling.put(gy, places, g.image_size),
-        cpu_pooling.resample(order(x), *g.averages(True, None)),
-        cpu_pooling.resample(order(x), *axes),
-        cpu_pooling.resample(order(cpu_pooling.resample(x, *axes)), *(a.T for a in axes)),
+        pooling.pick(order(x), places),
+        pooling.put(gy, places, g.image_size),
+        pooling.resample(order(x), *g.averages(True, None)),
+        pooling.resample(order(x), *axes),
+        pooling.resample(order(pooling.resample(x, *axes)), *(a.T for a in axes)),
     ]
 
 
@@ -462,11 +463,11 @@ def test_kernels_refuse_indices_outside_the_image(backend):
 def test_compiled_kernels_refuse_wrong_shapes():
     g = PoolGeometry.of_max_pool2d((1, 1, 4, 4), 2)
     with pytest.raises(RuntimeError, match=r"x has shape \(1, 1, 3, 4\), but its geometry says \(1, 1, 4, 4\)"):
-        cpu_pooling.max_pool2d(np.ones((1, 1, 3, 4)), g)
+        pooling.max_pool2d(np.ones((1, 1, 3, 4)), g)
     with pytest.raises(RuntimeError, match="its axes say 4 x 4"):
-        cpu_pooling.resample(np.ones((1, 1, 3, 4)), *g.averages(True, None))
+        pooling.resample(np.ones((1, 1, 3, 4)), *g.averages(True, None))
     with pytest.raises(RuntimeError, match=r"put: indices must be int64 of shape \(1, 1, 2, 2\), not int32"):
-        cpu_pooling.put(np.ones((1, 1, 2, 2)), np.zeros((1, 1, 2, 2), np.int32), (4, 4))
+        pooling.put(np.ones((1, 1, 2, 2)), np.zeros((1, 1, 2, 2), np.int32), (4, 4))
 
 
 def test_an_infinite_pixel_stays_where_it_has_weight():  # PyTorch makes it NaN, by a neighbour of weight 0

@@ -8,7 +8,8 @@ import pytest
 
 import minidl
 from minidl import nn, optim
-from minidl.kernels import cpu_elementwise, reference
+from minidl.kernels import reference
+from minidl.kernels.cpu import optimisers
 
 
 def parameter(value=1.0):
@@ -236,7 +237,7 @@ def test_dead_units_leave_no_denormal_numbers(name):
         assert not any(denormal(b) for b in buffers)
 
 
-@pytest.mark.parametrize("backend", [reference, cpu_elementwise])
+@pytest.mark.parametrize("backend", [reference, optimisers])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sums_of_momentum_are_flushed(backend, nesterov):
     tiny = np.finfo(np.float32).tiny

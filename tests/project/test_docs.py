@@ -17,7 +17,7 @@ import minidl
 ROOT = Path(minidl.__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-NEEDS_CUPY = "minidl.kernels.cublas", "minidl.kernels.gpu"
+NEEDS_CUPY = "minidl.kernels.gpu._cublas", "minidl.kernels.gpu.kernels"
 NAMES = [module.name for module in pkgutil.walk_packages(minidl.__path__, "minidl.")]
 MODULES = [name for name in NAMES if name not in NEEDS_CUPY]
 

@@ -29,7 +29,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("minidl", "tests", "setup.cfg", "README.md")
-COMPILED_INTO_OTHERS = ("compiling", "vectors")  # kernels/*.py whose code Numba puts into that of other files
+COMPILED_INTO_OTHERS = ("_compiling", "_vectors")  # kernels/cpu/*.py whose code Numba puts into that of other files
 
 
 class Fault(NamedTuple):

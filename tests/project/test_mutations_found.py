@@ -11,7 +11,7 @@ import minidl
 from minidl import gradcheck, gradgradcheck
 from minidl.autograd import record
 from minidl.kernels import ConvGeometry, PoolGeometry
-from minidl.kernels.memory import empty
+from minidl.kernels._memory import empty
 from minidl.testing import conv_geometries
 
 F = minidl.nn.functional

@@ -21,7 +21,9 @@ import minidl
 from minidl import kernels
 from minidl.__main__ import main
 from minidl.data import cifar10, mnist
-from minidl.kernels import compiling, reference, threads
+from minidl.kernels import reference
+from minidl.kernels.cpu import _compiling as compiling
+from minidl.kernels.cpu import _threads as threads
 from minidl.tools import doctor
 from minidl.tools.doctor import NOTE, OK, WRONG, Finding
 
@@ -264,8 +266,9 @@ def test_a_fault_of_one_path_alone_is_found(interpreted, monkeypatch, channels):
 
 
 def test_a_wrong_optimiser_is_found_and_named(interpreted, monkeypatch):
-    def adam_step(ps, gs, ms, vs, lr, *rest):
-        reference.adam_step(ps, gs, ms, vs, 1.001 * lr, *rest)
+    def adam_step(ps, gs, ms, vs, rate_and_root, *rest):
+        rate, root = rate_and_root
+        reference.adam_step(ps, gs, ms, vs, (1.001 * rate, root), *rest)
 
     monkeypatch.setattr(kernels, "adam_step", adam_step)
     assert doctor.kernel_check().text.startswith("adam_step: not what")

@@ -1,9 +1,9 @@
-// Sums over all values of each channel of y (N, C, size), in double precision: a sum over a whole batch would lose the
-// digits that it is long for. The values of a channel, r = n*size + i, are dealt out to P blocks of THREADS threads; the
-// sums of the blocks are summed by a second launch.
+// Sums over all values of each channel of y (N, C, size), in double precision, since a single-precision sum over a
+// whole batch would lose digits. The values of a channel, r = n*size + i, are distributed over P blocks of THREADS
+// threads; a second launch adds up the sums of the blocks.
 //
-// Here alone threads of a block wait for one another. Which values a thread sums, and in which order the sums of the
-// threads are added, depends on THREADS and the sizes only: the bits are the same each time.
+// Only here do threads of a block wait for each other. Which values a thread sums, and the order in which the sums of
+// the threads are added, depend only on THREADS and the sizes: the bits are the same each time.
 
 const int64 THREADS = 256;
 

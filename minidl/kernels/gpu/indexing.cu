@@ -1,8 +1,8 @@
 // The gradient of indexing. Also for integers.
 
-// y[places[r]] += values[r] for r = 0, 1, ..., count - 1, in this order where a place comes several times.
-// `order` sorts the places, equal ones by r: a place's values are a run in it. The thread at the head of a run adds up
-// all of it.
+// y[places[r]] += values[r] for r = 0, 1, ..., count - 1, in this order if a place occurs several times.
+// `order` sorts the places, equal ones by r, so that the values of a place form a run. The thread at the head of a run
+// adds up all of it.
 extern "C" __global__ void add_runs(real *__restrict__ y, const int64 *__restrict__ places,
                                     const int64 *__restrict__ order, const real *__restrict__ values, int64 count) {
     FOR_EACH(e, count) {

@@ -1,17 +1,14 @@
-"""How the kernels are compiled: when they are first called, once for a machine, and kept on disk where that can be.
+"""Just-in-time compilation of the kernels: at the first call, once for a machine, and cached on disk if possible.
 
-Numba keeps compiled functions in ``NUMBA_CACHE_DIR``, or else beside the source, or else in the user's cache folder.
-What is added here: a disk that is full and files that are damaged cost a compilation and nothing else, files say what
-they hold, and whoever has to wait is told why. And a kernel is only taken from the cache if all that was compiled into
-it is still the same. Numba compares the kernel's own file, the processor and its features; compiled in are also what
-other files of this folder define, and the width of a vector, which minidl takes from the machine it runs on.
+Numba caches compiled functions in ``NUMBA_CACHE_DIR``, or else beside the source, or else in the user's cache folder.
+Added here: a full disk or a damaged file costs a compilation and nothing else, files say what they contain, and users
+are told why they wait. And a kernel is loaded from the cache only if everything compiled into it is unchanged. Numba
+compares the kernel's own source file, the processor and its features; but constants and functions of other files are
+compiled in as well, and so is the width of a vector, which minidl takes from the machine it runs on.
 
-With the environment variable ``NUMBA_DISABLE_JIT=1`` nothing is compiled: the kernels run as the Python that they are
-written in, thousands of times slower, for a debugger to step through and for the tests to measure their coverage.
+With ``NUMBA_DISABLE_JIT=1`` in the environment nothing is compiled: the kernels run as the Python they are written in,
+thousands of times slower, for stepping through with a debugger and for measuring the tests' coverage.
 """
-
-# The methods have the arguments of Numba's methods that they replace.
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 
 import contextlib
 import functools
@@ -28,20 +25,20 @@ from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 from numba.extending import intrinsic
 
-from minidl.kernels.vectors import VECTOR_BYTES
+from minidl.kernels.cpu._vectors import VECTOR_BYTES
 
 Function = Callable[..., Any]
 _numbas: Any = numba.config
 
 
 def compiled(**options: Any) -> Callable[[Function], Function]:
-    """numba.njit, lazy, its machine code kept on disk, or not, where no directory can be written."""
+    """numba.njit, compiled at the first call and cached on disk if there is a folder that can be written to."""
 
     def decorate(function: Function) -> Function:
         if _numbas.DISABLE_JIT:
-            return np.errstate(all="ignore")(function)  # since compiled code warns of nothing
+            return np.errstate(all="ignore")(function)  # as compiled code emits no warnings
         kernel = numba.njit(**options)(function)
-        kernel._cache = _cache_for(function)  # what njit(cache=True) sets, but one of Numba's own
+        kernel._cache = _cache_for(function)  # as njit(cache=True) does, with Numba's own cache
         return kernel
 
     return decorate
@@ -55,10 +52,10 @@ def _cache_for(function: Function) -> "_Cache | _NoCache":
 
 
 class _Files(IndexDataCacheFile):
-    """The index and the data files of one kernel; in each of these, also what Numba's index says of it.
+    """The index and data files of one kernel. Each data file repeats what Numba's index says about it.
 
-    Numba writes the index before the data. A process that is stopped in between, or another one that does the same
-    at that moment, leaves a name of a new kernel on the file of an old one, which then would run in its place.
+    Numba writes the index before the data. A process killed in between, or a second one that writes at the same moment,
+    leaves the name of a new kernel on the file of an old one, which would then run in its place.
     """
 
     def save(self, key, data):
@@ -73,7 +70,7 @@ class _Files(IndexDataCacheFile):
 
 
 class _Cache(FunctionCache):
-    """The compiled forms of one kernel on disk. Whatever happens there, the kernel is compiled and runs."""
+    """The compiled versions of one kernel on disk. Whatever goes wrong there, the kernel is compiled and runs."""
 
     def __init__(self, function):
         super().__init__(function)
@@ -81,14 +78,14 @@ class _Cache(FunctionCache):
         self._cache_file = _Files(self.cache_path, self._impl.filename_base, stamp)
 
     def _index_key(self, sig, codegen):
-        # Part of the key, not of the stamp: machines of both widths may share a folder, and each has its files there.
+        # In the key, not in the stamp: machines of both widths may share a folder, where each has its own files.
         return *super()._index_key(sig, codegen), VECTOR_BYTES
 
     def load_overload(self, sig, target_context):
         kernel = None
         try:
             kernel = super().load_overload(sig, target_context)
-        except Exception:  # a damaged file: what reading it raises, nobody can say
+        except Exception:  # a damaged file can raise anything
             with contextlib.suppress(OSError):
                 self.flush()
         if kernel is None:
@@ -101,19 +98,19 @@ class _Cache(FunctionCache):
     def save_overload(self, sig, data):
         try:
             super().save_overload(sig, data)
-        except Exception as error:  # a full disk, or a folder that is no longer there
+        except Exception as error:  # a full disk, or a folder that was deleted
             _tell_once("saving", f"compiled kernels cannot be kept, the next start compiles them again: {error}")
 
 
 @functools.cache
-def text_of_the_kernels(folder: Path = Path(__file__).parent) -> str:
-    """The digest of all Python files of a folder: their constants and routines are compiled into each other's kernels.
+def text_of_the_kernels(folder: Path = Path(__file__).parents[1]) -> str:
+    """A digest of all Python files below a folder: their constants and routines are compiled into each other's kernels.
 
-    An edit in any of them has all kernels compiled anew. Which file's text is in which kernel, Numba does not tell.
+    Numba does not say which file's text is in which kernel, so an edit in any of them recompiles all kernels.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -130,18 +127,18 @@ _told: set[str] = set()
 
 
 def _tell_once(what: str, line: str) -> None:
-    """Write a line to the terminal, the first time in this process. Only called under Numba's compiler lock."""
+    """Write a line to stderr once per process. Only called under Numba's compiler lock."""
     if what not in _told:
         _told.add(what)
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # no terminal is no reason to stop
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # no reason to fail
             sys.stderr.write(f"minidl: {line}\n")
 
 
 def by_hand(emit: Callable[..., None]) -> Callable[[Function], Function]:
-    """A function whose code is written in LLVM's language, by `emit`; the decorated one is its definition in Python.
+    """A Numba intrinsic: `emit` writes its code in LLVM's language; the decorated function is its definition in Python.
 
-    The definition runs where nothing is compiled. `emit` is called with LLVM's builder, the type of the first array's
-    elements, and the function's arguments, where an array is the address of its first value.
+    The definition runs when nothing is compiled. `emit` is called with LLVM's builder, the element type of the first
+    array, and the function's arguments as LLVM values; an array is the address of its first value.
     """
 
     def decorate(definition: Function) -> Function:
@@ -163,7 +160,7 @@ def _intrinsic(emit: Callable[..., None], definition: Function) -> Function:
     def typing(context, *kinds):
         return types.void(*kinds), generate
 
-    # Numba takes the names of the arguments from here, after a first one, which is its own.
+    # Numba reads the argument names from here; the first one is its own.
     first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(definition).parameters.values()
     typing.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]

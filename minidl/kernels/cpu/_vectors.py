@@ -1,10 +1,7 @@
-"""Vectors in LLVM's language, for the inner loops that are written in it: what Numba has no words for.
+"""Vector instructions (SIMD) in LLVM's language, for the inner loops that Numba cannot express.
 
-A mask is a vector of bits; a lane whose bit is 0 reads 0 and writes nothing.
+A mask is a vector of bits; a lane whose bit is 0 reads 0 and writes nothing. All arguments are LLVM values.
 """
-
-# The arguments are LLVM values.
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 
 import functools
 
@@ -18,7 +15,7 @@ VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32  # of a
 
 
 class Vectors:
-    """Vectors of so many lanes of one type of element."""
+    """Instructions on vectors of so many lanes of one element type."""
 
     def __init__(self, builder, element, lanes: int) -> None:
         self.builder, self.element, self.lanes = builder, element, lanes
@@ -28,18 +25,18 @@ class Vectors:
         self.name = f"v{lanes}{'i' if element == I64 else 'f'}{8 * self.size}"
 
     def at(self, base, *offsets):
-        """The address so many elements after another."""
+        """The address `base` plus offsets, in elements."""
         return functools.reduce(lambda place, offset: self.builder.gep(place, [offset]), offsets, base)
 
     def load(self, mask, base, *offsets):
-        """The vector there; without a mask all of it."""
+        """Load the vector there; without a mask all of it."""
         if mask is None:
             return self.builder.load(self._place(base, offsets), align=self.size)
         arguments = [self._place(base, offsets), I32(self.size), mask, self.zero]
         return self._call(f"masked.load.{self.name}.p0", self.kind, *arguments)
 
     def store(self, vector, mask, base, *offsets):
-        """Write the vector there; without a mask all of it."""
+        """Store the vector there; without a mask all of it."""
         if mask is None:
             self.builder.store(vector, self._place(base, offsets), align=self.size)
             return
@@ -47,21 +44,21 @@ class Vectors:
         self._call(f"masked.store.{self.name}.p0", ir.VoidType(), *arguments)
 
     def multiply_add(self, a, b, c):
-        """a * b + c, in one instruction where the machine has it."""
+        """a * b + c: a fused multiply-add where the machine has it."""
         return self._call(f"fmuladd.{self.name}", self.kind, a, b, c)
 
     def chosen(self, vector, *places: int):
-        """The lanes of a vector at these places, over and over."""
+        """A shuffle: the lanes of a vector at these places, repeated to fill a vector."""
         indices = [places[i % len(places)] for i in range(self.lanes)]
         return self.builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, self.lanes), indices))
 
     def splat(self, value):
-        """A value in every lane."""
+        """A broadcast: a value in every lane."""
         one = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
         return self.chosen(self.builder.insert_element(one, value, I32(0)), 0)
 
     def below(self, limit):
-        """The mask of the lanes whose number is less than `limit`."""
+        """The mask of the lanes with a number below `limit`."""
         numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
         return self.builder.icmp_signed("<", numbers, self.splat(limit))
 

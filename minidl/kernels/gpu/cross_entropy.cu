@@ -1,5 +1,5 @@
-// Cross-entropy of logits x (N, C, size) and classes (N, size). A thread takes one sample (n, r), whose logits lie
-// `size` apart. A class that does not exist gives NaN.
+// Cross-entropy of logits x (N, C, size) and classes (N, size). A thread takes one sample (n, r), whose logits are
+// `size` apart. A class out of range gives NaN.
 
 // The greatest of a sample's logits; NaN if one of them is.
 __device__ real greatest_of(const real *__restrict__ x, int64 C, int64 size) {
@@ -9,7 +9,7 @@ __device__ real greatest_of(const real *__restrict__ x, int64 C, int64 size) {
     return greatest;
 }
 
-// Sum over c of e^(x_c - greatest): no power overflows.
+// Sum over c of e^(x_c - greatest), which cannot overflow.
 __device__ real sum_of_powers(const real *__restrict__ x, int64 C, int64 size, real greatest) {
     real sum = 0;
     for (int64 c = 0; c < C; c++) sum += exp(x[c * size] - greatest);

@@ -1,4 +1,4 @@
-"""How many threads the kernels run on, and what every call of a parallel kernel stands in."""
+"""How many threads the kernels run on, and the region that every call of a parallel kernel stands in."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numba
 from numba.np.ufunc import parallel as _unchecked
 
 _numbas: Any = numba.config
-_wanted: int | None = None  # what `set_num_threads` was told
+_wanted: int | None = None  # the argument of `set_num_threads`
 _one_at_a_time = threading.RLock()
 _nothing = nullcontext()
-SMALL = 2**14  # elements, for which one thread needs some microseconds
+SMALL = 2**14  # elements, which take one thread a few microseconds
 
 
 def set_num_threads(n: int) -> None:
-    """Let minidl's kernels run on `n` threads from now on, whichever Python thread calls them.
+    """Run minidl's kernels on `n` threads from now on, whichever Python thread calls them.
 
-    Results do not depend on it, to the last bit. Until it is called, the kernels run on as many threads as Numba
-    would: one for each core, or what ``NUMBA_NUM_THREADS`` or ``numba.set_num_threads`` say. That setting of Numba's
-    stays as it is, for the caller's own compiled code.
+    Results do not depend on it, to the last bit. Until it is called, the kernels run on as many threads as Numba would:
+    one per core, or what ``NUMBA_NUM_THREADS`` or ``numba.set_num_threads`` say. Numba's own setting, for the caller's
+    own compiled code, is left as it is.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def set_num_threads(n: int) -> None:
     Raises
     ------
     RuntimeError
-        If `n` is no int, less than 1, or more than the threads that Numba can start.
+        If `n` is not an int, is less than 1, or is more than the threads that Numba can start.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The number of threads that minidl's kernels run on when they are called from here.
+    """The number of threads that minidl's kernels run on when called from here.
 
     Examples
     --------
@@ -73,14 +73,13 @@ def get_num_threads() -> int:
 
 
 def parallel_region(work: int) -> AbstractContextManager[Any]:
-    """What to hold around every call of a parallel kernel that goes through about `work` elements.
+    """The context for every call of a parallel kernel; `work` is roughly the number of elements it goes through.
 
-    Little work stays on the calling thread: where other programs keep the cores busy, waiting for a second thread
-    costs a thousand times what it would save. Numba's `workqueue` threads abort the process when two Python threads
-    come at once, so there one has to wait. Which layer it is, Numba knows after the first call.
+    Small jobs stay on the calling thread: where other programs keep the cores busy, waiting for a second thread costs a
+    thousand times what it would save. Numba's `workqueue` threading layer aborts the process when two Python threads
+    call at once, so there they take turns. Numba knows its layer only after the first call.
 
-    It cannot see parallel code that is not minidl's: who runs some of their own in another thread at the same time
-    needs the `omp` or `tbb` layer.
+    It cannot protect other parallel Numba code: if you run your own in another thread, use the omp or tbb layer.
     """
     layer = _threading_layer()
     guard = _nothing if layer in ("omp", "tbb") else _one_at_a_time
@@ -96,7 +95,7 @@ def _threading_layer() -> str | None:
 
 
 class _Region:
-    """Numba's number of threads, which each Python thread has its own of, is `inside` inside and as before after."""
+    """Sets Numba's number of threads, which is per Python thread, to `inside`, and restores it on exit."""
 
     __slots__ = ("before", "guard", "inside")
 
@@ -113,7 +112,7 @@ class _Region:
         self.guard.__exit__(*error)
 
 
-# The public functions take ten times as long for their checks, half as long as many a kernel.
+# Numba's public functions check their arguments, which takes ten times as long: half the time of many a kernel.
 def _get() -> int:
     return int(getattr(_unchecked, "_get_num_threads", numba.get_num_threads)())
 

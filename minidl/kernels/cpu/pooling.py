@@ -1,38 +1,28 @@
-"""Pooling and resampling compiled with Numba, for channels-last float32 and float64 arrays, on all cores.
+"""Pooling, unpooling by indices, and resampling (average pooling and interpolation), for channels-last arrays.
 
-A file of its own, since Numba's cache notices edits only in the file of the function itself: nothing compiled here
-calls anything compiled elsewhere.
-
-Letters: N, C, H, W, OH, OW as in pool_geometry.py. All arrays are one long vector of (N, H, W, C), so the innermost
-loop runs over channels that lie side by side. Offsets are unsigned, since a signed one is checked for being
-negative at each access. `prange` runs only over what an iteration owns alone, and each value of a result is summed
-by one iteration in a fixed order, so the bits do not depend on the threads.
+Letters: N, C, H, W, OH, OW as in pool_geometry.py. Each array is one long vector of (N, H, W, C), so that the innermost
+loop runs over channels that lie side by side. Offsets are unsigned, since a signed one is checked for being negative at
+each access. `prange` runs only over what an iteration owns alone, and one iteration sums each value of a result in a
+fixed order, so the bits do not depend on the threads.
 """
-
-# The compiled loops take arrays and sizes, as the legend names them; the functions around them are typed.
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import prange
 from numba.core import cgutils
 
-from minidl.kernels.compiling import by_hand, compiled
-from minidl.kernels.cpu import plain, same_float
-from minidl.kernels.memory import empty
+from minidl.kernels import _arguments
+from minidl.kernels._memory import empty
+from minidl.kernels.cpu._arrays import channels_last
+from minidl.kernels.cpu._compiling import by_hand, compiled
+from minidl.kernels.cpu._threads import parallel_region
+from minidl.kernels.cpu._vectors import I64, Vectors
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
-from minidl.kernels.threads import parallel_region
-from minidl.kernels.vectors import I64, Vectors
 
 Array = np.ndarray
 U = np.uint64
 LANES = 8  # channels that max-pool takes at once: as many int64 indices fill a vector
-
-
-def _vector(x: Array) -> Array:
-    """(N, C, H, W) as a channels-last vector."""
-    return plain(x.transpose(0, 2, 3, 1)).reshape(-1)
 
 
 def _empty(n: int, c: int, size: tuple[int, int], dtype: np.dtype | type) -> Array:
@@ -48,15 +38,14 @@ def _channels_second(y: Array) -> Array:
 
 def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
     """Maxima of windows (N, C, H, W) -> (N, C, OH, OW), and their flat indices. Defined in reference.py."""
-    if x.shape != geometry.image_shape:
-        raise RuntimeError(f"max_pool2d: x has shape {x.shape}, but its geometry says {geometry.image_shape}")
-    same_float("max_pool2d", x)
+    _arguments.of_pooling(x, geometry)
+    _arguments.same_float("max_pool2d", x)
     n, c, *_ = geometry.map_shape
     y, indices = _empty(n, c, geometry.map_size, x.dtype), _empty(n, c, geometry.map_size, np.int64)
     if y.size:
         windows = geometry.windows(0), geometry.windows(1), geometry.dilation
         with parallel_region(x.size):
-            _max_pool(_vector(x), *windows, y.reshape(-1), indices.reshape(-1), n, c, *geometry.image_size)
+            _max_pool(channels_last(x), *windows, y.reshape(-1), indices.reshape(-1), n, c, *geometry.image_size)
     return _channels_second(y), _channels_second(indices)
 
 
@@ -101,9 +90,9 @@ def _emit_max_of_window(builder, element, x, at, first, tall, wide, down, right,
 def _max_of_window(x, at, first, tall, wide, down, right, C, y, indices, out, count):
     """The maximum of a window and its place, for LANES neighbouring channels or the `count` that are left.
 
-    Why it is fast: the maxima and their places stay in two registers while the window passes. Written in LLVM's
-    language, since so short a loop over channels is vectorised only if the compiler knows that the arrays it reads
-    and writes are different ones.
+    Why it is fast: the maxima and their places stay in two registers while the window passes. It is written in LLVM's
+    language, since plain code in the loop over windows, where Numba knows that the arrays do not overlap, keeps the
+    maxima in memory instead: measured at 1.2 to 2.9 times the time.
     """
     for c in range(min(LANES, count)):
         best, place = -np.inf, first
@@ -121,14 +110,14 @@ def _max_of_window(x, at, first, tall, wide, down, right, C, y, indices, out, co
 
 def pick(x: Array, indices: Array) -> Array:
     """x at the indices: (N, C, H, W), (N, C, OH, OW) -> (N, C, OH, OW). Defined in reference.py."""
-    same_float("pick", x)
-    _check_indices("pick", indices, x.shape[:2])
+    _arguments.same_float("pick", x)
+    _arguments.indices_of("pick", indices, x.shape[:2])
     (n, c), size, pixels = x.shape[:2], indices.shape[2:], x.shape[2] * x.shape[3]
     y = _empty(n, c, size, x.dtype)
     if y.size:
         bad = np.zeros(n, np.bool_)
         with parallel_region(x.size):
-            _pick(_vector(x), _vector(indices), y.reshape(-1), bad, c, pixels)
+            _pick(channels_last(x), channels_last(indices), y.reshape(-1), bad, c, pixels)
         if bad.any():
             refuse_bad_index(indices, x.shape[2:])
     return _channels_second(y)
@@ -153,14 +142,14 @@ def _pick_image(x, indices, y, bad, C, pixels, n, size):
 
 def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
     """Sums of y at the indices: (N, C, OH, OW) twice -> (N, C, H, W). Defined in reference.py."""
-    same_float("put", y)
-    _check_indices("put", indices, y.shape)
+    _arguments.same_float("put", y)
+    _arguments.indices_of("put", indices, y.shape)
     n, c = y.shape[:2]
     x = _empty(n, c, size, y.dtype)
     if x.size:
         bad = np.zeros(n, np.bool_)
         with parallel_region(x.size):
-            _put(_vector(y), _vector(indices), x.reshape(-1), bad, c, size[0] * size[1])
+            _put(channels_last(y), channels_last(indices), x.reshape(-1), bad, c, size[0] * size[1])
         if bad.any():
             refuse_bad_index(indices, size)
     return _channels_second(x)
@@ -184,25 +173,18 @@ def _put_image(y, indices, x, bad, C, pixels, n, size):
                 bad[n] = True
 
 
-def _check_indices(name: str, indices: Array, shape: tuple[int, ...]) -> None:
-    if indices.dtype != np.int64 or indices.shape[: len(shape)] != shape:
-        raise RuntimeError(f"{name}: indices must be int64 of shape {shape}, not {indices.dtype} of {indices.shape}")
-
-
 # --- Sums and interpolation ---------------------------------------------------------------------------------
 
 
 def resample(x: Array, rows: Axis, columns: Axis) -> Array:
     """A linear map along the height and one along the width. Defined in reference.py."""
-    same_float("resample", x)
+    _arguments.of_resampling(x, rows, columns)
     n, c, h, w = x.shape
-    if (h, w) != (rows.inputs, columns.inputs):
-        raise RuntimeError(f"resample: x has shape {x.shape}, but its axes say {rows.inputs} x {columns.inputs}")
     y = _empty(n, c, (rows.outputs, columns.outputs), x.dtype)
     if y.size:
         matrices = [(m.starts, m.sources, m.weights_as(x.dtype)) for m in (rows, columns)]
         with parallel_region(x.size + y.size):
-            _resample(_vector(x), *matrices[0], *matrices[1], y.reshape(-1), n, c, h, w)
+            _resample(channels_last(x), *matrices[0], *matrices[1], y.reshape(-1), n, c, h, w)
     return _channels_second(y)
 
 
@@ -216,7 +198,7 @@ def _resample(x, rstarts, rsources, rweights, cstarts, csources, cweights, y, N,
 
 @compiled()
 def _resample_row(x, rstarts, rsources, rweights, cstarts, csources, cweights, y, C, H, W, n, i):
-    """Why it is fast: the rows are added up first, in one long loop, and the columns from a line still in cache."""
+    """Why it is fast: rows are added up first, in one long loop, then columns, from a line that is still in cache."""
     OH, OW, line = len(rstarts) - 1, len(cstarts) - 1, W * C
     total = np.empty(line, x.dtype)
     _sums(total, 0, x, n * H * line, rstarts[i : i + 2], rsources, rweights, line)
@@ -225,7 +207,7 @@ def _resample_row(x, rstarts, rsources, rweights, cstarts, csources, cweights, y
 
 @compiled()
 def _sums(y, out, x, start, starts, sources, weights, length):
-    """Pieces of y from pieces of x, all of one length: piece j = sum over its t of weights[t] * piece sources[t]."""
+    """Pieces of y from pieces of x of the same length: piece j = sum over its t of weights[t] * piece sources[t]."""
     for j in range(len(starts) - 1):
         t0, t1, b = starts[j], starts[j + 1], U(out + j * length)
         if t0 == t1:

@@ -1,12 +1,14 @@
-"""The kernels for arrays of CuPy, on a GPU. Importing this imports CuPy, so kernels/__init__.py does it when asked.
+"""The kernels for CuPy arrays, on a GPU. Importing this imports CuPy, so kernels/__init__.py does it only when needed.
 
-Matrix products are cuBLAS's; every other loop is written in CUDA C, in the files cuda/*.cu, whose first one says by
-which rules. All arrays are C-contiguous here: arguments that are not are copied, results are. The sizes of a launch
-depend on the shapes alone, and each sum has a fixed order, so two runs give the same bits.
+Convolution is im2col written down, the textbook form: `im2col` in CUDA C makes the matrix, and the rest is a matrix
+product (reference.py). Products are computed by cuBLAS; every other loop is CUDA C, in the *.cu files beside this one,
+by the rules that common.cu states. Source of im2col: K. Chellapilla, S. Puri, P. Simard, High performance convolutional
+neural networks for document processing, 2006.
 
-CuPy compiles for speed with -ftz=true: numbers of float32 below the smallest normal one, 1.2e-38, count as 0.
-
-Nothing is read back from the GPU. An index that names no pixel reads 0 and writes nothing.
+All arrays are C-contiguous here; arguments that are not are copied. The sizes of a launch depend on the shapes alone,
+and each sum has a fixed order, so two runs give the same bits. CuPy compiles for speed with -ftz=true: float32 numbers
+below the smallest normal one, 1.2e-38, count as 0. Nothing is read back from the GPU. An index outside of its plane
+reads 0 and writes nothing.
 
 Letters: as in reference.py. Q pixels of all maps, N*OH*OW; K taps under a window, C*KH*KW.
 """
@@ -14,42 +16,39 @@ Letters: as in reference.py. Q pixels of all maps, N*OH*OW; K taps under a windo
 import functools
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cupy  # type: ignore[import-not-found]
 import numpy as np
 
-from minidl.kernels import cublas, reference
-from minidl.kernels.cpu import _check, same_float
-from minidl.kernels.cpu_elementwise import _alike
-from minidl.kernels.cpu_pooling import _check_indices
+from minidl.kernels import _arguments, reference
 from minidl.kernels.geometry import ConvGeometry
+from minidl.kernels.gpu import _cublas
 from minidl.kernels.pool_geometry import PoolGeometry
-from minidl.kernels.reference import adam_changing
 from minidl.kernels.resampling import Axis
 
 Array = Any  # cupy.ndarray
 
 BLOCK = 256  # threads of a block
-SUMMING_THREADS = 256  # of a block that sums: what sums.cu calls THREADS
-MOST_BLOCKS = 2**16  # of a launch; a thread then takes several elements
-LARGEST_COLUMNS = 2**28  # elements: a convolution with more takes a part of the batch at a time
-VALUES = 2**14  # that a block sums: 64 for each thread
-SUMMING_BLOCKS = 2**10  # that keep a GPU's memory busy
-SECTOR = 8  # values that memory reads together
-WARP = 32  # threads whose neighbouring reads become one
+SUMMING_THREADS = 256  # threads of a block that sums: THREADS in sums.cu
+MOST_BLOCKS = 2**16  # blocks of a launch; with more elements, each thread takes several
+LARGEST_COLUMNS = 2**28  # elements of im2col's matrix; if there were more, the batch is taken in parts
+VALUES = 2**14  # values that a block sums: 64 for each thread
+SUMMING_BLOCKS = 2**10  # blocks that keep a GPU's memory busy
+SECTOR = 8  # values that are read from memory together
+WARP = 32  # threads whose neighbouring reads are combined
 MANY = 2**17  # threads that keep a GPU's memory busy
 SHARES = 8, 1024  # of a plane that `put` fills: at least, at most
-NULL = np.uintp(0)  # as an argument: no array
+NULL = np.uintp(0)  # the argument for "no array"
 
 PARAMETERS = 64  # of one launch, as in optimisers.cu
 LIST_OF_PARAMETERS = np.dtype(
     [("count", np.int64), ("ends", np.int64, PARAMETERS), *((name, np.uintp, PARAMETERS) for name in "pgmv")]
 )
 
-SOURCES = Path(__file__).parent / "cuda"
+SOURCES = Path(__file__).parent
 FOR_NUMBERS = "common", "pooling", "indexing"
 FOR_FLOATS = *FOR_NUMBERS, "convolution", "resampling", "sums", "elementwise", "cross_entropy", "optimisers"
 C_NAMES = {
@@ -78,7 +77,7 @@ def source(dtype: np.dtype) -> str:
 
 @functools.cache
 def _module(dtype: np.dtype) -> Any:
-    """The kernels, which CuPy compiles for each GPU that runs one, and keeps on disk."""
+    """All kernels for one dtype. CuPy compiles them for each GPU that runs one, and caches them on disk."""
     return cupy.RawModule(code=source(dtype), options=("-std=c++17", f"-Dreal={C_NAMES[dtype.name]}"))
 
 
@@ -88,7 +87,7 @@ def _kernel(name: str, dtype: np.dtype) -> Any:
 
 
 def _launch(name: str, threads: int, dtype: np.dtype, *args: Any, block: int | None = None) -> None:
-    """Start a kernel with so many threads, or fewer with more to do each. Ints become `int64` there."""
+    """Launch a kernel with this many threads, or with fewer that do more each. Ints are passed as `int64`."""
     if threads:
         block = block or BLOCK
         blocks = min(-(-threads // block), MOST_BLOCKS)
@@ -96,12 +95,12 @@ def _launch(name: str, threads: int, dtype: np.dtype, *args: Any, block: int | N
 
 
 def _launch_blocks(name: str, blocks: int, dtype: np.dtype, *args: Any) -> None:
-    """Start a kernel whose blocks are of a fixed size, with so many blocks, or fewer with more to do each."""
+    """Launch a kernel whose blocks have a fixed size, with this many blocks, or with fewer that do more each."""
     _launch(name, blocks * SUMMING_THREADS, dtype, *args, block=SUMMING_THREADS)
 
 
 def _plain(x: Array) -> Array:
-    """x, or a C-contiguous copy: a kernel sees only where an array begins."""
+    """x, or a C-contiguous copy: a kernel is only given an array's address."""
     return x if x.flags.c_contiguous else cupy.ascontiguousarray(x)
 
 
@@ -114,12 +113,11 @@ def _optional(x: Array | None) -> Any:
 
 def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     """Matrix product (M, K) @ (K, N), plus bias (N,); a and b may be transposed in memory. Defined in reference.py."""
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-        raise RuntimeError(f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied")
+    _arguments.matrices(a, b)
     if not _floating(a):
         return reference.matmul(a, b, bias)
-    same_float("matmul", a, b)
-    _check_bias("matmul", bias, b.shape[1], a.dtype)
+    _arguments.same_float("matmul", a, b)
+    _arguments.bias_of("matmul", bias, b.shape[1], a.dtype)
     c = _product(a, b)
     return c if bias is None else cupy.add(c, bias, out=c)
 
@@ -128,7 +126,7 @@ def _product(a: Array, b: Array) -> Array:
     """a @ b, each C- or F-contiguous."""
     c = cupy.empty((a.shape[0], b.shape[1]), a.dtype)
     a, b = (m if m.flags.f_contiguous else _plain(m) for m in (a, b))
-    cublas.multiply(a[None], b[None], c[None])
+    _cublas.multiply(a[None], b[None], c[None])
     return c
 
 
@@ -136,12 +134,7 @@ def _multiply_each(a: Array, b: Array, c: Array) -> None:
     """c[n] = a @ b[n] for each image n: (M, K), (N, K, P) and (N, M, P)."""
     if b.shape[2] == 1:  # one pixel each: the images make one matrix
         b, c = (x.transpose(2, 1, 0) for x in (b, c))  # (1, K, N), (1, M, N)
-    cublas.multiply(cupy.broadcast_to(a, (len(b), *a.shape)), b, c)
-
-
-def _check_bias(name: str, bias: Array | None, columns: int, dtype: np.dtype) -> None:
-    if bias is not None and (bias.shape != (columns,) or bias.dtype != dtype):
-        raise RuntimeError(f"{name}: expected a bias of shape ({columns},), {dtype}, not {bias.shape}, {bias.dtype}")
+    _cublas.multiply(cupy.broadcast_to(a, (len(b), *a.shape)), b, c)
 
 
 # --- The convolutions ---------------------------------------------------------------------------------------
@@ -149,8 +142,8 @@ def _check_bias(name: str, bias: Array | None, columns: int, dtype: np.dtype) ->
 
 def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
     """Convolution (N, C, H, W), (O, C, KH, KW), (O,) -> (N, O, OH, OW). Defined in reference.py."""
-    _check(geometry, x=x, w=w)
-    _check_bias("conv2d", bias, geometry.map_channels, x.dtype)
+    _arguments.of_convolution(geometry, x=x, w=w)
+    _arguments.bias_of("conv2d", bias, geometry.map_channels, x.dtype)
     y = cupy.empty(geometry.map_shape, x.dtype)
     x, matrix = _plain(x), _rows(w)
     for part in _parts(geometry):
@@ -161,8 +154,8 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
 
 def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
     """Transposed convolution (N, O, OH, OW), (O, C, KH, KW), (C,) -> (N, C, H, W). Defined in reference.py."""
-    _check(geometry, y=y, w=w)
-    _check_bias("conv2d_input", bias, geometry.image_channels, y.dtype)
+    _arguments.of_convolution(geometry, y=y, w=w)
+    _arguments.bias_of("conv2d_input", bias, geometry.image_channels, y.dtype)
     x = cupy.empty(geometry.image_shape, y.dtype)
     y, matrix = _plain(y), _rows(w)
     for part in _parts(geometry):
@@ -179,12 +172,12 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
 
 def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     """Gradient in the weight (N, C, H, W), (N, O, OH, OW) -> (O, C, KH, KW). Defined in reference.py."""
-    _check(geometry, x=x, y=y)
+    _arguments.of_convolution(geometry, x=x, y=y)
     x, y, w = _plain(x), _plain(y), cupy.empty(geometry.weight_shape, x.dtype)
     for part in _parts(geometry):
         left, right = _taps_first(_pixels(y[part])), _taps_first(_columns(x[part], geometry)).T  # (O, Q), (Q, K)
         if part.start == 0:
-            cublas.multiply(left[None], right[None], _rows(w)[None])
+            _cublas.multiply(left[None], right[None], _rows(w)[None])
         else:
             w += _product(left, right).reshape(w.shape)
     if not geometry.batch:
@@ -193,7 +186,7 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
 
 
 def _columns(x: Array, geometry: ConvGeometry) -> Array:
-    """What each tap meets, (N, K, P): the right matrices of a convolution's products, written down."""
+    """im2col(x), (N, K, P): what each tap meets at each pixel of the map, the right matrix of the products."""
     if _is_columns(geometry):
         return _as_columns(x, geometry)
     columns = _empty_columns(x, geometry)
@@ -204,7 +197,7 @@ def _columns(x: Array, geometry: ConvGeometry) -> Array:
 
 
 def _is_columns(geometry: ConvGeometry) -> bool:
-    """Whether images are their own columns: under one window of their size, and under windows of one pixel."""
+    """Whether images are their own im2col: under a single window of their size, or under windows of one pixel."""
     sizes = geometry.kernel, geometry.map_size
     return geometry.padding == (0, 0) and geometry.image_size in sizes
 
@@ -215,7 +208,7 @@ def _as_columns(x: Array, geometry: ConvGeometry) -> Array:
 
 
 def _empty_columns(x: Array, geometry: ConvGeometry) -> Array:
-    """(N, K, P), with the taps first in memory: so the columns of all images are one matrix too, (K, Q)."""
+    """(N, K, P) with the taps outermost in memory, so that all images together are also one matrix, (K, Q)."""
     k, p = x.shape[1] * math.prod(geometry.kernel), math.prod(geometry.map_size)
     return cupy.empty((k, len(x), p), x.dtype).transpose(1, 0, 2)
 
@@ -226,7 +219,7 @@ def _pixels(y: Array) -> Array:
 
 
 def _taps_first(columns: Array) -> Array:
-    """(N, K, P) as (K, Q), a copy where it does not lie so."""
+    """(N, K, P) as (K, Q): a copy if it does not lie so in memory."""
     n, k, p = columns.shape
     return columns.transpose(1, 0, 2).reshape(k, n * p)
 
@@ -243,7 +236,7 @@ def _add_bias(y: Array, bias: Array | None) -> None:
 
 
 def _parts(geometry: ConvGeometry) -> Iterator[slice]:
-    """The batch in parts, by the shapes alone; the columns of all of it could take more memory than there is."""
+    """The batch in parts, by the shapes alone: im2col of all of it could take more memory than there is."""
     rows = max(geometry.image_channels * math.prod(geometry.kernel), geometry.map_channels)
     images = max(1, LARGEST_COLUMNS // max(1, rows * math.prod(geometry.map_size)))
     for n in range(0, geometry.batch, images):
@@ -251,12 +244,12 @@ def _parts(geometry: ConvGeometry) -> Iterator[slice]:
 
 
 def _windows(g: ConvGeometry | PoolGeometry) -> tuple[int, ...]:
-    """What common.cu calls WINDOWS."""
+    """The arguments that common.cu calls WINDOWS."""
     return *g.image_size, *g.map_size, *g.kernel, *g.stride, *g.padding, *g.dilation
 
 
 def _steps(geometry: ConvGeometry) -> tuple[int, ...]:
-    """From one tap that meets a pixel to the next: how many taps on, and how many pixels of the map back."""
+    """From one tap that meets a pixel to the next: how many taps forward, and how many pixels of the map back."""
     along = [(s, d, math.gcd(s, d)) for s, d in zip(geometry.stride, geometry.dilation, strict=True)]
     return *[s // common for s, _, common in along], *[d // common for _, d, common in along]
 
@@ -266,11 +259,10 @@ def _steps(geometry: ConvGeometry) -> tuple[int, ...]:
 
 def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
     """Maxima of windows (N, C, H, W) -> (N, C, OH, OW), and their flat indices. Defined in reference.py."""
-    if x.shape != geometry.image_shape:
-        raise RuntimeError(f"max_pool2d: x has shape {x.shape}, but its geometry says {geometry.image_shape}")
+    _arguments.of_pooling(x, geometry)
     _same_number("max_pool2d", x)
     y, indices = cupy.empty(geometry.map_shape, x.dtype), cupy.empty(geometry.map_shape, np.int64)
-    planes = geometry.batch * geometry.channels
+    planes = geometry.batch * geometry.image_channels
     _launch("max_pool2d", y.size, x.dtype, _plain(x), y, indices, planes, *_windows(geometry))
     return y, indices
 
@@ -278,7 +270,7 @@ def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
 def pick(x: Array, indices: Array) -> Array:
     """x at the indices: (N, C, H, W), (N, C, OH, OW) -> (N, C, OH, OW). Defined in reference.py."""
     _same_number("pick", x)
-    _check_indices("pick", indices, x.shape[:2])
+    _arguments.indices_of("pick", indices, x.shape[:2])
     y = cupy.empty(indices.shape, x.dtype)
     sizes = math.prod(x.shape[:2]), math.prod(x.shape[2:]), math.prod(indices.shape[2:])
     _launch("pick", y.size, x.dtype, _plain(x), _plain(indices), y, *sizes)
@@ -288,7 +280,7 @@ def pick(x: Array, indices: Array) -> Array:
 def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
     """Sums of y at the indices: (N, C, OH, OW) twice -> (N, C, H, W). Defined in reference.py."""
     _same_number("put", y)
-    _check_indices("put", indices, y.shape)
+    _arguments.indices_of("put", indices, y.shape)
     x = cupy.empty((*y.shape[:2], *size), y.dtype)
     planes, pixels = math.prod(y.shape[:2]), math.prod(size)
     shares = _shares(planes)
@@ -298,7 +290,7 @@ def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
 
 
 def _shares(planes: int) -> int:
-    """Among how many threads `put` divides a plane: few where there are many planes, since each reads all indices."""
+    """How many threads share a plane in `put`: few if there are many planes, since each thread reads all indices."""
     least, most = SHARES
     wanted = MANY // max(1, planes)
     return min(max(least, 2 ** max(0, wanted.bit_length() - 1)), most)
@@ -311,10 +303,8 @@ def _same_number(name: str, x: Array) -> None:
 
 def resample(x: Array, rows: Axis, columns: Axis) -> Array:
     """A linear map along the height and one along the width. Defined in reference.py."""
-    same_float("resample", x)
+    _arguments.of_resampling(x, rows, columns)
     n, c, h, w = x.shape
-    if (h, w) != (rows.inputs, columns.inputs):
-        raise RuntimeError(f"resample: x has shape {x.shape}, but its axes say {rows.inputs} x {columns.inputs}")
     y = cupy.empty((n, c, rows.outputs, columns.outputs), x.dtype)
     matrices = *_on_device(rows, x.dtype), *_on_device(columns, x.dtype)
     _launch("resample", y.size, x.dtype, _plain(x), y, n * c, h, w, rows.outputs, columns.outputs, *matrices)
@@ -325,7 +315,7 @@ _copies: weakref.WeakKeyDictionary[Axis, dict[tuple[str, int], tuple[Array, ...]
 
 
 def _on_device(axis: Axis, dtype: np.dtype) -> tuple[Array, ...]:
-    """The starts, sources and weights of an axis on the GPU, where they stay as long as the axis is there."""
+    """The starts, sources and weights of an axis on the GPU, kept there as long as the axis exists."""
     kept = _copies.setdefault(axis, {})
     key = dtype.char, cupy.cuda.runtime.getDevice()
     if key not in kept:
@@ -346,7 +336,7 @@ def channel_sums(y: Array) -> Array:
 
 def total(x: Array, scale: float = 1.0) -> Array:
     """The sum of all elements, times `scale`, as a 0-d array."""
-    same_float("total", x)
+    _arguments.same_float("total", x)
     return _sums(_plain(x), 1, 1, x.size, scale).reshape(())
 
 
@@ -361,8 +351,8 @@ def total_logistic_loss(x: Array, t: Array, scale: float = 1.0) -> Array:
 
 
 def _total_loss(name: str, kernel: str, x: Array, t: Array, scale: float) -> Array:
-    """The sum of what a kernel computes of each pair of elements, times `scale`."""
-    _alike(name, x, t)
+    """The sum of what a kernel computes from each pair of elements, times `scale`."""
+    _arguments.alike(name, x, t)
     if not x.size:
         return cupy.full((), 0 * scale, x.dtype)
     parts = _parts_of_a_sum(x.size, 1)
@@ -372,7 +362,7 @@ def _total_loss(name: str, kernel: str, x: Array, t: Array, scale: float) -> Arr
 
 
 def _sums(y: Array, n: int, c: int, size: int, scale: float = 1.0) -> Array:
-    """The sums of the channels of y (N, C, size), times `scale`: in one launch, or in two for many values."""
+    """The sums of the channels of y (N, C, size), times `scale`: in one launch, or in two if there are many values."""
     if not y.size:
         return cupy.full(c, 0 * scale, y.dtype)
     width = WARP if size < SECTOR else 1  # channels of a block
@@ -387,7 +377,7 @@ def _sums(y: Array, n: int, c: int, size: int, scale: float = 1.0) -> Array:
 
 
 def _parts_of_a_sum(values: int, sums: int) -> int:
-    """Among how many blocks the values of each sum are dealt out: enough for all of a GPU, of some work each."""
+    """How many blocks share each sum: enough to fill a GPU, each with enough work."""
     return max(1, min(-(-values // VALUES), SUMMING_BLOCKS // sums))
 
 
@@ -417,7 +407,7 @@ def add_at(y: Array, index: tuple[Any, ...], values: Array) -> None:
 
 
 def _floating(x: Array) -> bool:
-    """Whether the kernels are compiled for this type; for others the definitions, with CuPy's operations, serve."""
+    """Whether the kernels are compiled for this dtype; for others the definitions run, on CuPy's operations."""
     return x.dtype.char in "fd"
 
 
@@ -425,36 +415,28 @@ def _elementwise(name: str, *arrays: Array, numbers: tuple[Any, ...] = ()) -> Ar
     """The kernel of this name on arrays of one shape, and 0-d ones."""
     if not _floating(arrays[0]):
         return getattr(reference, name)(*arrays, *numbers)
-    _alike(name, *arrays)
+    _arguments.alike(name, *arrays)
     dtype, out = arrays[0].dtype, cupy.empty(arrays[0].shape, arrays[0].dtype)
     numbers = tuple([dtype.type(x) if type(x) is float else x for x in numbers])
     _launch(name, out.size, dtype, *map(_plain, arrays), *numbers, out, out.size)
     return out
 
 
-def relu(x: Array) -> Array:
-    """max(x, 0); NaN stays NaN."""
-    return _elementwise("relu", x)
+def _kernel_of(definition: Callable[..., Array]) -> Callable[..., Array]:
+    """The kernel of this definition's name, for those that take arrays of one shape alone."""
+
+    @functools.wraps(definition)
+    def kernel(*arrays: Array) -> Array:
+        return _elementwise(definition.__name__, *arrays)
+
+    return kernel
 
 
-def relu_backward(gy: Array, y: Array) -> Array:
-    """gy where y > 0, else 0."""
-    return _elementwise("relu_backward", gy, y)
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))"""
-    return _elementwise("sigmoid", x)
-
-
-def sigmoid_backward(gy: Array, y: Array) -> Array:
-    """gy * y * (1 - y)"""
-    return _elementwise("sigmoid_backward", gy, y)
-
-
-def tanh_backward(gy: Array, y: Array) -> Array:
-    """gy * (1 - y*y)"""
-    return _elementwise("tanh_backward", gy, y)
+relu = _kernel_of(reference.relu)
+relu_backward = _kernel_of(reference.relu_backward)
+sigmoid = _kernel_of(reference.sigmoid)
+sigmoid_backward = _kernel_of(reference.sigmoid_backward)
+tanh_backward = _kernel_of(reference.tanh_backward)
 
 
 def scaled_difference(x: Array, t: Array, scale: Array, factor: float) -> Array:
@@ -469,7 +451,7 @@ def scaled_logistic_difference(x: Array, t: Array, scale: Array, factor: float) 
 
 def cross_entropy(x: Array, classes: Array) -> Array:
     """(N, C, ...), (N, ...) -> (N, ...), NaN for a class that does not exist. Defined in reference.py."""
-    same_float("cross_entropy", x)
+    _arguments.same_float("cross_entropy", x)
     y = cupy.empty(classes.shape, x.dtype)
     _launch("cross_entropy", y.size, x.dtype, _plain(x), _classes(classes), y, *_samples(x))
     return y
@@ -477,7 +459,7 @@ def cross_entropy(x: Array, classes: Array) -> Array:
 
 def cross_entropy_backward(gy: Array, x: Array, classes: Array) -> Array:
     """(N, ...), (N, C, ...), (N, ...) -> (N, C, ...). Defined in reference.py."""
-    same_float("cross_entropy_backward", gy, x)
+    _arguments.same_float("cross_entropy_backward", gy, x)
     gx = cupy.empty(x.shape, x.dtype)
     arrays = _plain(gy), _plain(x), _classes(classes)
     _launch("cross_entropy_backward", classes.size, x.dtype, *arrays, gx, *_samples(x))
@@ -501,67 +483,66 @@ def adam_step(
     gs: list[Array],
     ms: list[Array],
     vs: list[Array],
-    lr: float,
+    rate_and_root: tuple[float, float] | Array,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
-    step: int,
-    changing: Array | None = None,
 ) -> None:
     """One step of Adam for all parameters in one pass over memory. Defined in reference.py.
 
-    Parameters
-    ----------
-    changing : (2,) float64 array on the GPU, optional
-        What `adam_changing` returns, in place of `lr` and `step`: a recorded graph reads it at each replay.
+    A captured graph reads a buffer `rate_and_root` anew at each replay.
     """
-    rate, root = adam_changing(lr, beta1, beta2, step) if changing is None else (0.0, 0.0)
+    buffer, rate, root = (rate_and_root, 0, 0) if _is_buffer(rate_and_root) else (None, *rate_and_root)
     scalars = rate, root, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, np.finfo(ps[0].dtype).tiny
-    _in_place("adam_step", "adam", (ps, gs, ms, vs), changing, scalars)
+    _in_place("adam_step", "adam", (ps, gs, ms, vs), buffer, scalars)
 
 
 def sgd_step(
     ps: list[Array],
     gs: list[Array],
     bufs: list[Array] | None,
-    lr: float,
+    lr: float | Array,
     momentum: float,
     dampening: float,
     nesterov: bool,
     weight_decay: float,
-    changing: Array | None = None,
 ) -> None:
     """One step of SGD for all parameters in one pass over memory. Defined in reference.py.
 
-    Parameters
-    ----------
-    changing : (1,) float64 array on the GPU, optional
-        In place of `lr`: a recorded graph reads it at each replay.
+    A captured graph reads a buffer `lr` anew at each replay.
     """
+    buffer, rate = (lr, 0) if _is_buffer(lr) else (None, lr)
     if bufs is None:
-        _in_place("sgd_step", "sgd", (ps, gs), changing, (lr, weight_decay))
+        _in_place("sgd_step", "sgd", (ps, gs), buffer, (rate, weight_decay))
         return
-    scalars = lr, momentum, 1 - dampening, bool(nesterov), weight_decay, np.finfo(ps[0].dtype).tiny
-    _in_place("sgd_step", "sgd_momentum", (ps, gs, bufs), changing, scalars)
+    scalars = rate, momentum, 1 - dampening, bool(nesterov), weight_decay, np.finfo(ps[0].dtype).tiny
+    _in_place("sgd_step", "sgd_momentum", (ps, gs, bufs), buffer, scalars)
+
+
+def _is_buffer(numbers: Any) -> bool:
+    return isinstance(numbers, cupy.ndarray)
 
 
 def _in_place(
-    name: str, kernel: str, lists: tuple[list[Array], ...], changing: Array | None, scalars: tuple[Any, ...]
+    name: str, kernel: str, lists: tuple[list[Array], ...], buffer: Array | None, scalars: tuple[Any, ...]
 ) -> None:
-    """Run a step on lists of arrays, parameters and gradients first, and write back those that had to be copied."""
+    """Run a step on lists of arrays, parameters and gradients first, and write back those that had to be copied.
+
+    A buffer holds what changes from step to step, in place of the first scalars.
+    """
     for arrays in zip(*lists, strict=True):
-        _alike(name, *arrays)
-    same_float(name, *lists[0])
-    if changing is not None and changing.dtype != np.float64:
-        raise RuntimeError(f"{name}: `changing` must be float64, not {changing.dtype}")
+        _arguments.alike(name, *arrays)
+    _arguments.same_float(name, *lists[0])
+    if buffer is not None and buffer.dtype != np.float64:
+        raise RuntimeError(f"{name}: a buffer of learning rates must be float64, not {buffer.dtype}")
     dtype = lists[0][0].dtype
     numbers = [int(s) if type(s) is bool else dtype.type(s) for s in scalars]
     for start in range(0, len(lists[0]), PARAMETERS):
         given = [arrays[start : start + PARAMETERS] for arrays in lists]
         work = [[_plain(a) for a in arrays] for arrays in given]
         elements = sum(p.size for p in work[0])
-        _launch(kernel, elements, dtype, _parameters(work), _optional(changing), *numbers)
+        _launch(kernel, elements, dtype, _parameters(work), _optional(buffer), *numbers)
         for i in (0, *range(2, len(work))):  # all but the gradients
             for array, copy in zip(given[i], work[i], strict=True):
                 if copy is not array:
@@ -569,7 +550,7 @@ def _in_place(
 
 
 def _parameters(lists: list[list[Array]]) -> Any:
-    """What optimisers.cu calls Parameters, as CuPy passes a struct by value: an array of one element."""
+    """The struct Parameters of optimisers.cu, as CuPy passes a struct by value: an array of one element."""
     table = np.zeros(1, LIST_OF_PARAMETERS)
     table["count"] = len(lists[0])
     table["ends"][0, : len(lists[0])] = np.cumsum([p.size for p in lists[0]])

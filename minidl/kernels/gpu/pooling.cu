@@ -1,4 +1,4 @@
-// Maxima of windows, and values picked from and put into planes by their indices h*W + w. Also for integers.
+// Max-pooling, and reading and writing planes by flat indices h*W + w. Also for integers.
 
 // y[n,c,i,j] = max over u, v of x[n, c, i*s - p + u*d, j*s - p + v*d], over the taps inside the image, and the index of
 // the first maximum, or of the last NaN, which counts as greater than all numbers. A thread takes one window.
@@ -20,7 +20,7 @@ extern "C" __global__ void max_pool2d(const real *__restrict__ x, real *__restri
     }
 }
 
-// y[plane, q] = x[plane, indices[plane, q]]; an index of no pixel reads 0.
+// y[plane, q] = x[plane, indices[plane, q]]; an index outside the plane reads 0.
 // Planes of `pixels` in x, of `size` in y.
 extern "C" __global__ void pick(const real *__restrict__ x, const int64 *__restrict__ indices, real *__restrict__ y,
                                 int64 planes, int64 pixels, int64 size) {
@@ -30,10 +30,10 @@ extern "C" __global__ void pick(const real *__restrict__ x, const int64 *__restr
     }
 }
 
-// x[plane, k] = sum of y[plane, q] over all q whose index is k, in the order of q; an index of no pixel is left out.
+// x[plane, k] = sum of y[plane, q] over all q whose index is k, in the order of q; an index outside is skipped.
 // Planes of `pixels` in x, of `size` in y.
-// Without atomics: thread (plane, share) owns the pixels k with k % shares == share. It passes over all indices of its
-// plane and adds up what is its own. `shares` is a power of two.
+// Without atomics: thread (plane, share) owns the pixels k with k % shares == share. It goes through all indices of its
+// plane and adds up the values of its own pixels. `shares` is a power of two.
 extern "C" __global__ void put(const real *__restrict__ y, const int64 *__restrict__ indices, real *__restrict__ x,
                                int64 planes, int64 pixels, int64 size, int64 shares) {
     FOR_EACH(e, planes * shares) {

@@ -1,8 +1,8 @@
-// The convolutions but for their matrix products. q = (n*OH + i)*OW + j counts the pixels of all maps, Q = N*OH*OW of
-// them; k = (c*KH + u)*KW + v counts the taps under a window.
+// im2col and its adjoint col2im: all of the convolutions but their matrix products. q = (n*OH + i)*OW + j counts the
+// Q = N*OH*OW pixels of all maps; k = (c*KH + u)*KW + v counts the taps under a window.
 
 // columns[k, q] = x[n, c, i*s - p + u*d, j*s - p + v*d], and 0 in the padding.
-// A thread takes one channel under one window: it finds its place once for all KH*KW taps.
+// A thread takes one channel under one window, and computes its position once for all KH*KW taps.
 extern "C" __global__ void im2col(const real *__restrict__ x, real *__restrict__ columns, int64 N, int64 C, WINDOWS) {
     int64 Q = N * OH * OW;
     FOR_EACH(e, C * Q) {
@@ -16,7 +16,7 @@ extern "C" __global__ void im2col(const real *__restrict__ x, real *__restrict__
     }
 }
 
-// The first tap u that has `reach` = i*s + u*d for some whole i >= 0; if none has, one beyond the last.
+// The first tap u with `reach` = i*s + u*d for some integer i >= 0; if there is none, one beyond the last tap.
 __device__ int64 first_tap(int64 reach, int64 taps, int64 s, int64 d) {
     for (int64 u = 0; u < taps && u * d <= reach; u++)
         if ((reach - u * d) % s == 0) return u;
@@ -24,8 +24,9 @@ __device__ int64 first_tap(int64 reach, int64 taps, int64 s, int64 d) {
 }
 
 // x[n,c,h,w] = bias[c] + sum of columns[k, q] over the taps that met this pixel: h + p = i*s + u*d, w + p = j*s + v*d.
-// A gather: a thread takes one pixel of the image and looks for its taps, so that no two write to one place. From one
-// tap that meets the pixel to the next are `step` = s / gcd(s, d) taps and `back` = d / gcd(s, d) pixels of the map.
+// A gather: a thread takes one pixel of the image and finds the taps that met it, so that no two threads write to the
+// same place. From one such tap to the next it is `step` = s / gcd(s, d) taps and `back` = d / gcd(s, d) pixels of the
+// map.
 extern "C" __global__ void col2im(const real *__restrict__ columns, const real *__restrict__ bias, real *__restrict__ x,
                                   int64 N, int64 C, WINDOWS, int64 steph, int64 stepw, int64 backh, int64 backw) {
     int64 Q = N * OH * OW;

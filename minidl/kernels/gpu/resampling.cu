@@ -1,7 +1,7 @@
 // A linear map along the height and one along the width: average pooling, interpolation, and their gradients.
 
-// y[plane, i, j] = sum over h, w of rows[i,h] * columns[j,w] * x[plane, h, w]. Row i of a sparse matrix are its terms
-// starts[i] <= t < starts[i+1], of sources[t] and weights[t]: only they are read, for 0 * inf would be NaN.
+// y[plane, i, j] = sum over h, w of rows[i,h] * columns[j,w] * x[plane, h, w]. Row i of a sparse matrix consists of
+// the terms starts[i] <= t < starts[i+1], with sources[t] and weights[t]. Nothing else is read: 0 * inf would be NaN.
 // A thread takes one pixel of the result; as in reference.py it sums along the height first.
 extern "C" __global__ void resample(const real *__restrict__ x, real *__restrict__ y, int64 planes, int64 H, int64 W,
                                     int64 OH, int64 OW, const int64 *__restrict__ rstarts,

@@ -1,4 +1,4 @@
-"""Memory for results that is used again: new memory costs a page fault for every 4 KB, more than many kernels cost."""
+"""A memory pool for results: fresh memory costs a page fault for every 4 KB, which takes longer than many a kernel."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SMALLEST = 2**16  # bytes; below, the allocator itself reuses memory
-LARGEST = 2**28  # bytes of all memory that may lie unused
+LARGEST = 2**28  # bytes of unused memory that the pool may hold
 ALIGNMENT = 64  # bytes: a vector, and a cache line
 
 
 class _Piece(NamedTuple):
     memory: bytearray
-    start: int  # the first byte that is aligned
+    start: int  # the first aligned byte
 
 
 class _Pool:
-    """Pieces of memory that no array is in, by size."""
+    """Unused pieces of memory, by size."""
 
     def __init__(self) -> None:
         self.pieces: defaultdict[int, list[_Piece]] = defaultdict(list)
         self.unused = 0
-        self.lock = threading.RLock()  # a collected array may give its piece back in the middle of `take`
+        self.lock = threading.RLock()  # the garbage collector may call `give_back` in the middle of `take`
 
     def take(self, size: int) -> _Piece:
         with self.lock:
@@ -37,7 +37,7 @@ class _Pool:
 
     def give_back(self, size: int, piece: _Piece) -> None:
         with self.lock:
-            if self.unused + size > LARGEST:  # all of it, perhaps, of sizes that nobody asks for any more
+            if self.unused + size > LARGEST:  # perhaps all of sizes that are no longer asked for
                 self.pieces.clear()
                 self.unused = 0
             if size <= LARGEST:
@@ -49,21 +49,21 @@ _pool = _Pool()
 
 
 class _Block(np.ndarray):
-    """The base of all arrays in one piece of memory: when the last of them is gone, it gives the piece back."""
+    """The base of all arrays in one piece of memory. When the last of them is gone it returns the piece to the pool."""
 
     piece: _Piece
 
     def __del__(self, pool: _Pool = _pool) -> None:
-        if isinstance(self.base, bytearray):  # and not a view of a block, which has the block as base
+        if isinstance(self.base, bytearray):  # not a view of a block, whose base is the block
             pool.give_back(self.size, self.piece)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """``np.empty``, in memory that an earlier array has left, where there is some."""
+    """``np.empty``, in memory of an array that is gone, if the pool has some."""
     wanted = math.prod(shape) * dtype.itemsize
     if wanted < SMALLEST:
         return np.empty(shape, dtype)
-    step = 2 ** (wanted.bit_length() - 4)  # sizes in steps of an eighth, so that similar ones share their memory
+    step = 2 ** (wanted.bit_length() - 4)  # sizes in steps of an eighth, so that similar arrays share memory
     size = -(-wanted // step) * step
     piece = _pool.take(size)
     block = _Block((size,), np.uint8, *piece)
@@ -72,5 +72,5 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def owns(array: np.ndarray) -> bool:
-    """Whether the array is no view of another one."""
+    """Whether the array owns its memory, rather than being a view of another one."""
     return array.base is None or type(array.base) is _Block

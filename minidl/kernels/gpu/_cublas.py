@@ -1,8 +1,8 @@
-"""cuBLAS' product of matrices, for arrays of CuPy.
+"""Matrix products by cuBLAS, for CuPy arrays.
 
-It is called by ctypes, since CuPy lets none of its own calls of cuBLAS be recorded into a CUDA graph (cupy issue 6290).
-Each stream has a handle of its own, with memory to work in that stays, which a graph may use whenever it is replayed.
-Products are computed in the arrays' own precision, without TF32.
+It is called through ctypes, since CuPy does not allow its own cuBLAS calls to be captured into a CUDA graph (cupy issue
+6290). Each stream has its own handle and a workspace that is never freed, as a graph uses it at every replay. Products
+are computed in the arrays' own precision, without TF32.
 
 Source: the cuBLAS library's documentation, sections "cublasGemmStridedBatchedEx" and "cublasSetWorkspace".
 """
@@ -16,7 +16,7 @@ from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-not-f
 
 Array = Any  # cupy.ndarray
 
-TYPES = {"f": (ctypes.c_float, 0, 68), "d": (ctypes.c_double, 1, 70)}  # as ctypes', CUDA's and cuBLAS' compute types
+TYPES = {"f": (ctypes.c_float, 0, 68), "d": (ctypes.c_double, 1, 70)}  # ctypes' type, CUDA's, cuBLAS' compute type
 DEFAULT_ALGORITHM = -1
 WORKSPACE = 2**25  # bytes: what NVIDIA recommends for its largest GPUs
 
@@ -24,8 +24,8 @@ WORKSPACE = 2**25  # bytes: what NVIDIA recommends for its largest GPUs
 def multiply(a: Array, b: Array, c: Array) -> None:
     """c[n] = a[n] @ b[n] for each n: (N, M, K), (N, K, P) and (N, M, P), in one call.
 
-    Each matrix lies in memory by rows or by columns, and the matrices of an array equally far apart, or all at one
-    place (in a and b).
+    Each matrix is stored by rows or by columns, and the matrices of an array equally far apart; those of a and b may
+    all be the same memory.
     """
     if not a.size or not b.size:
         c[...] = 0
@@ -36,7 +36,7 @@ def multiply(a: Array, b: Array, c: Array) -> None:
     if max(n, m, k, p) >= 2**31:
         raise RuntimeError(f"cuBLAS: {n} products of {m} x {k} and {k} x {p} matrices: it counts up to 2**31 - 1")
     real, _, compute = TYPES[c.dtype.char]
-    # cuBLAS counts by columns, so that matrices by rows are transposed to it: c^T = b^T a^T.
+    # cuBLAS expects columns (Fortran order) and sees matrices stored by rows as transposed: c^T = b^T a^T.
     orders = [int(_step(x) is None) for x in (b, a)]
     one, zero = ctypes.byref(real(1)), ctypes.byref(real(0))
     handle, _ = _handle(cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr)
@@ -45,7 +45,7 @@ def multiply(a: Array, b: Array, c: Array) -> None:
 
 
 def _step(x: Array) -> int | None:
-    """How many elements the rows of each matrix are apart; None where it lies by columns."""
+    """The distance in elements between the rows of each matrix (its leading dimension); None if stored by columns."""
     (_, rows, columns), (_, down, right) = x.shape, x.strides
     if columns == 1 or right == x.itemsize:
         return max(1, columns, down // x.itemsize if rows > 1 else 0)
@@ -53,7 +53,7 @@ def _step(x: Array) -> int | None:
 
 
 def _described(x: Array) -> tuple[Any, ...]:
-    """Where matrices are, of which type, how far their rows or columns are apart, and they themselves."""
+    """The address of matrices, their type, leading dimension, and distance from one to the next."""
     step = _step(x) or _step(x.transpose(0, 2, 1))
     distance = x.strides[0] // x.itemsize if x.shape[0] > 1 else 0
     return ctypes.c_void_p(x.data.ptr), TYPES[x.dtype.char][1], step, ctypes.c_longlong(distance)
@@ -61,7 +61,7 @@ def _described(x: Array) -> tuple[Any, ...]:
 
 @functools.cache
 def _handle(device: int, stream: int) -> tuple[Any, Any]:
-    """A handle for a stream of a GPU, and the memory that it works in."""
+    """The handle for a GPU's stream, and its workspace."""
     handle, workspace = ctypes.c_void_p(), cupy.cuda.alloc(WORKSPACE)
     _call("cublasCreate_v2", ctypes.byref(handle))
     _call("cublasSetStream_v2", handle, ctypes.c_void_p(stream))

@@ -1,0 +1,76 @@
+"""Stochastic gradient descent, with momentum.
+
+Letters: p a parameter, g its gradient, b the momentum buffer, a running sum of gradients.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from minidl import kernels
+from minidl.optim._optimizer import Optimizer, Params, each_step
+from minidl.tensor import Array, Tensor
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+        g = g + weight_decay p
+        b = momentum b + (1 - dampening) g        (b = g at the first step)
+        p = p - lr b                              (p - lr (g + momentum b) with nesterov)
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of dict
+    lr, momentum, dampening, weight_decay : float
+    nesterov : bool
+        Needs a momentum and no dampening.
+
+    Notes
+    -----
+    Source: I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013, in
+    PyTorch's form, where lr stays outside the momentum buffer.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> p = minidl.tensor([1.0], requires_grad=True)
+    >>> (p * p).sum().backward()
+    >>> SGD([p], lr=0.25).step()
+    >>> p.item()
+    0.5
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+    ) -> None:
+        settings = {"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov}
+        super().__init__(params, {"lr": lr, **settings})
+
+    def _check(self, group: dict[str, Any]) -> None:
+        super()._check(group)
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError(
+                f"nesterov needs a momentum above 0 and no dampening, not momentum {group['momentum']} and "
+                f"dampening {group['dampening']}"
+            )
+
+    def _update(
+        self, params: list[Tensor], grads: list[Array], states: list[dict[str, Any]], group: dict[str, Any]
+    ) -> None:
+        """The formula's three lines run in one pass over memory: `kernels.sgd_step`."""
+        momentum, first = group["momentum"], states[0].get("momentum_buffer") is None
+        if momentum and first:
+            for p, state in zip(params, states, strict=True):
+                state["momentum_buffer"] = Tensor(np.zeros_like(p.array))
+        bs = [state["momentum_buffer"].array for state in states] if momentum else None
+        dampening = 0 if first else group["dampening"]  # from b = 0 this is b = g
+        lr = each_step(lambda: group["lr"], (), params[0])
+        settings = lr, momentum, dampening, group["nesterov"], group["weight_decay"]
+        kernels.sgd_step([p.array for p in params], grads, bs, *settings)
