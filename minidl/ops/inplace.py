@@ -7,7 +7,6 @@ pass that needs the old values notices. Nothing is written before all checks hav
 from __future__ import annotations
 
 from typing import Any
-from weakref import ref
 
 import numpy as np
 
@@ -16,7 +15,8 @@ from minidl.kernels import devices
 from minidl.ops.arithmetic import add, clamp, div, mul, sub
 from minidl.ops.dtype import Number, number, operand, to
 from minidl.ops.shape import Index, split_index
-from minidl.tensor import Array, Tensor
+from minidl.tensor import Tensor
+from minidl.versions import learn_of_own_view, written
 
 
 def add_(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
@@ -79,7 +79,8 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     region = input.array[first][second]
     part = _fitting("x[index] = value", value, region.shape, input, drop_ones=True)
     check_writable("x[index] = value", input, part.requires_grad or input.requires_grad)
-    _learn_of_own_view(input, value, region)
+    if isinstance(value, Tensor) and devices.same_memory(region, value.array):
+        learn_of_own_view(input, value)
     to_input, to_part = (input, lambda gy: _zeroed_at(gy, first, second)), (part, lambda gy: gy[first][second])
     result = record("setitem", input.array, to_input, to_part, view_of=input)
     overlap = np.may_share_memory(region, part.array)  # of which CuPy would copy while it overwrites
@@ -143,24 +144,9 @@ def refuse_unwritable(name: str, x: Tensor) -> None:
         )
 
 
-def _learn_of_own_view(x: Tensor, value: Any, region: Array) -> None:
-    """Let ``x[i] += 1`` pass: Python changes the view x[i] first, then stores it where it already lies."""
-    storage = x._storage
-    if (
-        isinstance(value, Tensor)
-        and storage.writer is not None
-        and storage.writer() is value
-        and storage.recorded == x._known + 1
-        and devices.same_memory(region, value.array)
-    ):
-        x._known = storage.recorded
-
-
 def _enter(x: Tensor, result: Tensor) -> None:
     """Count the change and, if it was recorded, move x to the result's place in the graph."""
-    x._storage.version += 1
-    if is_grad_enabled() and result.requires_grad:
-        x._storage.recorded += 1
-        x._storage.writer = ref(x)
-        x._known = x._storage.recorded
+    recorded = is_grad_enabled() and result.requires_grad
+    written(x, recorded)
+    if recorded:
         x.grad_fn = result.grad_fn
