@@ -31,40 +31,28 @@ from minidl.device import device
 from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.meter import Meter
 from minidl.nn.functional import conv2d, conv_transpose2d, dropout
+from minidl.ops._operands import result_type
 from minidl.ops.activation import log_softmax, relu, relu_rule, sigmoid, softmax, tanh
-from minidl.ops.arithmetic import (
-    abs,
-    add,
+from minidl.ops.arithmetic import abs, add, div, exp, log, mul, neg, pow, sign, sqrt, square, sub
+from minidl.ops.comparison import (
     allclose,
     clamp,
     clip,
-    div,
     eq,
     equal,
-    exp,
     ge,
     gt,
     isfinite,
     isinf,
     isnan,
     le,
-    log,
     lt,
-    matmul,
     maximum,
     minimum,
-    mm,
-    mul,
     ne,
-    neg,
-    pow,
-    sign,
-    sqrt,
-    square,
-    sub,
     where,
 )
-from minidl.ops.dtype import result_type
+from minidl.ops.linear import matmul, mm
 from minidl.ops.pooling import max_pool2d
 from minidl.ops.reduction import (
     all,

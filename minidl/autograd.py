@@ -62,9 +62,7 @@ class Node:
     def __init__(self, name: str, y: Tensor, edges: Sequence[Edge], keep_output: bool) -> None:
         self.name, self.order = name, next(_order)
         self.shape, self.dtype = y.array.shape, y.array.dtype
-        self.edges: list[tuple[Source, Gradient]] | None = []
-        for x, gradient in edges:
-            self.edges.append((x.grad_fn or x, gradient))
+        self.edges: list[tuple[Source, Gradient]] | None = [(x.grad_fn or x, f) for x, f in edges]
         self.saved = versions.noted(edges)
         self.output = (y.array, y._storage) if keep_output else None
         if keep_output:
@@ -79,11 +77,8 @@ class Node:
             )
         versions.refuse_changed(self.name, self.saved)
         given = (gy,) if self.output is None else (gy, self._output(*self.output))
-        found = []
-        for source, gradient in self.edges:
-            if useful is None or source in useful:
-                found.append((source, self._checked(source, gradient(*given), given)))
-        return found
+        wanted = [(x, f) for x, f in self.edges if useful is None or x in useful]
+        return [(x, self._checked(x, f(*given), given)) for x, f in wanted]
 
     def _output(self, array: Array, storage: versions.Storage) -> Tensor:
         y = Tensor(array, storage=storage)
@@ -174,14 +169,14 @@ def backward(
     retain_graph: bool | None = None,
     create_graph: bool = False,
 ) -> None:
-    """Add the gradient of `output` to the `grad` of every leaf that it was computed from.
+    """Add the gradient of `output` to the `grad` of every leaf it was computed from.
 
     Parameters
     ----------
     output : Tensor
         Usually a loss: one element.
     gradient : Tensor, optional
-        The gradient in `output`, of its shape; 1 if omitted, which needs an output of one element.
+        The gradient of the loss in `output`, of its shape; by default 1, for an output of one element.
     retain_graph : bool, optional
         Keep the saved arrays for another backward pass. By default the same as `create_graph`.
     create_graph : bool
@@ -190,8 +185,8 @@ def backward(
     Raises
     ------
     RuntimeError
-        If the output requires no gradient, has more than one element and no `gradient` is given, was
-        passed back before, or needs a tensor that was changed in place. No `grad` is changed then.
+        If the output requires no gradient, has several elements and no `gradient` is given, was passed back
+        before, or needs a tensor that was changed in place. Then every `grad` is left as it was.
     """
     seeds = {output.grad_fn or output: _seed(output, gradient)}
     totals = _propagate(seeds, retain_graph, create_graph)
@@ -209,12 +204,12 @@ def grad(
     create_graph: bool = False,
     allow_unused: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the sum of `outputs` in each of `inputs`, leaving every `grad` as it is.
+    """Gradients of the sum of `outputs` in each of `inputs`; every `grad` stays as it is.
 
     Parameters
     ----------
     outputs, inputs : Tensor or sequence of Tensor
-        The inputs may be leaves or results in between.
+        The inputs may be leaves or intermediate results.
     grad_outputs : Tensor or sequence of Tensor, optional
         The gradient in each output; 1 for outputs of one element.
     retain_graph, create_graph : bool
@@ -294,14 +289,14 @@ def _propagate(
     create_graph: bool,
     targets: Sequence[Source] | None = None,
 ) -> dict[Source, Tensor]:
-    """Carry gradients from the seeds to all leaves, or to the targets alone; return them by source."""
+    """Propagate gradients from the seeds to all leaves, or only to the targets; return them by source."""
     retain = create_graph if retain_graph is None else retain_graph
     kept = set(targets or ())
     useful = None if targets is None else _leading_to(targets, seeds)
     totals, waiting = dict(seeds), [(-node.order, node) for node in seeds if isinstance(node, Node)]
     heapq.heapify(waiting)
     with GradMode(create_graph):
-        while waiting:  # the latest node first: all that uses its result has been passed already
+        while waiting:  # the latest node first: every use of its result has been visited already
             _, node = heapq.heappop(waiting)
             gy = totals[node] if node in kept else totals.pop(node)
             if useful is not None and not node.leads_to(useful):
@@ -322,7 +317,7 @@ def _add(totals: dict[Source, Tensor], source: Source, g: Tensor) -> bool:
 
 
 def _leading_to(targets: Sequence[Source], seeds: Iterable[Source]) -> set[Source]:
-    """The targets, and the nodes below the seeds from which one can be reached: no other needs a gradient."""
+    """The targets, and those nodes below the seeds that lead to one: no other source needs a gradient."""
     nodes: set[Node] = set()
     stack = [seed for seed in seeds if isinstance(seed, Node)]
     while stack:
@@ -338,7 +333,7 @@ def _leading_to(targets: Sequence[Source], seeds: Iterable[Source]) -> set[Sourc
 
 
 def _accumulate(leaf: Tensor, g: Tensor, create_graph: bool, handed_out: set[int]) -> None:
-    """Add g to leaf.grad, which owns its memory: no other gradient, no view and no tensor of the user's."""
+    """Add g to leaf.grad, which owns its memory: it shares it with no other gradient, view or tensor of the user."""
     if leaf._grad is not None and not create_graph and devices.writable(leaf._grad.array):
         leaf._grad.array += g.array
         versions.written(leaf._grad)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from minidl.autograd import Node
     from minidl.ops._methods import Methods
 else:
-    Methods = object  # they are bound once minidl.ops is imported
+    Methods = object  # minidl.ops binds them
 
 Array = npt.NDArray[Any]
 
 
 class Tensor(Methods):
-    """A multi-dimensional array that remembers how it was computed.
+    """A multi-dimensional array that records how it was computed.
 
     ``minidl.tensor(data)`` makes one from numbers; ``Tensor(array)`` wraps an array without a copy.
 
@@ -71,7 +71,8 @@ class Tensor(Methods):
             storage = Storage()
         else:
             storage.sole = False
-        self._storage, self._known = storage, storage.recorded
+        self._storage = storage
+        self._known = storage.recorded  # the recorded changes of the memory that grad_fn accounts for
         if requires_grad:
             self.requires_grad = True
 
@@ -94,12 +95,12 @@ class Tensor(Methods):
 
     @property
     def device(self) -> device:
-        """Where the array lies."""
+        """The device whose memory holds the array."""
         return device(*devices.place_of(self.array))
 
     @property
     def is_cuda(self) -> bool:
-        """Whether the array lies in a GPU's memory."""
+        """Whether the array is in a GPU's memory."""
         return devices.on_gpu(self.array)
 
     @property
@@ -120,7 +121,7 @@ class Tensor(Methods):
         return self.array.size
 
     def is_floating_point(self) -> bool:
-        """Whether the elements are real numbers, which alone can have gradients."""
+        """Whether the elements are floats; only these can have gradients."""
         return self.dtype.kind == "f"
 
     # -- its place in the graph ---------------------------------------------------------------------------
@@ -153,12 +154,12 @@ class Tensor(Methods):
 
     @property
     def is_leaf(self) -> bool:
-        """Whether this tensor was given, not computed from others that require gradients."""
+        """Whether this tensor was not computed from others that require gradients."""
         return self.grad_fn is None
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient that ``backward()`` summed up for this leaf, of the same shape and dtype, or None."""
+        """The gradient that ``backward()`` accumulated for this leaf, of the same shape and dtype, or None."""
         if self._grad is None and self.grad_fn is not None:
             warnings.warn(
                 f"this tensor is not a leaf ({self.grad_fn!r} made it), so backward() fills no .grad here; "
@@ -189,7 +190,7 @@ class Tensor(Methods):
 
     @property
     def data(self) -> Tensor:
-        """The same as ``detach()``; assigning a tensor to it replaces the values, whatever the graph."""
+        """The same as ``detach()``; assigning a tensor replaces the values without recording it."""
         return self.detach()
 
     @data.setter
@@ -206,8 +207,8 @@ class Tensor(Methods):
     def numpy(self) -> Array:
         """The values as a NumPy array that shares this tensor's memory.
 
-        What is written through that array minidl cannot see: no version is counted, and a backward pass
-        that needs the old values will not refuse the new ones.
+        minidl does not see writes through that array: they count no version, so a backward pass that needs the old
+        values will use the new ones.
         """
         if self.requires_grad:
             raise RuntimeError("numpy() would lose the graph of a tensor that requires grad: use x.detach().numpy()")

@@ -37,7 +37,11 @@ def public_names() -> list[str]:
 
 def _imported(value: object, module: str) -> bool:
     """Whether a module without __all__ only uses this name."""
-    return isinstance(value, TypeVar) or getattr(value, "__module__", "") not in (module, "minidl.checks", "minidl.grad_mode")
+    return isinstance(value, TypeVar) or getattr(value, "__module__", "") not in (
+        module,
+        "minidl.checks",
+        "minidl.grad_mode",
+    )
 
 
 def _arguments(value: object) -> str:
