@@ -72,8 +72,8 @@ class Node:
         """The gradient in each source, or in each useful one: vector-Jacobian products with gy."""
         if self.edges is None:
             raise RuntimeError(
-                f"backward through {self.name} a second time: the first backward() freed the values that it needs; "
-                "give that one retain_graph=True"
+                f"backward through {self.name} a second time: the first backward() freed the values it needs; "
+                "pass retain_graph=True to that one"
             )
         versions.refuse_changed(self.name, self.saved)
         given = (gy,) if self.output is None else (gy, self._output(*self.output))
@@ -262,8 +262,8 @@ def grad(
 def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
     if not output.requires_grad:
         raise RuntimeError(
-            f"backward: this tensor of shape {output.shape} does not require grad and has no grad_fn: it was "
-            "computed from no tensor with requires_grad=True, or inside no_grad()"
+            f"backward: this tensor of shape {output.shape} does not require grad and has no grad_fn: no tensor "
+            "it was computed from has requires_grad=True, or it was computed inside no_grad()"
         )
     versions.refuse_stale("backward", output)
     if gradient is None:

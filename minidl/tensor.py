@@ -138,7 +138,7 @@ class Tensor(Methods):
         if self.grad_fn is not None:
             raise RuntimeError(
                 f"requires_grad can only be set on leaf tensors, and {self.grad_fn!r} computed this one; "
-                "use x.detach() for a copy outside the graph"
+                "use x.detach() for a tensor outside the graph"
             )
         if value and not self.is_floating_point():
             raise RuntimeError(f"only float tensors can require gradients, not {self.dtype}; convert it with .float()")

@@ -55,13 +55,13 @@ _contents = attrgetter("cell_contents")
 
 
 def noted(edges: Iterable[tuple[Any, Callable[..., Any]]]) -> list[Saved]:
-    """What the gradient functions of these edges hold, with the versions of today."""
+    """What the gradient functions of these edges hold, with its current versions."""
     saved: list[Saved] = []
     for _, gradient in edges:
         for value in _held_by(gradient):
             for x in value if isinstance(value, list | tuple) else (value,):
                 storage = getattr(x, "_storage", None)
-                if storage is not None:
+                if isinstance(storage, Storage):
                     saved.append((x, storage, storage.version))
                 elif devices.is_array(x):
                     saved.append((x, UNCOUNTED, 0))
@@ -72,7 +72,7 @@ def _held_by(gradient: Any) -> list[Any]:
     """What a function holds: its closure's variables, its defaults, a partial's arguments, an object's attributes.
 
     For ``lambda gy: gy * b`` this is b, in ``__closure__``: so an operation need not list what its gradients read.
-    What hides deeper, as in a dict or in the slots of an object, goes unnoticed.
+    Tensors nested deeper, such as in a dict or in the slots of an object, are not found.
     """
     if isinstance(gradient, MethodType):
         return [gradient.__self__, *_held_by(gradient.__self__)]

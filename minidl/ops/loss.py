@@ -239,7 +239,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mea
     for name, value in (("input", input), ("target", target)):
         if devices.any_true(~((value.array >= 0) & (value.array <= 1))):  # NaN is outside, too
             raise RuntimeError(
-                f"binary_cross_entropy: all elements of {name} must lie between 0 and 1, and they reach from "
+                f"binary_cross_entropy: all elements of {name} must lie between 0 and 1, and they range from "
                 f"{value.array.min():g} to {value.array.max():g}; for logits use binary_cross_entropy_with_logits"
             )
     return reduce("binary_cross_entropy", _bce(input, target), reduction)

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import no_grad, record
-from minidl.ops._operands import operation
+from minidl.ops._operands import only_floats, operation
 from minidl.ops.conv import channel_sums
 from minidl.ops.conversion import quiet
 from minidl.tensor import Array, Tensor
@@ -108,8 +108,7 @@ def _affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 def _check(x: Tensor, vectors: dict[str, Tensor | None]) -> None:
     given = {name: value for name, value in vectors.items() if value is not None}
-    if not x.is_floating_point():
-        raise NotImplementedError(f"batch_norm: the input must be a float tensor, not {x.dtype}; use .float()")
+    only_floats("batch_norm", x, NotImplementedError)
     if x.ndim < 2:
         raise RuntimeError(f"batch_norm: expected a shape (N, C, ...), not {x.shape}")
     for name, value in given.items():

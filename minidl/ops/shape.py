@@ -38,7 +38,7 @@ def _completed(name: str, shape: Shape, numel: int) -> Shape:
     """The shape with its -1, if any, replaced by the size that gives this number of elements."""
     known, unknown = math.prod(size for size in shape if size != -1), shape.count(-1)
     if unknown > 1 or min(shape, default=0) < -1:
-        raise RuntimeError(f"{name}: shape {shape} may have one -1, for what is left, and no other negative size")
+        raise RuntimeError(f"{name}: shape {shape} may have one -1, to be inferred, and no other negative size")
     if not unknown and numel != known:
         raise RuntimeError(f"{name}: shape {shape} does not fit: its sizes multiply to {known} instead of {numel}")
     if unknown and (known == 0 or numel % known):
@@ -150,7 +150,7 @@ def expand(input: Tensor, *args: Any, size: Sequence[int] | None = None) -> Tens
         y = np.broadcast_to(input.array, kept)
     except ValueError:
         raise RuntimeError(
-            f"expand: shape {old} cannot become {shape}: only sizes of 1 can grow, and new sizes stand in front"
+            f"expand: shape {old} cannot become {shape}: only sizes of 1 can grow, and new sizes go in front"
         ) from None
     return record("expand", y, (input, lambda gy: _sum_to(gy, old)), view_of=input)
 
@@ -255,7 +255,7 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
         ends = np.cumsum((0, *sections)).tolist()
     else:
         if sections[0] < (size > 0):
-            raise RuntimeError(f"split: parts of size {sections[0]} do not make up dim {d}, which has size {size}")
+            raise RuntimeError(f"split: parts of size {sections[0]} cannot make up dim {d}, which has size {size}")
         ends = [*range(0, max(size, 1), max(sections[0], 1)), size]
     return tuple(_slice_of(d, a, b)(tensor) for a, b in itertools.pairwise(ends))
 
@@ -274,7 +274,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of the slices along a dimension, without that dimension."""
     if input.ndim == 0:
-        raise IndexError("unbind: a 0-d tensor has no dimension to take apart")
+        raise IndexError("unbind: a 0-d tensor has no dimension to unbind")
     d = dimension("unbind", dim, input.ndim)
     return tuple(input[(slice(None),) * d + (i,)] for i in range(input.shape[d]))
 
@@ -286,7 +286,7 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     if input.dtype != np.int64:
         raise RuntimeError(f"one_hot: the classes must be in int64, not {input.dtype}; convert them with .long()")
     if input.numel() == 0 and count <= 0:
-        raise RuntimeError("one_hot: of no classes the greatest is not known; give num_classes")
+        raise RuntimeError("one_hot: without any classes the largest is not known; give num_classes")
     least, most = (int(f(input.array)) for f in (np.min, np.max)) if input.numel() else (0, -1)
     count = most + 1 if count == -1 else count
     if least < 0 or most >= count:
