@@ -15,12 +15,13 @@ from minidl.device import device
 from minidl.io import load, save
 from minidl.kernels.cpu._threads import get_num_threads, set_num_threads
 from minidl.nn.functional import conv2d, conv_transpose2d, dropout
+from minidl.ops._operands import result_type
 from minidl.ops.activation import log_softmax, relu, relu_rule, sigmoid, softmax, tanh
-from minidl.ops.arithmetic import (
-    abs, add, allclose, clamp, clip, div, eq, equal, exp, ge, gt, isfinite, isinf, isnan, le, log, lt, matmul,
-    maximum, minimum, mm, mul, ne, neg, pow, sign, sqrt, square, sub, where,
+from minidl.ops.arithmetic import abs, add, div, exp, log, mul, neg, pow, sign, sqrt, square, sub
+from minidl.ops.comparison import (
+    allclose, clamp, clip, eq, equal, ge, gt, isfinite, isinf, isnan, le, lt, maximum, minimum, ne, where,
 )
-from minidl.ops.dtype import result_type
+from minidl.ops.linear import matmul, mm
 from minidl.ops.pooling import max_pool2d
 from minidl.ops.reduction import all, any, argmax, argmin, max, mean, min, std, sum, var
 from minidl.ops.shape import (

@@ -1,208 +1,116 @@
-"""The tape: what was computed from what, and how gradients travel back along it.
+"""Reverse-mode automatic differentiation: the chain rule, applied from a loss back to everything it came from.
 
-An operation computes its result as an array and hands it to `record` with, for each input x, a function
-from gy (the gradient of the final scalar in the result y) to gx (that in x). `backward` walks the nodes so
-recorded, from the last made to the first, and adds up what arrives at each.
+An operation y = f(x) enters a node in the computational graph: for each input x, a function that takes gy, the
+gradient of the loss in y, to gx, that in x. For a vector y this is the product of gy with the Jacobian dy/dx (the
+vector-Jacobian product), without that matrix. `backward` visits the nodes in reverse topological order, so that a
+node's gy is complete (summed over all uses of y) when its turn comes. The contract of a gradient function:
 
-Those functions are written with tensor operations, not with array code. So when `create_graph` asks for it,
-they are themselves recorded, and a gradient can be differentiated again.
+1. It gets gy, a Tensor of y's shape and dtype, and returns gx, a Tensor of x's. It adds nothing to x.grad itself.
+2. It is written in tensor operations, so with `create_graph` it is recorded too, and can be differentiated again.
+3. It may return gy itself or a tensor it holds: where a leaf keeps the result, it is copied first.
+4. It must not hold y, which holds it (a reference cycle): with `keep_output` it gets y as its second argument.
+5. Tensors in its closure, defaults, partial arguments or attributes are *saved*: `record` looks them up there and
+   notes their versions, and the backward pass raises if one was changed in place since (`versions.py`).
+6. Once backward has passed a node with saved values, it forgets them and its functions, unless `retain_graph`.
+
+Sources: A. Griewank, A. Walther, Evaluating derivatives, 2nd edition, SIAM 2008, chapter 3; A. Baydin et al., Automatic
+differentiation in machine learning: a survey, arXiv:1502.05767, 2018.
 """
 
 from __future__ import annotations
 
-import functools
 import heapq
-import inspect
 import itertools
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TypeAlias
 
 import numpy as np
 
+from minidl import grad_mode, versions
+from minidl.grad_mode import GradMode
+from minidl.grad_mode import enable_grad as enable_grad  # where PyTorch has them too
+from minidl.grad_mode import is_grad_enabled as is_grad_enabled
+from minidl.grad_mode import no_grad as no_grad
+from minidl.grad_mode import set_grad_enabled as set_grad_enabled
 from minidl.kernels import devices
-from minidl.tensor import OUTSIDE, Array, Tensor
+from minidl.tensor import Array, Tensor
 
 Gradient = Callable[..., Tensor]
 Edge = tuple[Tensor, Gradient]
 Source: TypeAlias = "Node | Tensor"
-F = TypeVar("F", bound=Callable[..., Any])
 
 _order = itertools.count()
 
 
-class _Mode(threading.local):
-    enabled = True
-
-
-_mode = _Mode()
-
-
-def is_grad_enabled() -> bool:
-    """Whether operations are recorded in this thread."""
-    return _mode.enabled
-
-
-class _Switch:
-    """Record operations in this thread, or not, while the context or the decorated function lasts."""
-
-    def __init__(self, mode: bool) -> None:
-        self.mode = mode
-        self.previous: list[bool] = []  # a stack, so that one object can be entered again inside itself
-
-    def __enter__(self) -> None:
-        self.previous.append(_mode.enabled)
-        _mode.enabled = self.mode
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _mode.enabled = self.previous.pop()
-
-    def __call__(self, function: F) -> F:
-        if inspect.isgeneratorfunction(function):
-            raise TypeError(f"{function.__name__} is a generator, which this cannot decorate: use `with` inside it")
-
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with _Switch(self.mode):
-                return function(*args, **kwargs)
-
-        return cast(F, wrapped)
-
-
-class set_grad_enabled(_Switch):
-    """Record operations in this thread, or not, from now on; as a context or a decorator, until its end."""
-
-    def __init__(self, mode: bool) -> None:
-        if not isinstance(mode, bool):
-            raise TypeError(f"set_grad_enabled: mode must be a bool, not {mode!r}")
-        super().__init__(mode)
-        self.before, _mode.enabled = _mode.enabled, mode
-
-    def __enter__(self) -> None:
-        _mode.enabled = self.mode if self.previous else self.before
-        super().__enter__()
-
-    def __call__(self, function: F) -> F:
-        _mode.enabled = self.before
-        return super().__call__(function)
-
-
-class no_grad(_Switch):
-    """Compute without recording, as a context (``with no_grad():``) or a decorator (``@no_grad``)."""
-
-    def __new__(cls, function: F | None = None) -> Any:
-        return super().__new__(cls) if function is None else cls()(function)
-
-    def __init__(self, function: None = None) -> None:
-        super().__init__(False)
-
-
-class enable_grad(_Switch):
-    """Record again inside ``no_grad``, as a context or a decorator."""
-
-    def __new__(cls, function: F | None = None) -> Any:
-        return super().__new__(cls) if function is None else cls()(function)
-
-    def __init__(self, function: None = None) -> None:
-        super().__init__(True)
-
-
 class Node:
-    """One recorded operation: the tensors it came from and how its gradient passes to each.
+    """One recorded operation: the tensors it came from, and how its gradient passes to each.
 
     Attributes
     ----------
     name : str
         The operation's name, for messages.
     order : int
-        Grows with each node made, so that every node comes after those it was computed from.
+        Grows with each node, so every node comes after those it was computed from: a topological order.
     edges : list of (source, function), or None once the backward pass has used them up
-        A source is a node, or a leaf tensor. A node holds no tensor that it made: there are no cycles.
-    saved : list of (storage, version, shape)
-        The versions of the memory that the functions will read.
+        A source is a node, or a leaf tensor. A node holds no tensor that it made, so there are no reference cycles.
+    saved : list of (value, storage, version)
+        What the functions will read; see `versions.py`.
     """
 
-    __slots__ = ("dtype", "edges", "frees", "name", "order", "output", "saved", "shape")
+    __slots__ = ("dtype", "edges", "name", "order", "output", "saved", "shape")
 
-    def __init__(self, name: str, y: Tensor, edges: Iterable[Edge], keep_output: bool) -> None:
+    def __init__(self, name: str, y: Tensor, edges: Sequence[Edge], keep_output: bool) -> None:
         self.name, self.order = name, next(_order)
-        self.shape, self.dtype = y.shape, y.dtype
-        self.edges: list[tuple[Source, Gradient]] | None = [(_source(x), f) for x, f in edges]
+        self.shape, self.dtype = y.array.shape, y.array.dtype
+        self.edges: list[tuple[Source, Gradient]] | None = [(x.grad_fn or x, f) for x, f in edges]
+        self.saved = versions.noted(edges)
         self.output = (y.array, y._storage) if keep_output else None
-        read = [value for _, gradient in self.edges for value in _held_by(gradient)]
-        tensors = [x for x in read if isinstance(x, Tensor)] + [y] * keep_output
-        self.saved = [(x._storage, x._storage.version, x.shape) for x in tensors]
-        self.frees = bool(tensors) or any(devices.is_array(x) for x in read)
+        if keep_output:
+            self.saved.append((y.array, y._storage, y._storage.version))
 
     def gradients(self, gy: Tensor, useful: set[Source] | None) -> list[tuple[Source, Tensor]]:
-        """Pass the gradient of the result on to the sources, or to the useful ones among them."""
+        """The gradient in each source, or in each useful one: vector-Jacobian products with gy."""
         if self.edges is None:
             raise RuntimeError(
-                f"backward through {self.name} a second time: the first backward() freed the values that it needs; "
-                "give that one retain_graph=True"
+                f"backward through {self.name} a second time: the first backward() freed the values it needs; "
+                "pass retain_graph=True to that one"
             )
-        for storage, version, shape in self.saved:
-            if storage.version != version:
-                raise RuntimeError(
-                    f"backward of {self.name}: a tensor of shape {shape} that it needs was changed in place "
-                    f"after {self.name} used it; change a clone() of it, or use an operation that is not in place"
-                )
-        given = (gy,) if self.output is None else (gy, self._output())
+        versions.refuse_changed(self.name, self.saved)
+        given = (gy,) if self.output is None else (gy, self._output(*self.output))
         wanted = [(x, f) for x, f in self.edges if useful is None or x in useful]
-        return [(source, _checked(self.name, source, gradient, given)) for source, gradient in wanted]
+        return [(x, self._checked(x, f(*given), given)) for x, f in wanted]
 
-    def _output(self) -> Tensor:
-        assert self.output is not None
-        array, storage = self.output
+    def _output(self, array: Array, storage: versions.Storage) -> Tensor:
         y = Tensor(array, storage=storage)
         y.grad_fn = self
         return y
 
+    def _checked(self, source: Source, gx: Tensor, given: tuple[Tensor, ...]) -> Tensor:
+        """gx, if it has its source's shape and dtype. A leaf keeps it, so it is copied if anyone else holds it."""
+        if not isinstance(gx, Tensor):
+            raise TypeError(f"backward of {self.name}: the gradient must be a Tensor, not {type(gx).__name__}")
+        if gx.array.shape != source.shape or gx.array.dtype != source.dtype:
+            raise RuntimeError(
+                f"backward of {self.name}: gradient of shape {gx.shape} and dtype {gx.dtype} for an input of shape "
+                f"{source.shape} and dtype {source.dtype}: both must be the same"
+            )
+        shared = gx is given[0] or gx is given[-1]
+        for value, _, _ in self.saved:
+            shared = shared or gx is value
+        return gx.clone() if shared and isinstance(source, Tensor) else gx
+
     def leads_to(self, sources: set[Source]) -> bool:
-        """Whether one of the sources is among this node's. A freed node has forgotten, and must say so."""
+        """Whether one of the sources is among this node's. A freed node has forgotten them, and has to say so."""
         return self.edges is None or any(source in sources for source, _ in self.edges)
 
     def release(self) -> None:
-        """Let go of the saved arrays. A node that saved none can be passed again, as in PyTorch."""
-        if self.frees:
+        """Let go of the saved values. A node that saved none can be passed again, as in PyTorch."""
+        if self.saved:
             self.edges = self.output = None
             self.saved = []
 
     def __repr__(self) -> str:
         return f"<{self.name.title().replace('_', '')}Backward>"
-
-
-def _source(x: Tensor) -> Source:
-    return x if x.grad_fn is None else x.grad_fn
-
-
-def _held_by(gradient: Gradient) -> list[Any]:
-    """What a gradient function holds: in its closure, its defaults, a partial's arguments, and lists of these."""
-    gradient = inspect.unwrap(gradient)  # of decorators
-    if isinstance(gradient, functools.partial):
-        held = [*gradient.args, *gradient.keywords.values(), *_held_by(gradient.func)]
-    else:
-        cells = getattr(gradient, "__closure__", None) or ()
-        held = [*[cell.cell_contents for cell in cells], *(getattr(gradient, "__defaults__", None) or ())]
-    return [x for value in held for x in (value if isinstance(value, list | tuple) else (value,))]
-
-
-def _checked(name: str, source: Source, gradient: Gradient, given: tuple[Tensor, ...]) -> Tensor:
-    """The gradient for a source, of its shape and dtype; for a leaf, which will own it, not a tensor held elsewhere."""
-    gx = gradient(*given)
-    if not isinstance(gx, Tensor):
-        raise TypeError(f"backward of {name}: the gradient must be a Tensor, not {type(gx).__name__}")
-    if gx.shape != source.shape or gx.dtype != source.dtype:
-        raise RuntimeError(
-            f"backward of {name}: gradient of shape {gx.shape} and dtype {gx.dtype} for an input of shape "
-            f"{source.shape} and dtype {source.dtype}: both must be the same"
-        )
-    if isinstance(source, Tensor) and any(gx is held for held in (*given, *_held_by(gradient))):
-        return gx.clone()
-    return gx
 
 
 def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None, keep_output: bool = False) -> Tensor:
@@ -215,13 +123,13 @@ def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None,
     array : ndarray
         The result y.
     *edges : (Tensor, function)
-        Each differentiable input x with the function from gy to gx. Of the tensors that its closure, defaults or
-        partial arguments hold, the versions are noted: if one is changed in place before the backward pass, that
-        is refused.
+        Each differentiable input x, with the function from gy to gx (its contract is at the top of this file). The
+        tensors in its closure, defaults, partial arguments or attributes are saved: the backward pass raises if one
+        of them was changed in place.
     view_of : Tensor, optional
         The input whose memory the result shares, unless NumPy had to copy.
     keep_output : bool
-        Give the functions y as a second argument. A closure must not hold y itself: that would be a cycle.
+        Give the functions y as a second argument.
 
     Returns
     -------
@@ -237,27 +145,22 @@ def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None,
     >>> x.grad.item()
     12.0
     """
-    shared = view_of is not None and np.may_share_memory(array, view_of.array)
-    y = Tensor(array, storage=cast(Tensor, view_of)._storage if shared else None)
-    y._storage.sole = not shared
-    if _mode.enabled:
-        for x, _ in edges:
-            _refuse_stale(name, x)
-        wanted = [edge for edge in edges if edge[0].requires_grad]
+    if view_of is not None and not np.may_share_memory(array, view_of.array):
+        view_of = None
+    y = Tensor(array, storage=None if view_of is None else view_of._storage)
+    y._storage.sole = view_of is None
+    if grad_mode.mode.enabled:
+        wanted = []
+        for x, gradient in edges:
+            if x._known != x._storage.recorded:
+                versions.refuse_stale(name, x)
+            if x.grad_fn is not None or x._requires_grad:
+                wanted.append((x, gradient))
         if wanted:
             y.grad_fn = Node(name, y, wanted, keep_output)
-            if shared and view_of is not None:
+            if view_of is not None:
                 y._leaf = view_of if view_of.is_leaf else view_of._leaf
     return y
-
-
-def _refuse_stale(name: str, x: Tensor) -> None:
-    if x._known not in (x._storage.recorded, OUTSIDE):
-        raise RuntimeError(
-            f"{name}: the memory of this tensor of shape {x.shape} was changed in place through another tensor "
-            "(a view of it, or one that it is a view of), which its own graph does not know; "
-            "take the view after the change, or change a clone()"
-        )
 
 
 def backward(
@@ -266,14 +169,14 @@ def backward(
     retain_graph: bool | None = None,
     create_graph: bool = False,
 ) -> None:
-    """Add the gradient of `output` to the `grad` of every leaf that it was computed from.
+    """Add the gradient of `output` to the `grad` of every leaf it was computed from.
 
     Parameters
     ----------
     output : Tensor
         Usually a loss: one element.
     gradient : Tensor, optional
-        The gradient in `output`, of its shape; 1 if omitted, which needs an output of one element.
+        The gradient of the loss in `output`, of its shape; by default 1, for an output of one element.
     retain_graph : bool, optional
         Keep the saved arrays for another backward pass. By default the same as `create_graph`.
     create_graph : bool
@@ -282,10 +185,10 @@ def backward(
     Raises
     ------
     RuntimeError
-        If the output requires no gradient, has more than one element and no `gradient` is given, was
-        passed back before, or needs a tensor that was changed in place. No `grad` is changed then.
+        If the output requires no gradient, has several elements and no `gradient` is given, was passed back
+        before, or needs a tensor that was changed in place. Then every `grad` is left as it was.
     """
-    seeds = {_source(output): _seed(output, gradient)}
+    seeds = {output.grad_fn or output: _seed(output, gradient)}
     totals = _propagate(seeds, retain_graph, create_graph)
     handed_out = {id(seed.array) for seed in seeds.values()}
     for leaf, g in totals.items():
@@ -301,12 +204,12 @@ def grad(
     create_graph: bool = False,
     allow_unused: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the sum of `outputs` in each of `inputs`, leaving every `grad` as it is.
+    """Gradients of the sum of `outputs` in each of `inputs`; every `grad` stays as it is.
 
     Parameters
     ----------
     outputs, inputs : Tensor or sequence of Tensor
-        The inputs may be leaves or results in between.
+        The inputs may be leaves or intermediate results.
     grad_outputs : Tensor or sequence of Tensor, optional
         The gradient in each output; 1 for outputs of one element.
     retain_graph, create_graph : bool
@@ -344,8 +247,8 @@ def grad(
             )
     seeds: dict[Source, Tensor] = {}
     for output, gradient in zip(outputs, given, strict=True):
-        _add(seeds, _source(output), _seed(output, gradient))
-    targets = [_source(x) for x in inputs]
+        _add(seeds, output.grad_fn or output, _seed(output, gradient))
+    targets = [x.grad_fn or x for x in inputs]
     totals = _propagate(seeds, retain_graph, create_graph, targets)
     for i, target in enumerate(targets):
         if target not in totals and not allow_unused:
@@ -359,10 +262,10 @@ def grad(
 def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
     if not output.requires_grad:
         raise RuntimeError(
-            f"backward: this tensor of shape {output.shape} does not require grad and has no grad_fn: it was "
-            "computed from no tensor with requires_grad=True, or inside no_grad()"
+            f"backward: this tensor of shape {output.shape} does not require grad and has no grad_fn: no tensor "
+            "it was computed from has requires_grad=True, or it was computed inside no_grad()"
         )
-    _refuse_stale("backward", output)
+    versions.refuse_stale("backward", output)
     if gradient is None:
         if output.numel() != 1:
             raise RuntimeError(
@@ -386,14 +289,14 @@ def _propagate(
     create_graph: bool,
     targets: Sequence[Source] | None = None,
 ) -> dict[Source, Tensor]:
-    """Carry gradients from the seeds to all leaves, or to the targets alone; return them by source."""
+    """Propagate gradients from the seeds to all leaves, or only to the targets; return them by source."""
     retain = create_graph if retain_graph is None else retain_graph
     kept = set(targets or ())
     useful = None if targets is None else _leading_to(targets, seeds)
     totals, waiting = dict(seeds), [(-node.order, node) for node in seeds if isinstance(node, Node)]
     heapq.heapify(waiting)
-    with _Switch(create_graph):
-        while waiting:  # the latest node first: all that uses its result has been passed already
+    with GradMode(create_graph):
+        while waiting:  # the latest node first: every use of its result has been visited already
             _, node = heapq.heappop(waiting)
             gy = totals[node] if node in kept else totals.pop(node)
             if useful is not None and not node.leads_to(useful):
@@ -414,7 +317,7 @@ def _add(totals: dict[Source, Tensor], source: Source, g: Tensor) -> bool:
 
 
 def _leading_to(targets: Sequence[Source], seeds: Iterable[Source]) -> set[Source]:
-    """The targets, and the nodes below the seeds from which one can be reached: no other needs a gradient."""
+    """The targets, and those nodes below the seeds that lead to one: no other source needs a gradient."""
     nodes: set[Node] = set()
     stack = [seed for seed in seeds if isinstance(seed, Node)]
     while stack:
@@ -430,10 +333,10 @@ def _leading_to(targets: Sequence[Source], seeds: Iterable[Source]) -> set[Sourc
 
 
 def _accumulate(leaf: Tensor, g: Tensor, create_graph: bool, handed_out: set[int]) -> None:
-    """Add g to leaf.grad, which owns its memory: no other gradient, no view and no tensor of the user's."""
+    """Add g to leaf.grad, which owns its memory: it shares it with no other gradient, view or tensor of the user."""
     if leaf._grad is not None and not create_graph and devices.writable(leaf._grad.array):
         leaf._grad.array += g.array
-        leaf._grad._storage.version += 1
+        versions.written(leaf._grad)
         return
     if not devices.owns(g.array) or id(g.array) in handed_out:
         g = g.clone()
@@ -441,6 +344,3 @@ def _accumulate(leaf: Tensor, g: Tensor, create_graph: bool, handed_out: set[int
     if leaf._grad is not None:
         g = leaf._grad + g
     leaf._grad = g if create_graph else g.detach()
-
-
-Tensor.backward = backward

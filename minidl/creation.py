@@ -9,9 +9,9 @@ import numpy as np
 
 from minidl.device import place
 from minidl.kernels import devices
-from minidl.ops.dtype import Number, as_dtype, cast, float32, number, only_tensors, result_type, to
+from minidl.ops._operands import Number, number, only_tensors, result_type, sizes
+from minidl.ops.conversion import as_dtype, cast, float32, to
 from minidl.ops.inplace import check_writable, overwritten
-from minidl.ops.shape import sizes
 from minidl.random import Generator, rng_of
 from minidl.tensor import Array, Tensor
 

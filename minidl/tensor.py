@@ -1,179 +1,33 @@
-"""Tensor: an array, its gradient and its place in the graph.
+"""Tensor: an array, its gradient and its place in the computational graph.
 
-This file knows no operation: `minidl.autograd` and `minidl.ops` import it, and bind their functions
-here as methods and operators (the list is in ops/__init__.py). So imports run in one direction only.
+This file knows no operation: `minidl.autograd` and `minidl.ops` import it and bind their functions to Tensor as methods
+and operators (`ops/_methods.py` lists them). So imports run in one direction only.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import ReferenceType
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from minidl.device import device
 from minidl.kernels import devices
+from minidl.versions import DETACHED, Storage
 
 if TYPE_CHECKING:
     from minidl.autograd import Node
+    from minidl.ops._methods import Methods
+else:
+    Methods = object  # minidl.ops binds them
 
 Array = npt.NDArray[Any]
-OUTSIDE = -1  # Tensor._known of a detached tensor: the graph does not vouch for its values
 
 
-class Storage:
-    """What all tensors that share one piece of memory know in common.
-
-    Attributes
-    ----------
-    version : int
-        How often the memory was written to. A gradient that needs the values of version 3 refuses
-        to work with those of version 4.
-    recorded : int
-        How often a *recorded* operation wrote to it. The views of the memory that did not take part in
-        that write now hold values which their own place in the graph does not explain.
-    writer : weakref to Tensor, or None
-        The tensor through which the last recorded write went.
-    sole : bool
-        Whether an operation made the memory and its result is the only one that knows it.
-    """
-
-    __slots__ = ("recorded", "sole", "version", "writer")
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.recorded = 0
-        self.sole = False
-        self.writer: ReferenceType[Tensor] | None = None
-
-
-class _Bound:
-    """The methods and operators that minidl.ops and minidl.autograd bind, for type checkers and readers.
-
-    Each is the function of its name there, with the tensor as first argument.
-    """
-
-    __slots__ = ()
-
-    __add__: ClassVar[Callable[..., Tensor]]
-    __radd__: ClassVar[Callable[..., Tensor]]
-    __sub__: ClassVar[Callable[..., Tensor]]
-    __rsub__: ClassVar[Callable[..., Tensor]]
-    __mul__: ClassVar[Callable[..., Tensor]]
-    __rmul__: ClassVar[Callable[..., Tensor]]
-    __truediv__: ClassVar[Callable[..., Tensor]]
-    __rtruediv__: ClassVar[Callable[..., Tensor]]
-    __pow__: ClassVar[Callable[..., Tensor]]
-    __rpow__: ClassVar[Callable[..., Tensor]]
-    __matmul__: ClassVar[Callable[..., Tensor]]
-    __rmatmul__: ClassVar[Callable[..., Tensor]]
-    __neg__: ClassVar[Callable[..., Tensor]]
-    __abs__: ClassVar[Callable[..., Tensor]]
-    __rand__: ClassVar[Callable[..., Tensor]]
-    __ror__: ClassVar[Callable[..., Tensor]]
-    __and__: ClassVar[Callable[..., Tensor]]
-    __or__: ClassVar[Callable[..., Tensor]]
-    __invert__: ClassVar[Callable[..., Tensor]]
-    __eq__: ClassVar[Callable[..., Tensor]]  # type: ignore[assignment]
-    __ne__: ClassVar[Callable[..., Tensor]]  # type: ignore[assignment]
-    __lt__: ClassVar[Callable[..., Tensor]]
-    __le__: ClassVar[Callable[..., Tensor]]
-    __gt__: ClassVar[Callable[..., Tensor]]
-    __ge__: ClassVar[Callable[..., Tensor]]
-    __getitem__: ClassVar[Callable[..., Tensor]]
-    __setitem__: ClassVar[Callable[..., None]]
-    __iadd__: ClassVar[Callable[..., Tensor]]
-    __isub__: ClassVar[Callable[..., Tensor]]
-    __imul__: ClassVar[Callable[..., Tensor]]
-    __itruediv__: ClassVar[Callable[..., Tensor]]
-    abs: ClassVar[Callable[..., Tensor]]
-    add: ClassVar[Callable[..., Tensor]]
-    add_: ClassVar[Callable[..., Tensor]]
-    argmax: ClassVar[Callable[..., Tensor]]
-    backward: ClassVar[Callable[..., None]]
-    bool: ClassVar[Callable[..., Tensor]]
-    clamp: ClassVar[Callable[..., Tensor]]
-    clone: ClassVar[Callable[..., Tensor]]
-    contiguous: ClassVar[Callable[..., Tensor]]
-    copy_: ClassVar[Callable[..., Tensor]]
-    cpu: ClassVar[Callable[..., Tensor]]
-    cuda: ClassVar[Callable[..., Tensor]]
-    div: ClassVar[Callable[..., Tensor]]
-    div_: ClassVar[Callable[..., Tensor]]
-    double: ClassVar[Callable[..., Tensor]]
-    eq: ClassVar[Callable[..., Tensor]]
-    exp: ClassVar[Callable[..., Tensor]]
-    expand: ClassVar[Callable[..., Tensor]]
-    fill_: ClassVar[Callable[..., Tensor]]
-    flatten: ClassVar[Callable[..., Tensor]]
-    float: ClassVar[Callable[..., Tensor]]
-    ge: ClassVar[Callable[..., Tensor]]
-    gt: ClassVar[Callable[..., Tensor]]
-    int: ClassVar[Callable[..., Tensor]]
-    le: ClassVar[Callable[..., Tensor]]
-    log: ClassVar[Callable[..., Tensor]]
-    log_softmax: ClassVar[Callable[..., Tensor]]
-    long: ClassVar[Callable[..., Tensor]]
-    lt: ClassVar[Callable[..., Tensor]]
-    matmul: ClassVar[Callable[..., Tensor]]
-    max: ClassVar[Callable[..., Any]]
-    maximum: ClassVar[Callable[..., Tensor]]
-    mean: ClassVar[Callable[..., Tensor]]
-    mul: ClassVar[Callable[..., Tensor]]
-    mul_: ClassVar[Callable[..., Tensor]]
-    ne: ClassVar[Callable[..., Tensor]]
-    neg: ClassVar[Callable[..., Tensor]]
-    normal_: ClassVar[Callable[..., Tensor]]
-    permute: ClassVar[Callable[..., Tensor]]
-    pow: ClassVar[Callable[..., Tensor]]
-    relu: ClassVar[Callable[..., Tensor]]
-    reshape: ClassVar[Callable[..., Tensor]]
-    sigmoid: ClassVar[Callable[..., Tensor]]
-    softmax: ClassVar[Callable[..., Tensor]]
-    sqrt: ClassVar[Callable[..., Tensor]]
-    squeeze: ClassVar[Callable[..., Tensor]]
-    sub: ClassVar[Callable[..., Tensor]]
-    sub_: ClassVar[Callable[..., Tensor]]
-    sum: ClassVar[Callable[..., Tensor]]
-    t: ClassVar[Callable[..., Tensor]]
-    tanh: ClassVar[Callable[..., Tensor]]
-    to: ClassVar[Callable[..., Tensor]]
-    transpose: ClassVar[Callable[..., Tensor]]
-    unflatten: ClassVar[Callable[..., Tensor]]
-    uniform_: ClassVar[Callable[..., Tensor]]
-    unsqueeze: ClassVar[Callable[..., Tensor]]
-    var: ClassVar[Callable[..., Tensor]]
-    view: ClassVar[Callable[..., Tensor]]
-    allclose: ClassVar[Callable[..., Any]]
-    argmin: ClassVar[Callable[..., Tensor]]
-    chunk: ClassVar[Callable[..., Any]]
-    clamp_: ClassVar[Callable[..., Tensor]]
-    clip: ClassVar[Callable[..., Tensor]]
-    equal: ClassVar[Callable[..., Any]]
-    expand_as: ClassVar[Callable[..., Tensor]]
-    isfinite: ClassVar[Callable[..., Tensor]]
-    isinf: ClassVar[Callable[..., Tensor]]
-    isnan: ClassVar[Callable[..., Tensor]]
-    mm: ClassVar[Callable[..., Tensor]]
-    repeat: ClassVar[Callable[..., Tensor]]
-    sign: ClassVar[Callable[..., Tensor]]
-    split: ClassVar[Callable[..., Any]]
-    square: ClassVar[Callable[..., Tensor]]
-    unbind: ClassVar[Callable[..., Any]]
-    all: ClassVar[Callable[..., Tensor]]
-    any: ClassVar[Callable[..., Tensor]]
-    min: ClassVar[Callable[..., Any]]
-    std: ClassVar[Callable[..., Tensor]]
-    type: ClassVar[Callable[..., Tensor]]
-    view_as: ClassVar[Callable[..., Tensor]]
-    zero_: ClassVar[Callable[..., Tensor]]
-
-
-class Tensor(_Bound):
-    """A multi-dimensional array that remembers how it was computed.
+class Tensor(Methods):
+    """A multi-dimensional array that records how it was computed.
 
     ``minidl.tensor(data)`` makes one from numbers; ``Tensor(array)`` wraps an array without a copy.
 
@@ -204,21 +58,21 @@ class Tensor(_Bound):
     __array_ufunc__ = None  # so that `ndarray * tensor` asks this class, and keeps the graph
 
     def __init__(self, array: Array, requires_grad: bool = False, *, storage: Storage | None = None) -> None:
-        if type(array) is not np.ndarray and isinstance(array, np.ndarray | np.generic):
-            array = np.asarray(array)  # scalars, which NumPy returns for 0-d results; np.matrix, whose * is another
-        if not devices.is_array(array) or array.dtype.kind not in "biuf" or not array.dtype.isnative:
-            raise TypeError(
-                f"Tensor wraps an array of numbers, and got {getattr(array, 'dtype', type(array).__name__)}: use "
-                "minidl.tensor(data) for other data"
-            )
+        if type(array) is not np.ndarray:
+            array = _plain(array)
+        if array.dtype.kind not in "biuf" or not array.dtype.isnative:
+            raise _not_numbers(array)
         self.array = array
         self.grad_fn: Node | None = None
         self._grad: Tensor | None = None
-        self._leaf: Tensor | None = None  # the leaf of which this is a recorded view
+        self._leaf: Tensor | None = None  # the leaf that this is a recorded view of
         self._requires_grad = False
-        self._storage = storage or Storage()
-        self._storage.sole = False
-        self._known = self._storage.recorded
+        if storage is None:
+            storage = Storage()
+        else:
+            storage.sole = False
+        self._storage = storage
+        self._known = storage.recorded  # the recorded changes of the memory that grad_fn accounts for
         if requires_grad:
             self.requires_grad = True
 
@@ -241,12 +95,12 @@ class Tensor(_Bound):
 
     @property
     def device(self) -> device:
-        """Where the array lies."""
+        """The device whose memory holds the array."""
         return device(*devices.place_of(self.array))
 
     @property
     def is_cuda(self) -> bool:
-        """Whether the array lies in a GPU's memory."""
+        """Whether the array is in a GPU's memory."""
         return devices.on_gpu(self.array)
 
     @property
@@ -267,7 +121,7 @@ class Tensor(_Bound):
         return self.array.size
 
     def is_floating_point(self) -> bool:
-        """Whether the elements are real numbers, which alone can have gradients."""
+        """Whether the elements are floats; only these can have gradients."""
         return self.dtype.kind == "f"
 
     # -- its place in the graph ---------------------------------------------------------------------------
@@ -284,7 +138,7 @@ class Tensor(_Bound):
         if self.grad_fn is not None:
             raise RuntimeError(
                 f"requires_grad can only be set on leaf tensors, and {self.grad_fn!r} computed this one; "
-                "use x.detach() for a copy outside the graph"
+                "use x.detach() for a tensor outside the graph"
             )
         if value and not self.is_floating_point():
             raise RuntimeError(f"only float tensors can require gradients, not {self.dtype}; convert it with .float()")
@@ -300,12 +154,12 @@ class Tensor(_Bound):
 
     @property
     def is_leaf(self) -> bool:
-        """Whether this tensor was given, not computed from others that require gradients."""
+        """Whether this tensor was not computed from others that require gradients."""
         return self.grad_fn is None
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient that ``backward()`` summed up for this leaf, of the same shape and dtype, or None."""
+        """The gradient that ``backward()`` accumulated for this leaf, of the same shape and dtype, or None."""
         if self._grad is None and self.grad_fn is not None:
             warnings.warn(
                 f"this tensor is not a leaf ({self.grad_fn!r} made it), so backward() fills no .grad here; "
@@ -331,12 +185,12 @@ class Tensor(_Bound):
     def detach(self) -> Tensor:
         """A tensor outside the graph that shares this one's memory."""
         outside = Tensor(self.array, storage=self._storage)
-        outside._known = OUTSIDE
+        outside._known = DETACHED
         return outside
 
     @property
     def data(self) -> Tensor:
-        """The same as ``detach()``; assigning a tensor to it replaces the values, whatever the graph."""
+        """The same as ``detach()``; assigning a tensor replaces the values without recording it."""
         return self.detach()
 
     @data.setter
@@ -345,7 +199,7 @@ class Tensor(_Bound):
             raise TypeError(f"data must be a Tensor, not {type(value).__name__}")
         if self.requires_grad and not value.is_floating_point():
             raise RuntimeError(f"data of {value.dtype} for a tensor that requires grad: convert it with .float()")
-        self.array, self._storage, self._known = value.array, value._storage, OUTSIDE
+        self.array, self._storage, self._known = value.array, value._storage, DETACHED
         self._storage.sole = False
 
     # -- its values ---------------------------------------------------------------------------------------
@@ -353,8 +207,8 @@ class Tensor(_Bound):
     def numpy(self) -> Array:
         """The values as a NumPy array that shares this tensor's memory.
 
-        What is written through that array minidl cannot see: no version is counted, and a backward pass
-        that needs the old values will not refuse the new ones.
+        minidl does not see writes through that array: they count no version, so a backward pass that needs the old
+        values will use the new ones.
         """
         if self.requires_grad:
             raise RuntimeError("numpy() would lose the graph of a tensor that requires grad: use x.detach().numpy()")
@@ -418,8 +272,7 @@ class Tensor(_Bound):
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.array.__dlpack_device__()
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = object.__hash__  # by identity; without it, __eq__ would make tensors unhashable
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
@@ -445,6 +298,20 @@ class Tensor(_Bound):
         elif self.requires_grad:
             facts.append("requires_grad=True")
         return f"tensor({values}, {', '.join(facts)})"
+
+
+def _plain(array: Any) -> Array:
+    """An array of a plain type: NumPy returns a scalar for a 0-d result, and np.matrix has another product."""
+    if isinstance(array, np.ndarray | np.generic):
+        return np.asarray(array)
+    if not devices.is_array(array):
+        raise _not_numbers(array)
+    return array
+
+
+def _not_numbers(value: Any) -> TypeError:
+    kind = getattr(value, "dtype", type(value).__name__)
+    return TypeError(f"Tensor wraps an array of numbers, and got {kind}: use minidl.tensor(data) for other data")
 
 
 def is_tensor(obj: Any) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 
 from minidl.device import place
 from minidl.kernels import devices
-from minidl.ops.dtype import result_type
+from minidl.ops._operands import result_type
 from minidl.random import Generator, rng_of
 from minidl.tensor import Array, Tensor
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from minidl.creation import as_tensor
-from minidl.ops.dtype import as_dtype
+from minidl.ops.conversion import as_dtype
 from minidl.tensor import Array, Tensor
 
 T = TypeVar("T", bound="Module")

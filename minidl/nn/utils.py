@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from minidl.autograd import no_grad
 from minidl.creation import tensor
-from minidl.ops.dtype import only_tensors
+from minidl.ops._operands import only_tensors
 from minidl.ops.shape import cat, reshape, stack
 from minidl.tensor import Tensor
 

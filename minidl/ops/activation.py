@@ -1,6 +1,10 @@
-"""Activations: nonlinear functions of each element, softmax, and dropout.
+"""Activation functions: the nonlinearities between linear layers, softmax, and dropout.
 
-Where a gradient can be had from the result y it is, so that the input need not be kept.
+Where the gradient can be computed from the result y, it is, so the input need not be kept (`keep_output`).
+
+Sources: V. Nair, G. Hinton, Rectified linear units improve restricted Boltzmann machines, ICML 2010 (relu); A. Maas et
+al., Rectifier nonlinearities improve neural network acoustic models, ICML 2013 (leaky_relu); N. Srivastava et al.,
+Dropout, JMLR 15, 2014.
 """
 
 from __future__ import annotations
@@ -14,16 +18,15 @@ import numpy as np
 from minidl import kernels, random
 from minidl.autograd import record
 from minidl.kernels import devices
-from minidl.ops.dtype import floating, only_tensors, quiet
+from minidl.ops._operands import dimension, floating, only_floats, operation
 from minidl.ops.inplace import replace
-from minidl.ops.shape import also_axis, dimension
 from minidl.tensor import Array, Tensor
 
 
+@operation()
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """y = max(x, 0), NaN where x is NaN;  gx = gy where y > 0, else 0. With `inplace`, y overwrites x."""
-    only_tensors("relu", input)
-    if input.is_floating_point():
+    if input.array.dtype.kind == "f":
         y = record("relu", kernels.relu(input.array), (input, relu_backward), keep_output=True)
     elif input.dtype == bool:
         raise RuntimeError("relu: the input must be numbers, not bool; convert it with .float()")
@@ -47,15 +50,15 @@ def relu_rule(name: str) -> Iterator[None]:
     ----------
     name : {"gradient", "deconv", "guided"}
         "gradient": gx = gy where y > 0, the derivative.
-        "deconv": gx = gy where gy > 0, whatever y was: the signal is rectified on its way back as it was on its
-        way there. With the recorded switches of max-pooling and the transposed filters of the convolutions, which
-        are their gradients anyway, a backward pass from one activation is then its deconvnet projection.
+        "deconv": gx = gy where gy > 0, whatever y was: the backward signal is rectified like the forward one. The
+        gradients of max-pooling and convolution already use the switches and the transposed filters, so a backward
+        pass from one activation is then its deconvnet projection.
         "guided": gx = gy where both are positive.
 
     Raises
     ------
     ValueError
-        If there is no such rule.
+        If no rule has this name.
 
     Notes
     -----
@@ -93,22 +96,22 @@ def _where_positive(gy: Tensor, y: Tensor) -> Tensor:
     return record("relu_backward", gx, (gy, lambda ggx: _where_positive(ggx, y)))
 
 
+@operation()
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """y = x s, s = 1 where x > 0, else `negative_slope`;  gx = gy s. With `inplace`, y overwrites x."""
-    only_tensors("leaky_relu", input)
     if not isinstance(negative_slope, int | float | np.number):
         raise TypeError(f"leaky_relu: negative_slope must be a number, not {type(negative_slope).__name__}")
-    if not input.is_floating_point():
-        raise NotImplementedError(f"leaky_relu: the input must be a float tensor, not {input.dtype}; use .float()")
+    only_floats("leaky_relu", input, NotImplementedError)
     kind = input.dtype.type
     slope = np.where(input.array > 0, kind(1), kind(negative_slope))
     y = record("leaky_relu", input.array * slope, (input, lambda gy: gy * Tensor(slope)))
     return replace("leaky_relu", input, y) if inplace else y
 
 
+@operation()
 def sigmoid(input: Tensor) -> Tensor:
     """y = 1 / (1 + e^-x);  gx = gy y (1 - y)."""
-    x = floating("sigmoid", input)
+    x = floating(input)
     return record("sigmoid", kernels.sigmoid(x.array), (x, sigmoid_backward), keep_output=True)
 
 
@@ -122,10 +125,10 @@ def sigmoid_backward(gy: Tensor, y: Tensor) -> Tensor:
     )
 
 
-@quiet
+@operation(errstate=True)
 def tanh(input: Tensor) -> Tensor:
     """y = tanh x;  gx = gy (1 - y^2)."""
-    x = floating("tanh", input)
+    x = floating(input)
     return record("tanh", np.tanh(x.array), (x, tanh_backward), keep_output=True)
 
 
@@ -139,14 +142,13 @@ def tanh_backward(gy: Tensor, y: Tensor) -> Tensor:
     )
 
 
-@also_axis
-@quiet
+@operation(errstate=True, axis=True)
 def softmax(input: Tensor, dim: int) -> Tensor:
     """y_i = e^x_i / (sum over j of e^x_j), along `dim`;  gx = y (gy - sum of gy y).
 
-    The greatest x is subtracted first: the quotient is the same, and no power overflows.
+    The maximum of x is subtracted first: the quotient is the same, and no exponential overflows.
     """
-    x = floating("softmax", input)
+    x = floating(input)
     d = dimension("softmax", dim, x.ndim)
     powers = np.exp(_below_max(x, d))
     return record(
@@ -157,11 +159,10 @@ def softmax(input: Tensor, dim: int) -> Tensor:
     )
 
 
-@also_axis
-@quiet
+@operation(errstate=True, axis=True)
 def log_softmax(input: Tensor, dim: int) -> Tensor:
     """y = x - ln(sum of e^x), along `dim`;  gx = gy - e^y sum of gy."""
-    x = floating("log_softmax", input)
+    x = floating(input)
     d = dimension("log_softmax", dim, x.ndim)
     below = _below_max(x, d)
     return record(
@@ -172,31 +173,31 @@ def log_softmax(input: Tensor, dim: int) -> Tensor:
     )
 
 
-def _below_max(x: Tensor, dim: int) -> np.ndarray:
+def _below_max(x: Tensor, dim: int) -> Array:
+    """x minus its maximum along `dim`."""
     if x.numel() == 0 or x.ndim == 0:
         return x.array - x.array
     return x.array - x.array.max(axis=dim, keepdims=True)
 
 
+@operation()
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """In training, set each element to 0 with probability p and multiply the others by 1 / (1 - p).
+    """In training, set each element to 0 with probability p and multiply the others by 1 / (1 - p);  gx likewise.
 
-    The mean of an element stays what it was, so evaluation needs no factor: there y = x.
+    The expected value of an element stays the same, so in evaluation y = x.
 
     Raises
     ------
     ValueError
         If p is not a probability.
     """
-    only_tensors("dropout", input)
     if not isinstance(p, int | float | np.number):
         raise TypeError(f"dropout: p must be a number, not {type(p).__name__}")
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability, between 0 and 1, not {p}")
     if not training or p == 0:
         return input
-    if not input.is_floating_point():
-        raise RuntimeError(f"dropout: the input must be a float tensor, not {input.dtype}; convert it with .float()")
+    only_floats("dropout", input)
     scale = input.dtype.type(1 / (1 - p) if p < 1 else 1)
 
     def draw() -> Array:
@@ -207,5 +208,5 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
 
 def _bits(n: int) -> Array:
-    """n random numbers of 32 bits, straight from the generator: half the time of numbers between 0 and 1."""
+    """n random numbers of 32 bits, straight from the bit generator: twice as fast as floats between 0 and 1."""
     return random.default_generator.rng.bit_generator.random_raw((n + 1) // 2).view(np.uint32)[:n]

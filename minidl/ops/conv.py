@@ -11,20 +11,20 @@ padding and dilation. All of this file follows from
     dT/dx = convolve_input(y, w)     the transposed convolution
     dT/dw = convolve_weight(x, y)
 
-If a scalar's gradient in convolve(x, w) is gy, those in x and w are the derivatives of T(x, w, gy); likewise for
-the other two. So each one's gradients are the other two, and second derivatives need nothing new.
+If the loss has the gradient gy in y = convolve(x, w), then by the chain rule its gradients in x and w are the
+derivatives of T(x, w, gy): convolve_input(gy, w) and convolve_weight(x, gy). Likewise for the other two functions. So
+the gradients of each are the other two, and second derivatives need no new code. How the kernels compute them, by
+im2col and a matrix product, is in `kernels/reference.py`.
 
 Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285, 2016.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from minidl import kernels
 from minidl.autograd import Edge, record
 from minidl.kernels.geometry import ConvGeometry, Pairlike, geometry
-from minidl.ops.dtype import same_device
+from minidl.ops._operands import operation
 from minidl.tensor import Tensor
 
 
@@ -60,6 +60,7 @@ def convolve_weight(x: Tensor, y: Tensor, g: ConvGeometry) -> Tensor:
     )
 
 
+@operation(images=("input",))
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -69,7 +70,7 @@ def conv2d(
     dilation: Pairlike = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolution (cross-correlation, the kernel is not flipped) of images with a set of filters.
+    """Convolution of images with a set of filters (cross-correlation: the kernel is not flipped).
 
     y[n,o,i,j] = bias[o] + sum over c,u,v of w[o,c,u,v] x[n,c, i s - p + u d, j s - p + v d]
 
@@ -110,14 +111,11 @@ def conv2d(
     (1, 2, 2, 2)
     """
     _check("conv2d", input, weight, bias, groups, outputs=0)
-
-    def batched(x: Tensor) -> Tensor:
-        g = geometry(ConvGeometry.of_conv2d, x.shape, weight.shape, stride, padding, dilation)
-        return convolve(x, weight, g, bias)
-
-    return _on_batch(batched, input)
+    g = geometry(ConvGeometry.of_conv2d, input.shape, weight.shape, stride, padding, dilation)
+    return convolve(input, weight, g, bias)
 
 
+@operation(images=("input",))
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -130,7 +128,7 @@ def conv_transpose2d(
 ) -> Tensor:
     """Transposed convolution: the gradient of ``conv2d`` in its input, used as an operation of its own.
 
-    Each input pixel adds its value times the kernel to the output, `stride` apart:
+    Each input pixel adds its value times the kernel to the output, `stride` pixels apart:
     y[n,c, i s - p + u d, j s - p + v d] += w[o,c,u,v] x[n,o,i,j], plus bias[c].
 
     Parameters
@@ -142,10 +140,10 @@ def conv_transpose2d(
     bias : Tensor, optional
         (C,)
     stride, padding, dilation : int or (int, int)
-        Those of the convolution that this is the transpose of: padding cuts the output's border off.
+        Those of the convolution whose transpose this is: padding crops the output's border.
     output_padding : int or (int, int)
-        Rows and columns added at the bottom and the right, fewer than stride or dilation. A convolution
-        with stride s maps s neighbouring sizes to one; this chooses among them on the way back.
+        Rows and columns added at the bottom and the right, fewer than stride or dilation. A convolution with
+        stride s maps s neighbouring input sizes to the same output size; this chooses among them.
     groups : int
         Only 1.
 
@@ -172,22 +170,13 @@ def conv_transpose2d(
     (1, 1, 5, 5)
     """
     _check("conv_transpose2d", input, weight, bias, groups, outputs=1)
-
-    def batched(x: Tensor) -> Tensor:
-        sizes = x.shape, weight.shape, stride, padding, output_padding, dilation
-        g = geometry(ConvGeometry.of_conv_transpose2d, *sizes)
-        return convolve_input(x, weight, g, bias)
-
-    return _on_batch(batched, input)
-
-
-def _on_batch(operation: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
-    """Apply an operation on (N, C, H, W) to that, or to one image (C, H, W)."""
-    return operation(input.unsqueeze(0)).squeeze(0) if input.ndim == 3 else operation(input)
+    sizes = input.shape, weight.shape, stride, padding, output_padding, dilation
+    g = geometry(ConvGeometry.of_conv_transpose2d, *sizes)
+    return convolve_input(input, weight, g, bias)
 
 
 def bias_edge(b: Tensor | None) -> list[Edge]:
-    """How the gradient passes to a bias that was added to each channel."""
+    """The edge to a bias that was added to each channel, if any."""
     return [] if b is None else [(b, channel_sums)]
 
 
@@ -198,17 +187,14 @@ def channel_sums(y: Tensor) -> Tensor:
 
 
 def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, groups: int, outputs: int) -> None:
-    """Refuse what the geometry does not see: types, groups, the bias. w.shape[outputs] counts output channels."""
-    for part, value in (("input", x), ("weight", w), ("bias", b)):
-        if not isinstance(value, Tensor) and (value is not None or part != "bias"):
-            raise TypeError(f"{name}: {part} must be a Tensor, not {type(value).__name__}")
-    same_device(name, x, w, b)
+    """Refuse what the geometry does not see: dtypes, groups, the bias. w.shape[outputs] is the output channels."""
     if groups != 1:
         raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
-    dtypes = {part.dtype for part in (x, w, b) if part is not None}
-    if len(dtypes) > 1 or x.dtype not in ("float32", "float64"):
+    dtype = x.array.dtype
+    mixed = w.array.dtype != dtype or (b is not None and b.array.dtype != dtype)
+    if mixed or dtype.char not in "fd":
         found = f"input {x.dtype}, weight {w.dtype}" + (f", bias {b.dtype}" if b is not None else "")
-        error = RuntimeError if len(dtypes) > 1 else NotImplementedError  # as PyTorch has it
+        error = RuntimeError if mixed else NotImplementedError  # as in PyTorch
         raise error(
             f"{name}: input, weight and bias must all be float32 or all float64, not {found}; convert with .float()"
         )

@@ -1,22 +1,24 @@
-"""Changes in place: new values in a tensor's own memory.
+"""In-place operations: new values in a tensor's own memory.
 
-A recorded change gives the tensor a new place in the graph. Every change counts a version, so that a backward
-pass that needs the old values notices. Nothing is written before all checks have passed.
+A recorded change moves the tensor to a new place in the graph. Every change increments the memory's version, so a
+backward pass that needs the old values raises (`versions.py`). Nothing is written before all checks have passed.
 """
 
 from __future__ import annotations
 
 from typing import Any
-from weakref import ref
 
 import numpy as np
 
 from minidl.autograd import is_grad_enabled, record
 from minidl.kernels import devices
-from minidl.ops.arithmetic import add, clamp, div, mul, sub
-from minidl.ops.dtype import Number, number, operand, to
-from minidl.ops.shape import Index, split_index
-from minidl.tensor import Array, Tensor
+from minidl.ops._operands import Number, number, operand
+from minidl.ops.arithmetic import add, div, mul, sub
+from minidl.ops.comparison import clamp
+from minidl.ops.conversion import to
+from minidl.ops.indexing import Index, split_index
+from minidl.tensor import Tensor
+from minidl.versions import learn_of_own_view, written
 
 
 def add_(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
@@ -45,7 +47,7 @@ def clamp_(input: Tensor, min: Number | None = None, max: Number | None = None) 
 
 
 def _kept_for(other: Any, x: Tensor) -> Tensor:
-    """x, or a copy of it where the gradient in `other` will need the values that are about to be overwritten."""
+    """x, or a copy of it if the gradient in `other` will need the values that are about to be overwritten."""
     return x.clone() if isinstance(other, Tensor) and other.requires_grad and is_grad_enabled() else x
 
 
@@ -79,23 +81,24 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     region = input.array[first][second]
     part = _fitting("x[index] = value", value, region.shape, input, drop_ones=True)
     check_writable("x[index] = value", input, part.requires_grad or input.requires_grad)
-    _learn_of_own_view(input, value, region)
+    if isinstance(value, Tensor) and devices.same_memory(region, value.array):
+        learn_of_own_view(input, value)
     to_input, to_part = (input, lambda gy: _zeroed_at(gy, first, second)), (part, lambda gy: gy[first][second])
     result = record("setitem", input.array, to_input, to_part, view_of=input)
-    overlap = np.may_share_memory(region, part.array)  # of which CuPy would copy while it overwrites
+    overlap = np.may_share_memory(region, part.array)  # CuPy would read what it has overwritten
     input.array[first][second] = part.array.copy() if overlap else part.array
     _enter(input, result)
 
 
 def _zeroed_at(gy: Tensor, first: Index, second: Index) -> Tensor:
-    """gy, but 0 where the old values were overwritten: linear, and its own adjoint."""
+    """gy, but 0 where the old values were overwritten: a projection, its own adjoint."""
     gx = gy.array.copy()
     gx[first][second] = 0
     return record("zeroed_at", gx, (gy, lambda ggx: _zeroed_at(ggx, first, second)))
 
 
 def _fitting(name: str, value: Any, shape: tuple[int, ...], x: Tensor, drop_ones: bool = False) -> Tensor:
-    """The value as a tensor of this shape and of x's dtype; leading sizes of 1 may be too many."""
+    """The value as a tensor of this shape and of x's dtype; with `drop_ones`, without superfluous leading 1s."""
     value = operand(name, value)
     given = to(value if isinstance(value, Tensor) else number(name, value, x.dtype), x.dtype, device=x.device)
     while drop_ones and given.ndim > len(shape) and given.shape[0] == 1:
@@ -123,7 +126,7 @@ def replace(name: str, x: Tensor, result: Tensor) -> Tensor:
 
 
 def check_writable(name: str, x: Tensor, recorded: bool) -> None:
-    """Refuse a change that the graph could not explain, or for which there is no memory."""
+    """Refuse a change that the graph cannot represent, or of memory that cannot be written to."""
     leaf = x.is_leaf and x.requires_grad
     if is_grad_enabled() and (leaf or (recorded and x._leaf is not None and x._leaf.requires_grad)):
         which = "a leaf" if leaf else "a view of a leaf"
@@ -135,7 +138,7 @@ def check_writable(name: str, x: Tensor, recorded: bool) -> None:
 
 
 def refuse_unwritable(name: str, x: Tensor) -> None:
-    """Refuse memory that must not be written to, or in which elements share a place."""
+    """Refuse memory that is read-only, or where several elements share an address."""
     if not devices.writable(x.array):
         raise RuntimeError(
             f"{name}: this tensor of shape {x.shape} cannot be written to (an expanded view, whose elements share "
@@ -143,24 +146,9 @@ def refuse_unwritable(name: str, x: Tensor) -> None:
         )
 
 
-def _learn_of_own_view(x: Tensor, value: Any, region: Array) -> None:
-    """Let ``x[i] += 1`` pass: Python changes the view x[i] first, then stores it where it already lies."""
-    storage = x._storage
-    if (
-        isinstance(value, Tensor)
-        and storage.writer is not None
-        and storage.writer() is value
-        and storage.recorded == x._known + 1
-        and devices.same_memory(region, value.array)
-    ):
-        x._known = storage.recorded
-
-
 def _enter(x: Tensor, result: Tensor) -> None:
     """Count the change and, if it was recorded, move x to the result's place in the graph."""
-    x._storage.version += 1
-    if is_grad_enabled() and result.requires_grad:
-        x._storage.recorded += 1
-        x._storage.writer = ref(x)
-        x._known = x._storage.recorded
+    recorded = is_grad_enabled() and result.requires_grad
+    written(x, recorded)
+    if recorded:
         x.grad_fn = result.grad_fn

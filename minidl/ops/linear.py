@@ -1,17 +1,91 @@
-"""The linear layer's operation."""
+"""The matrix product and the linear layer's operation: bilinear maps, whose gradients are matrix products again.
+
+For y = a b the loss changes by the sum of gy (da b + a db), so ga = gy b^T and gb = a^T gy.
+
+Source: M. Giles, Collected matrix derivative results for forward and reverse mode algorithmic differentiation, 2008.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from minidl import kernels
 from minidl.autograd import record
-from minidl.ops.arithmetic import matmul
+from minidl.ops._operands import operand, operation, same_device
 from minidl.ops.conv import bias_edge
-from minidl.ops.dtype import only_tensors, same_device
-from minidl.tensor import Tensor
+from minidl.tensor import Array, Tensor
 
 
+@operation(errstate=True)
+def matmul(input: Any, other: Any) -> Tensor:
+    """y = a b, the matrix product of the last two dimensions;  ga = gy b^T, gb = a^T gy.
+
+    Dimensions before the last two broadcast. A vector is a row on the left and a column on the right, without that
+    dimension in the result.
+
+    Raises
+    ------
+    RuntimeError
+        If the inner sizes or the dtypes differ, or an operand has no dimension.
+    """
+    input, other = operand("matmul", input), operand("matmul", other)
+    _check_matmul(input, other)
+    a = input.unsqueeze(0) if input.ndim == 1 else input  # (..., M, K)
+    b = other.unsqueeze(1) if other.ndim == 1 else other  # (..., K, N)
+    if a.ndim > 2 or b.ndim > 2:
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a, b = a.expand(batch + a.shape[-2:]), b.expand(batch + b.shape[-2:])
+    y = record(
+        "matmul",
+        _products(a.array, b.array),  # (..., M, N)
+        (a, lambda gy: gy @ b.transpose(-1, -2)),
+        (b, lambda gy: a.transpose(-1, -2) @ gy),
+    )
+    y = y.squeeze(-2) if input.ndim == 1 else y
+    return y.squeeze(-1) if other.ndim == 1 else y
+
+
+@operation()
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
+    """The matrix product of (M, K) and (K, N)."""
+    if input.ndim != 2 or mat2.ndim != 2:
+        raise RuntimeError(f"mm: expected two matrices, not shapes {input.shape} and {mat2.shape}; use matmul")
+    return matmul(input, mat2)
+
+
+def _products(a: Array, b: Array) -> Array:
+    """The product of each pair of matrices in (..., M, K) and (..., K, N)."""
+    if a.ndim == 2:
+        return kernels.matmul(a, b)
+    y = np.empty_like(a, shape=(*a.shape[:-1], b.shape[-1]))
+    for index in np.ndindex(a.shape[:-2]):
+        y[index] = kernels.matmul(a[index], b[index])
+    return y
+
+
+def _check_matmul(a: Any, b: Any) -> None:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        raise TypeError(f"matmul: expected two tensors, not {type(a).__name__} and {type(b).__name__}")
+    if a.ndim == 0 or b.ndim == 0:
+        raise RuntimeError(f"matmul: both operands need at least 1 dimension, got shapes {a.shape} and {b.shape}")
+    inner_a, inner_b = a.shape[-1], b.shape[-2] if b.ndim > 1 else b.shape[0]
+    if inner_a != inner_b:
+        raise RuntimeError(
+            f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied: the left's number of columns, {inner_a}, "
+            f"must be the right's number of rows, {inner_b}"
+        )
+    same_device("matmul", a, b)
+    if a.dtype != b.dtype:
+        raise RuntimeError(
+            f"matmul: dtypes {a.dtype} and {b.dtype} differ; convert one of them, for example with .float()"
+        )
+
+
+@operation()
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """y = x w^T + b.
+    """y = x w^T + b, for each row of features x.
 
     Parameters
     ----------
@@ -31,9 +105,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     ------
     RuntimeError
         If the sizes do not fit.
+
+    Notes
+    -----
+    gx = gy w, gw = gy^T x, gb = sum of gy over all rows.
     """
-    only_tensors("linear", input, weight, *([] if bias is None else [bias]))
-    same_device("linear", input, weight, bias)
     if bias is not None and bias.dtype != weight.dtype:
         raise RuntimeError(f"linear: weight {weight.dtype} and bias {bias.dtype} must have one dtype")
     if input.dtype != weight.dtype:
@@ -72,8 +148,8 @@ def _with_bias(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _product(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """y = x w^T + b (rows, out), from x (rows, in) and w (out, in).
 
-    As in conv.py, everything follows from one form, sum over r,o,i of y[r,o] w[o,i] x[r,i]: this is its derivative in
-    y, the next two functions are those in x and in w, and each one's gradients are the other two.
+    As in conv.py, all of it follows from one trilinear form, sum over r,o,i of y[r,o] w[o,i] x[r,i]: this is its
+    derivative in y, the next two functions are those in x and in w, and the gradients of each are the other two.
     """
     y = kernels.matmul(x.array, w.array.T, None if b is None else b.array)
     edges = (x, lambda gy: _product_input(gy, w)), (w, lambda gy: _product_weight(x, gy))

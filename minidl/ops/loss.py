@@ -1,7 +1,11 @@
-"""Losses: one number that says how far a prediction is from its target.
+"""Loss functions: one number that says how far a prediction is from its target.
 
-Letters: x is the prediction, t the target, l the loss of one element or sample. Each `reduction` averages the l
-("mean"), sums them ("sum") or returns them ("none"); what the mean is over is the loss's unit.
+Letters: x is the prediction, t the target, l the loss of one element or sample, gl the gradient in it. Each `reduction`
+averages the l ("mean"), sums them ("sum") or returns them ("none"); what the mean is over is the loss's unit. Most are
+negative log-likelihoods: of a normal distribution around x (mse_loss), of a class (cross_entropy), of a coin
+(binary_cross_entropy).
+
+Source: C. Bishop, Pattern recognition and machine learning, Springer 2006, sections 4.3 and 5.2.
 """
 
 from __future__ import annotations
@@ -11,13 +15,15 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels import devices
+from minidl.ops._operands import operands, operation
 from minidl.ops.activation import sigmoid, sigmoid_backward, softmax
-from minidl.ops.arithmetic import abs, clamp, exp
-from minidl.ops.dtype import only_tensors, operands, quiet, same_device, to
+from minidl.ops.arithmetic import abs, exp
+from minidl.ops.comparison import clamp
+from minidl.ops.conversion import quiet, to
 from minidl.tensor import Array, Tensor
 
 
-@quiet
+@operation(errstate=True, wide=True)
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Squared error: l = (x - t)^2 for each element.
 
@@ -31,7 +37,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes differ, which PyTorch would broadcast: (N, 1) against (N,) makes N x N errors of N.
+        If the shapes differ. PyTorch broadcasts them, which turns (N, 1) and (N,) into N x N errors.
 
     Notes
     -----
@@ -44,12 +50,10 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
         raise NotImplementedError(
             f"mse_loss: input or target must be a float tensor, not {x.dtype}; convert them with .float()"
         )
-    if x.dtype == np.float16:  # which cannot hold the sum that a mean is made of
-        return to(mse_loss(to(x, np.float32), to(t, np.float32), reduction), np.float16)
     if reduction == "none":
         errors = np.square(x.array - t.array)
         return record("mse_loss", errors, (x, lambda gy: (x - t) * (gy * 2)), (t, lambda gy: (t - x) * (gy * 2)))
-    # Summed here, so that the gradient takes one number, not an array of equal ones.
+    # Reduced here, so that the gradient multiplies by one number, not by an array of equal ones.
     each = _each(x.numel(), reduction)
     return record(
         "mse_loss",
@@ -60,7 +64,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 
 
 def _scaled_difference(x: Tensor, t: Tensor, scale: Tensor, factor: float) -> Tensor:
-    """factor scale (x - t), with one number as scale."""
+    """factor scale (x - t), where scale is one number."""
     return record(
         "scaled_difference",
         kernels.scaled_difference(x.array, t.array, scale.array, factor),
@@ -70,6 +74,7 @@ def _scaled_difference(x: Tensor, t: Tensor, scale: Tensor, factor: float) -> Te
     )
 
 
+@operation()
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """Absolute error: l = |x - t| for each element;  gx = gl sign(x - t), gt = -gx.
 
@@ -89,8 +94,9 @@ def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor
     return reduce("l1_loss", abs(input - target), reduction)
 
 
+@operation()
 def nll_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Minus the right class's log-probability: l = -x_t;  gx_c = -gl [c = t]. ``cross_entropy`` takes logits.
+    """Negative log-likelihood of the right class: l = -x_t;  gx_c = -gl [c = t]. ``cross_entropy`` takes logits.
 
     Parameters
     ----------
@@ -99,25 +105,24 @@ def nll_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tenso
     target : Tensor
         Class indices, int64, from 0 to C - 1: (N,), () or (N, H, W).
     reduction : {"mean", "sum", "none"}
-        "mean" is over samples; over pixels where there are any.
+        "mean" is over samples, or over all their pixels.
 
     Raises
     ------
     ValueError, RuntimeError, IndexError
         As ``cross_entropy``.
     """
-    only_tensors("nll_loss", input, target)
     if input.ndim == 1 and target.ndim == 0:
         loss = nll_loss(input.unsqueeze(0), target.unsqueeze(0), reduction=reduction)
         return loss.squeeze(0) if reduction == "none" else loss
-    same_device("nll_loss", input, target)
     _check_classes("nll_loss", "log-probabilities", input, target)
     sample, *pixel = np.ogrid[tuple(slice(n) for n in target.shape)]
     return reduce("nll_loss", -input[(sample, target.long(), *pixel)], reduction)
 
 
+@operation(wide=True)
 def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Minus the log-probability of the right class: l = -ln softmax(x)[t] = ln(sum over c of e^x_c) - x_t.
+    """Negative log-likelihood of the right class: l = -ln softmax(x)[t] = ln(sum over c of e^x_c) - x_t.
 
     Parameters
     ----------
@@ -126,17 +131,17 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
     target : Tensor
         Class indices, int64, from 0 to C - 1: (N,), () or (N, H, W).
     reduction : {"mean", "sum", "none"}
-        "mean" is over samples; over pixels where there are any.
+        "mean" is over samples, or over all their pixels.
 
     Raises
     ------
     ValueError
         If the batches or sizes of input and target differ.
     RuntimeError
-        If the target is not of class indices. (Probabilities as targets, class weights, label smoothing and
-        ignored classes are PyTorch's, but not minidl's.)
+        If the target does not hold class indices. (PyTorch's probabilities as targets, class weights, label smoothing
+        and ignored classes are not supported.)
     IndexError
-        If an index is no class.
+        If an index is not a class.
 
     Notes
     -----
@@ -149,11 +154,9 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
     >>> loss.tolist()
     [20000.0, 0.6931471824645996]
     """
-    only_tensors("cross_entropy", input, target)
     if input.ndim == 1 and target.ndim == 0:
         loss = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), reduction=reduction)
         return loss.squeeze(0) if reduction == "none" else loss
-    same_device("cross_entropy", input, target)
     _check_classes("cross_entropy", "logits", input, target)
     _check_reduction("cross_entropy", reduction)
     x, classes = input, target.array.astype(np.int64)
@@ -183,7 +186,7 @@ def _cross_entropy_backward(gy: Tensor, x: Tensor, classes: Array) -> Tensor:
 
 def _check_classes(name: str, scores: str, x: Tensor, t: Tensor) -> None:
     if x.ndim == 0 or not x.is_floating_point():
-        kind = NotImplementedError if x.ndim else RuntimeError  # as PyTorch has it
+        kind = NotImplementedError if x.ndim else RuntimeError  # as in PyTorch
         raise kind(f"{name}: {scores} must be floats of shape (N, classes, ...), not {x.dtype} of shape {x.shape}")
     if t.dtype not in ("int64", "uint8"):
         raise RuntimeError(
@@ -192,7 +195,7 @@ def _check_classes(name: str, scores: str, x: Tensor, t: Tensor) -> None:
         )
     wanted = (x.shape[0], *x.shape[2:]) if x.ndim > 1 else ()
     if t.shape != wanted:
-        error = RuntimeError if t.ndim > len(wanted) else ValueError  # as PyTorch has it
+        error = RuntimeError if t.ndim > len(wanted) else ValueError  # as in PyTorch
         raise error(f"{name}: {scores} of shape {x.shape} need a target of shape {wanted}, not {t.shape}")
     wrong = (t.array < 0) | (t.array >= x.shape[1])
     if devices.any_true(wrong):
@@ -203,6 +206,7 @@ def _check_classes(name: str, scores: str, x: Tensor, t: Tensor) -> None:
         )
 
 
+@operation()
 def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """l = -t ln x - (1 - t) ln(1 - x), for probabilities x; each logarithm at least -100, as in PyTorch.
 
@@ -223,19 +227,19 @@ def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mea
     Notes
     -----
     gx = gl (x - t) / max(x (1 - x), 1e-12), gt = gl (ln(1 - x) - ln x). From logits,
-    ``binary_cross_entropy_with_logits`` is exact where this has only the rounded probability to go by.
+    ``binary_cross_entropy_with_logits`` stays exact; here the probability has been rounded already.
     """
     _check_shapes("binary_cross_entropy", input, target)
     if target.dtype != input.dtype or not input.is_floating_point():
-        error = NotImplementedError if target.dtype == input.dtype else RuntimeError  # as PyTorch has it
+        error = NotImplementedError if target.dtype == input.dtype else RuntimeError  # as in PyTorch
         raise error(
             f"binary_cross_entropy: input and target must both be float32 or both float64, not {input.dtype} and "
             f"{target.dtype}; convert them with .float()"
         )
     for name, value in (("input", input), ("target", target)):
-        if devices.any_true(~((value.array >= 0) & (value.array <= 1))):  # NaN is outside too
+        if devices.any_true(~((value.array >= 0) & (value.array <= 1))):  # NaN is outside, too
             raise RuntimeError(
-                f"binary_cross_entropy: all elements of {name} must lie between 0 and 1, and they reach from "
+                f"binary_cross_entropy: all elements of {name} must lie between 0 and 1, and they range from "
                 f"{value.array.min():g} to {value.array.max():g}; for logits use binary_cross_entropy_with_logits"
             )
     return reduce("binary_cross_entropy", _bce(input, target), reduction)
@@ -264,7 +268,7 @@ def _bce_target(gy: Tensor, x: Tensor) -> Tensor:
     )
 
 
-@quiet
+@operation(errstate=True, wide=True)
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """``binary_cross_entropy`` of sigmoid(x), without computing it: l = max(x, 0) - x t + ln(1 + e^-|x|).
 
@@ -296,9 +300,6 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
         )
     _check_reduction("binary_cross_entropy_with_logits", reduction)
     kind = np.promote_types(input.dtype, target.dtype)
-    if kind == np.float16:  # which cannot hold the sum that a mean is made of
-        wide = to(input, np.float32), to(target, np.float32)
-        return to(binary_cross_entropy_with_logits(*wide, reduction=reduction), np.float16)
     x, t = to(input, kind), to(target, kind)
     if reduction == "none":
         losses = np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array)))
@@ -314,7 +315,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
 
 
 def _scaled_logistic_difference(x: Tensor, t: Tensor, scale: Tensor, factor: float) -> Tensor:
-    """factor scale (sigmoid(x) - t), with one number as scale."""
+    """factor scale (sigmoid(x) - t), where scale is one number."""
     return record(
         "scaled_logistic_difference",
         kernels.scaled_logistic_difference(x.array, t.array, scale.array, factor),
@@ -324,8 +325,9 @@ def _scaled_logistic_difference(x: Tensor, t: Tensor, scale: Tensor, factor: flo
     )
 
 
+@operation()
 def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Tensor:
-    """Divergence of normal distributions from the standard normal one, in nats, in closed form.
+    """Kullback-Leibler divergence of normal distributions from the standard normal one, in nats, in closed form.
 
     KL(N(m, v) || N(0, 1)) = (m^2 + v - 1 - ln v) / 2 for each dimension, v = e^log_var.
 
@@ -334,8 +336,8 @@ def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Ten
     mean, log_var : Tensor
         Means and *logarithms of variances* (not of standard deviations), of one shape, usually (N, D).
     reduction : {"sum", "mean", "none"}
-        "sum" over everything: divide by N for nats per image. "none" for each dimension of each sample: its
-        ``.mean(0)`` tells which dimensions are used.
+        "sum" is over everything: divide by N for nats per image. "none" is for each dimension of each sample:
+        ``.mean(0)`` of it tells which dimensions are used.
 
     Raises
     ------
@@ -344,7 +346,7 @@ def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Ten
 
     Notes
     -----
-    The gradients are gl m and gl (v - 1) / 2. Source: D. Kingma, M. Welling, Auto-encoding variational Bayes,
+    gm = gl m, and gl (v - 1) / 2 in log_var. Source: D. Kingma, M. Welling, Auto-encoding variational Bayes,
     arXiv:1312.6114, 2014, appendix B.
 
     Examples
@@ -359,7 +361,7 @@ def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Ten
 
 @quiet
 def _expm1_less(x: Tensor) -> Tensor:
-    """e^x - 1 - x, which near 0, where a VAE's unused dimensions are, keeps its digits only by way of expm1."""
+    """e^x - 1 - x, by expm1, which keeps its digits near x = 0, where the unused dimensions of a VAE are."""
     return record("expm1_less", np.expm1(x.array) - x.array, (x, lambda gy: gy * _expm1(x)))
 
 
@@ -369,16 +371,14 @@ def _expm1(x: Tensor) -> Tensor:
 
 
 def _each(count: int, reduction: str) -> float:
-    """The gradient of a mean or a sum in each of its elements: 1 over their number, or 1."""
+    """The derivative of a mean or a sum in each of its elements: 1 / count, or 1."""
     return (1 / count if count else np.nan) if reduction == "mean" else 1.0
 
 
 def _reduced(losses: Array, reduction: str) -> tuple[Array, float]:
-    """The mean or sum of a loss's elements, and its gradient in each."""
+    """The mean or sum of a loss's elements, and its derivative in each."""
     each = _each(losses.size, reduction)
-    whole = losses[...]  # an array, where NumPy gave a scalar
-    wide = whole.astype(np.float32) if whole.dtype == np.float16 else whole  # half precision cannot hold the sum
-    return kernels.total(wide, each).astype(losses.dtype, copy=False), each
+    return kernels.total(losses[...], each), each  # [...] makes an array of NumPy's scalars
 
 
 def reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
@@ -393,8 +393,6 @@ def _check_reduction(name: str, reduction: str) -> None:
 
 
 def _check_shapes(name: str, input: Tensor, target: Tensor) -> None:
-    only_tensors(name, input, target)
-    same_device(name, input, target)
     if input.shape != target.shape:
         raise ValueError(
             f"{name}: shapes {input.shape} and {target.shape} differ; reshape one of them, since broadcasting would "

@@ -1,4 +1,4 @@
-"""Batch normalisation: each channel of a batch with mean 0 and variance 1, then with a scale and a shift of its own.
+"""Batch normalisation: each channel of a batch gets mean 0 and variance 1, then a learned scale and shift.
 
 Letters: x is (N, C) or (N, C, ...), n the number of its elements in a channel, m and v a channel's mean and variance
 over these, r = 1 / sqrt(v + eps), h = (x - m) r, w and b the scale and the shift; m, v, r, w and b are (C,).
@@ -10,11 +10,13 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import no_grad, record
+from minidl.ops._operands import only_floats, operation
 from minidl.ops.conv import channel_sums
-from minidl.ops.dtype import only_tensors, quiet, same_device
+from minidl.ops.conversion import quiet
 from minidl.tensor import Array, Tensor
 
 
+@operation()
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -25,24 +27,24 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """y = h w + b, with the batch's own mean and variance in training, and with the running ones in evaluation.
+    """y = h w + b, with the batch's mean and variance in training, and with the running ones in evaluation.
 
     Parameters
     ----------
     input : Tensor
         (N, C) or (N, C, ...)
     running_mean, running_var : Tensor or None
-        (C,), in training changed in place: running = (1 - momentum) running + momentum batch, where the variance is
-        the unbiased one, v n / (n - 1).
+        (C,), updated in place in training: running = (1 - momentum) running + momentum batch, with the unbiased
+        variance v n / (n - 1).
     weight, bias : Tensor, optional
         w and b, (C,), both or neither.
 
     Raises
     ------
     ValueError
-        If a channel has only one element in training, whose variance would be 0.
+        If a channel has only one element in training: its variance would be 0.
     RuntimeError
-        If sizes or dtypes do not fit, or in evaluation a running value is missing.
+        If sizes or dtypes do not fit, or a running value is missing in evaluation.
 
     Notes
     -----
@@ -61,7 +63,7 @@ def batch_norm(
 
 @quiet
 def _standardised(x: Tensor, mean: Tensor | None, var: Tensor | None, momentum: float, eps: float) -> Tensor:
-    """h = (x - m) r;  gx = r (gy - mean of gy - h mean of gy h), each mean over a channel. `mean` and `var` follow."""
+    """h = (x - m) r;  gx = r (gy - mean of gy - h mean of gy h), each mean over a channel. Updates `mean` and `var`."""
     n, column = x.numel() // max(x.shape[1], 1), (1, -1, *[1] * (x.ndim - 2))
     if n == 1:
         raise ValueError(f"batch_norm: in training a channel needs more than one element, and shape {x.shape} has one")
@@ -93,7 +95,7 @@ def _record_r(x: Tensor, r: Array, n: int) -> Tensor:
 
 
 def _affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """y = x w + b, with a factor and a summand for each channel;  gx = gy w, gw = sum of gy x, gb = sum of gy."""
+    """y = x w + b, with w and b for each channel;  gx = gy w, gw = sum of gy x, gb = sum of gy."""
     column = (1, -1, *[1] * (x.ndim - 2))
     return record(
         "affine",
@@ -106,10 +108,7 @@ def _affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 def _check(x: Tensor, vectors: dict[str, Tensor | None]) -> None:
     given = {name: value for name, value in vectors.items() if value is not None}
-    only_tensors("batch_norm", x, *given.values())
-    same_device("batch_norm", x, *given.values())
-    if not x.is_floating_point():
-        raise NotImplementedError(f"batch_norm: the input must be a float tensor, not {x.dtype}; use .float()")
+    only_floats("batch_norm", x, NotImplementedError)
     if x.ndim < 2:
         raise RuntimeError(f"batch_norm: expected a shape (N, C, ...), not {x.shape}")
     for name, value in given.items():

@@ -1,15 +1,15 @@
-"""Pooling and unpooling: max-pool picks by flat indices, unpool puts by them; an average is a linear map.
+"""Pooling and unpooling: max-pool picks by flat indices, unpool puts by them; the average is a linear map.
 
 Letters: x is an image (N, C, H, W), y a map (N, C, OH, OW) with one pixel for each window; k, s, p, d are window,
 stride, padding and dilation. Once a max-pool has chosen its maxima, it is the linear map `pick`, and
 
     sum over n,c,i,j of  y[n,c,i,j] x[n, c, indices[n,c,i,j]]
 
-is linear in y and in x. Its derivative in y is pick(x), that in x is put(y): each is the other's adjoint, and so
-its gradient. In the same way `resample` has itself as gradient, with both its matrices transposed.
+is linear in y and in x. Its derivative in y is pick(x), that in x is put(y): each is the adjoint of the other, and
+therefore its gradient. Likewise the gradient of `resample` is `resample` with both matrices transposed.
 
 Sources: M. D. Zeiler, R. Fergus, Visualizing and understanding convolutional networks, arXiv:1311.2901, 2014, for
-unpooling with recorded places ("switches").
+unpooling with recorded positions ("switches").
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from minidl.autograd import record
 from minidl.kernels.geometry import Pair, Pairlike, geometry
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
-from minidl.ops.dtype import only_tensors
+from minidl.ops._operands import only_compiled, operation
 from minidl.tensor import Tensor
 
 
 def pick(x: Tensor, indices: Tensor) -> Tensor:
-    """The pixels of x (N, C, H, W) that the indices (N, C, OH, OW) name, each in its plane."""
+    """The pixels of x (N, C, H, W) at the indices (N, C, OH, OW), each index within its plane."""
     size = x.shape[2], x.shape[3]
     return record("pick", kernels.pick(x.array, indices.array), (x, lambda gy: put(gy, indices, size)))
 
 
 def put(y: Tensor, indices: Tensor, size: Pair) -> Tensor:
-    """y (N, C, OH, OW) put into planes of zeros (N, C, H, W) at its indices; where two meet, their sum."""
+    """y (N, C, OH, OW) added to planes of zeros (N, C, H, W) at its indices."""
     return record("put", kernels.put(y.array, indices.array, size), (y, lambda gx: pick(gx, indices)))
 
 
@@ -42,6 +42,7 @@ def resample(name: str, x: Tensor, rows: Axis, columns: Axis) -> Tensor:
     return record(name, y, (x, lambda gy: resample(f"{name}_backward", gy, rows.T, columns.T)))
 
 
+@operation(images=("input",))
 def max_pool2d(
     input: Tensor,
     kernel_size: Pairlike,
@@ -63,26 +64,26 @@ def max_pool2d(
         For height and width. The stride is the window's size unless given. The padding, of -inf, is at most half
         as wide as the window.
     ceil_mode : bool
-        Let the last window hang over the border, if it begins inside the image or the padding before it.
+        Let the last window extend past the border, if it starts inside the image or the padding before it.
     return_indices : bool
-        Return the places of the maxima too, which ``max_unpool2d`` takes.
+        Return the indices of the maxima too, for ``max_unpool2d``.
 
     Returns
     -------
     y : Tensor
         (N, C, OH, OW) with OH = (H + 2 p - d (k - 1) - 1) / s + 1, rounded down, or up with `ceil_mode`.
     indices : Tensor
-        h W + w of each maximum, int64, of y's shape. Of equal values the first counts, row by row. NaN counts as
-        greater than all numbers.
+        h W + w of each maximum, int64, of y's shape; the first of equal values, row by row. NaN counts as greater
+        than any number.
 
     Raises
     ------
     RuntimeError
-        If the sizes do not fit together, or a dilated window lies wholly in the padding (PyTorch returns -inf there).
+        If the sizes do not fit, or a dilated window lies entirely in the padding (PyTorch returns -inf there).
 
     Notes
     -----
-    gx = put(gy): each gradient goes to the place of its maximum, and those that meet there add up.
+    gx = put(gy): each gradient goes to the position of its maximum, and gradients that meet there add up.
 
     Examples
     --------
@@ -91,16 +92,16 @@ def max_pool2d(
     >>> y.tolist(), indices.tolist()
     ([[[5.0, 7.0], [13.0, 15.0]]], [[[5, 7], [13, 15]]])
     """
-    x = _batched("max_pool2d", input)
-    if x.dtype.kind not in "fiu":
-        raise NotImplementedError(f"max_pool2d: input must be numbers, not {x.dtype}; convert it with .float()")
-    g = geometry(PoolGeometry.of_max_pool2d, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    array, places = kernels.max_pool2d(x.array, g)
+    if input.dtype.kind not in "fiu":
+        raise NotImplementedError(f"max_pool2d: input must be numbers, not {input.dtype}; convert it with .float()")
+    g = geometry(PoolGeometry.of_max_pool2d, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    array, places = kernels.max_pool2d(input.array, g)
     indices = Tensor(places)
-    y = record("max_pool2d", array, (x, lambda gy: put(gy, indices, g.image_size)))
-    return (_like(input, y), _like(input, indices)) if return_indices else _like(input, y)
+    y = record("max_pool2d", array, (input, lambda gy: put(gy, indices, g.image_size)))
+    return (y, indices) if return_indices else y
 
 
+@operation(images=("input", "indices"))
 def max_unpool2d(
     input: Tensor,
     indices: Tensor,
@@ -109,7 +110,7 @@ def max_unpool2d(
     padding: Pairlike = 0,
     output_size: Sequence[int] | None = None,
 ) -> Tensor:
-    """Put values back at the places that ``max_pool2d`` recorded, and zeros elsewhere.
+    """Put values back at the positions that ``max_pool2d`` recorded, and zeros elsewhere.
 
     x[n,c, indices[n,c,i,j]] += y[n,c,i,j]
 
@@ -118,11 +119,11 @@ def max_unpool2d(
     input : Tensor
         (N, C, OH, OW), or (C, OH, OW) for one image.
     indices : Tensor
-        h W + w of each value's place in the output, int64, of the input's shape.
+        h W + w of each value's position in the output, int64, of the input's shape.
     kernel_size, stride, padding : int or (int, int)
-        Those of the pooling; they only tell the output's size.
+        Those of the pooling; they only determine the output's size.
     output_size : (int, int) or (int, int, int, int), optional
-        H and W, or N, C, H and W of the output. With a stride s, s heights are pooled to one: this chooses among them.
+        H and W, or N, C, H and W of the output. With stride s, s heights are pooled to the same one: this chooses.
 
     Returns
     -------
@@ -138,8 +139,8 @@ def max_unpool2d(
 
     Notes
     -----
-    gy = pick(gx): the adjoint. So unpooling with a max-pool's indices is that max-pool's gradient. Where windows
-    overlap an index may come twice, and its values add up; PyTorch keeps one of them, and calls it undefined which.
+    gy = pick(gx), the adjoint. So unpooling with a max-pool's indices is that max-pool's gradient. Where windows
+    overlap, an index may occur twice, and its values add up; PyTorch keeps one of them, and leaves undefined which.
 
     Source: Zeiler and Fergus 2014, arXiv:1311.2901, section 2.1.
 
@@ -149,19 +150,18 @@ def max_unpool2d(
     >>> max_unpool2d(minidl.tensor([[[5.0]]]), minidl.tensor([[[2]]]), 2).tolist()
     [[[0.0, 0.0], [5.0, 0.0]]]
     """
-    only_tensors("max_unpool2d", indices)
-    y = _batched("max_unpool2d", input, floating=True)
+    only_compiled("max_unpool2d", input)
     if indices.dtype != "int64" or indices.shape != input.shape:
         raise RuntimeError(
             f"max_unpool2d: indices must be int64 and of the input's shape {input.shape}, not {indices.dtype} of shape "
             f"{indices.shape}"
         )
-    g = PoolGeometry.of_max_unpool2d(y.shape, kernel_size, stride, padding, output_size)
-    places = _batched("max_unpool2d", indices)
-    refuse_bad_index(places.array, g.image_size)
-    return _like(input, put(y, places, g.image_size))
+    g = PoolGeometry.of_max_unpool2d(input.shape, kernel_size, stride, padding, output_size)
+    refuse_bad_index(indices.array, g.image_size)
+    return put(input, indices, g.image_size)
 
 
+@operation(images=("input",))
 def avg_pool2d(
     input: Tensor,
     kernel_size: Pairlike,
@@ -182,7 +182,7 @@ def avg_pool2d(
     kernel_size, stride, padding : int or (int, int)
         For height and width. The stride is the window's size unless given. The padding is at most half as wide.
     ceil_mode : bool
-        Let the last window hang over the border, if it begins inside the image or the padding before it.
+        Let the last window extend past the border, if it starts inside the image or the padding before it.
     count_include_pad : bool
         Count the taps in the padding too.
     divisor_override : int, optional
@@ -208,21 +208,6 @@ def avg_pool2d(
     >>> avg_pool2d(minidl.arange(16.0).reshape(1, 4, 4), 2).tolist()
     [[[2.5, 4.5], [10.5, 12.5]]]
     """
-    x = _batched("avg_pool2d", input, floating=True)
-    g = PoolGeometry.of_avg_pool2d(x.shape, kernel_size, stride, padding, ceil_mode)
-    return _like(input, resample("avg_pool2d", x, *g.averages(count_include_pad, divisor_override)))
-
-
-def _batched(name: str, input: Tensor, floating: bool = False) -> Tensor:
-    """One image (C, H, W) as a batch of one; the dtype is checked where the operation is for some only."""
-    only_tensors(name, input)
-    if floating and input.dtype not in ("float32", "float64"):
-        raise NotImplementedError(
-            f"{name}: input must be float32 or float64, not {input.dtype}; convert it with .float()"
-        )
-    return input.unsqueeze(0) if input.ndim == 3 else input
-
-
-def _like(input: Tensor, y: Tensor) -> Tensor:
-    """The result as one image, if the input was one."""
-    return y.squeeze(0) if input.ndim == 3 else y
+    only_compiled("avg_pool2d", input)
+    g = PoolGeometry.of_avg_pool2d(input.shape, kernel_size, stride, padding, ceil_mode)
+    return resample("avg_pool2d", input, *g.averages(count_include_pad, divisor_override))

@@ -1,4 +1,10 @@
-"""Reductions: many elements become one, over some dimensions or all."""
+"""Reductions: many elements become one, over some dimensions or all.
+
+The sum is a linear map, and the adjoint of adding up is repeating: its gradient is gy, expanded to x's shape. Mean and
+variance follow by the chain rule. The gradient of a maximum goes to the element that was chosen.
+
+Source: J. Claerbout, S. Fomel, Geophysical image estimation by example, 2014, chapter 1, Basic operators and adjoints.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +16,16 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import no_grad, record
-from minidl.ops.arithmetic import maximum, minimum, where
-from minidl.ops.dtype import int64, only_tensors, quiet, to
-from minidl.ops.shape import also_axis, dimension, dimensions
+from minidl.ops._operands import dimension, dimensions, only_floats, operation
+from minidl.ops.comparison import maximum, minimum, where
+from minidl.ops.conversion import int64, to
 from minidl.tensor import Array, Tensor
 
 Dims = int | Sequence[int] | None
 
 
 def _reduced(name: str, input: Tensor, dim: Dims) -> tuple[int, ...]:
-    """The dimensions to reduce: all, also for an empty list of them, as in PyTorch."""
-    only_tensors(name, input)
+    """The dimensions to reduce: all for None or an empty list, as in PyTorch."""
     return dimensions(name, None if isinstance(dim, tuple | list) and not dim else dim, input.ndim)
 
 
@@ -29,15 +34,14 @@ def _kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if d in dims else size for d, size in enumerate(shape))
 
 
-@also_axis
-@quiet
+@operation(errstate=True, axis=True)
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """y = sum of x over `dim`;  gx = gy, repeated. Integers and booleans are summed in int64."""
     dims = _reduced("sum", input, dim)
     x = to(input, dtype or (int64 if input.dtype.kind in "biu" else input.dtype))
     shape = x.shape
     kept = _kept(shape, dims)
-    # Where NumPy adds one row after the other, float32 soon loses the digits that a sum is long for.
+    # NumPy adds one row after another, which soon loses digits in float32.
     wide = np.float64 if x.dtype.kind == "f" else x.dtype
     if x.dtype.kind == "f" and x.dtype != np.float16 and len(dims) == x.ndim:
         y = kernels.total(x.array).reshape(kept if keepdim else ())
@@ -46,23 +50,19 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
     return record("sum", y, (x, lambda gy: gy.reshape(kept).expand(shape)))
 
 
-@also_axis
+@operation(axis=True, wide=True)
 def mean(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """y = sum of x over `dim` / its number of elements;  gx = gy / that number. NaN where there are none."""
+    """y = sum of x over `dim` / n, the number of its elements;  gx = gy / n, repeated. NaN where n = 0."""
     count = math.prod(input.shape[d] for d in _reduced("mean", input, dim))
-    if input.dtype == np.float16:  # whose sums soon overflow
-        return to(mean(to(input, np.float32), dim, keepdim), np.float16)
-    _refuse_integers("mean", input)
+    only_floats("mean", input)
     return sum(input, dim, keepdim) / count
 
 
-@also_axis
+@operation(axis=True, wide=True)
 def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
-    """y = sum of (x - mean)^2 / (n - 1), or / n where not `unbiased`;  gx = gy 2 (x - mean) / that number."""
+    """y = sum of (x - mean)^2 / c with c = n - 1, or n if not `unbiased`;  gx = gy 2 (x - mean) / c."""
     dims, shape = _reduced("var", input, dim), input.shape
-    if input.dtype == np.float16:
-        return to(var(to(input, np.float32), dim, unbiased, keepdim), np.float16)
-    _refuse_integers("var", input)
+    only_floats("var", input)
     n, kept = math.prod(shape[d] for d in dims), _kept(shape, dims)
     count = n - 1 if unbiased and n else n
 
@@ -75,17 +75,10 @@ def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = 
     return record("var", y.array, (input, gradient))
 
 
-def _refuse_integers(name: str, input: Tensor) -> None:
-    if not input.is_floating_point():
-        raise RuntimeError(f"{name}: the input must be a float tensor, not {input.dtype}; convert it with .float()")
-
-
-@also_axis
-@quiet
+@operation(errstate=True, axis=True)
 def std(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
     """y = the square root of ``var``;  its gradient in the variance is gy / (2 y), and 0 where y = 0, as in PyTorch."""
-    only_tensors("std", input)
-    if input.is_floating_point() and input.dtype != np.float64:  # in which no square of a float32 over- or underflows
+    if input.is_floating_point() and input.dtype != np.float64:  # where no square of a float32 over- or underflows
         return to(std(to(input, np.float64), dim, unbiased, keepdim), input.dtype)
     variance = var(input, dim, unbiased, keepdim)
 
@@ -95,15 +88,15 @@ def std(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = 
     return record("std", np.sqrt(variance.array), (variance, gradient), keep_output=True)
 
 
+@operation()
 def all(input: Tensor) -> Tensor:
-    """Whether all elements are true (not 0), as a 0-d tensor: of bools, but of a uint8 tensor uint8, as in PyTorch."""
-    only_tensors("all", input)
+    """Whether all elements are true (not 0), as a 0-d bool tensor; for a uint8 tensor as uint8, as in PyTorch."""
     return Tensor(input.array.all().astype(_truth(input)))
 
 
+@operation()
 def any(input: Tensor) -> Tensor:
-    """Whether any element is true (not 0), as a 0-d tensor: of bools, but of a uint8 tensor uint8, as in PyTorch."""
-    only_tensors("any", input)
+    """Whether any element is true (not 0), as a 0-d bool tensor; for a uint8 tensor as uint8, as in PyTorch."""
     return Tensor(input.array.any().astype(_truth(input)))
 
 
@@ -112,25 +105,24 @@ def _truth(input: Tensor) -> Any:
 
 
 class MaxResult(NamedTuple):
-    """What ``max(x, dim)`` and ``min(x, dim)`` return: the elements chosen, and where they stand in that dimension."""
+    """What ``max(x, dim)`` and ``min(x, dim)`` return: the elements, and their indices in that dimension."""
 
     values: Tensor
     indices: Tensor
 
 
-@also_axis
-def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+@operation(axis=True)
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The greatest element; ``max(x, dim)`` gives (values, indices); ``max(a, b)`` is ``maximum``.
 
-    NaN counts as greatest. gx = gy at the element chosen, the first among equals; without `dim`, as in PyTorch,
-    gy is shared out among all equals.
+    NaN counts as the greatest. gx = gy at the element chosen, the first of equal ones, and 0 elsewhere; without
+    `dim`, gy is divided equally among all equal ones, as in PyTorch.
 
     Raises
     ------
     RuntimeError, IndexError
-        If there is no element to choose from.
+        If there are no elements.
     """
-    only_tensors("max", input)
     if other is not None or isinstance(dim, Tensor):
         return maximum(input, dim if other is None else other)
     if dim is None:
@@ -138,10 +130,9 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     return _chosen("max", input, _place("max", np.argmax, input, dim, keepdim=True), dim, keepdim)
 
 
-@also_axis
-def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
-    """The least element, as ``max`` is the greatest; here NaN counts as least. ``min(a, b)`` is the lesser of each."""
-    only_tensors("min", input)
+@operation(axis=True)
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    """The least element, like ``max``, with NaN as the least; ``min(a, b)`` is ``minimum``."""
     if other is not None or isinstance(dim, Tensor):
         return minimum(input, dim if other is None else other)
     if dim is None:
@@ -169,20 +160,19 @@ def _chosen(name: str, input: Tensor, indices: Tensor, dim: int, keepdim: bool) 
     return MaxResult(values, indices) if keepdim else MaxResult(values.squeeze(d), indices.squeeze(d))
 
 
-@also_axis
+@operation(axis=True)
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The place of the greatest element in dimension `dim`, or in the flattened tensor; the first among equals."""
+    """The index of the greatest element in dimension `dim`, or in the flattened tensor; the first of equal ones."""
     return _place("argmax", np.argmax, input, dim, keepdim)
 
 
-@also_axis
+@operation(axis=True)
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The place of the least element, as ``argmax`` is that of the greatest."""
+    """The index of the least element, like ``argmax``."""
     return _place("argmin", np.argmin, input, dim, keepdim)
 
 
 def _place(name: str, function: Callable[..., Any], input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
-    only_tensors(name, input)
     d = None if dim is None else dimension(name, dim, input.ndim)
     if input.numel() == 0 and (d is None or input.shape[d] == 0):
         raise IndexError(f"{name}: no element to choose from in a tensor of shape {input.shape} with dim={dim}")

@@ -12,10 +12,11 @@ from __future__ import annotations
 from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels.geometry import ConvGeometry, Pairlike, geometry
-from minidl.ops.dtype import only_tensors
+from minidl.ops._operands import only_floats, operation
 from minidl.tensor import Tensor
 
 
+@operation(images=["input"])
 def unfold(
     input: Tensor, kernel_size: Pairlike, dilation: Pairlike = 1, padding: Pairlike = 0, stride: Pairlike = 1
 ) -> Tensor:
@@ -58,12 +59,11 @@ def unfold(
     >>> minidl.allclose(y, F.conv2d(x, w), atol=1e-5)
     True
     """
-    _check("unfold", input)
-    if input.ndim == 3:
-        return unfold(input.unsqueeze(0), kernel_size, dilation, padding, stride).squeeze(0)
+    only_floats("unfold", input, NotImplementedError)
     return _unfold(input, geometry(ConvGeometry.of_unfold, input.shape, kernel_size, dilation, padding, stride))
 
 
+@operation()
 def fold(
     input: Tensor,
     output_size: Pairlike,
@@ -109,19 +109,11 @@ def fold(
     >>> fold(minidl.ones(1, 4, 4), output_size=3, kernel_size=2)[0, 0].tolist()
     [[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]
     """
-    _check("fold", input)
+    only_floats("fold", input, NotImplementedError)
     if input.ndim == 2:
         return fold(input.unsqueeze(0), output_size, kernel_size, dilation, padding, stride).squeeze(0)
     sizes = input.shape, output_size, kernel_size, dilation, padding, stride
     return _fold(input, geometry(ConvGeometry.of_fold, *sizes))
-
-
-def _check(name: str, input: Tensor) -> None:
-    only_tensors(name, input)
-    if not input.is_floating_point():
-        raise NotImplementedError(
-            f"{name}: input must be of a float dtype, not {input.dtype}; convert it with .float()"
-        )
 
 
 def _unfold(x: Tensor, g: ConvGeometry) -> Tensor:

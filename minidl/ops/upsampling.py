@@ -1,7 +1,7 @@
-"""Interpolation: images in another size, by the nearest pixel or between pixels.
+"""Interpolation: images resized, by the nearest pixel or linearly between pixels.
 
-Both are linear maps, a matrix R of the rows and one C of the columns: y = R x C^T, so that gx = R^T gy C.
-For the nearest pixel and a whole factor, that is the sum over the pixels that each was copied to.
+Both are linear maps, with a matrix R for the rows and C for the columns: y = R x C^T, and the adjoint is gx = R^T gy C.
+For the nearest pixel and an integer factor, gx is the sum over the pixels that each pixel was copied to.
 
 Source: A. Odena, V. Dumoulin, C. Olah, Deconvolution and checkerboard artifacts, Distill, 2016,
 doi 10.23915/distill.00003: resize, then convolve, where a transposed convolution would draw checkerboards.
@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from minidl.kernels.geometry import Pairlike
 from minidl.kernels.resampling import interpolation
-from minidl.ops.dtype import only_tensors
+from minidl.ops._operands import only_compiled, operation
 from minidl.ops.pooling import resample
 from minidl.tensor import Tensor
 
 
+@operation()
 def interpolate(
     input: Tensor,
     size: Pairlike | None = None,
@@ -23,7 +24,7 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> Tensor:
-    """Images in another size.
+    """Images resized to another height and width.
 
     Output pixel i lies at position i t of the input with t = 1 / scale_factor, or H / OH if `size` is given.
     "nearest": y[i] = x[floor(i t)]. "bilinear", along each axis: y[i] = (1 - f) x[m] + f x[m + 1], where m + f is
@@ -68,12 +69,8 @@ def interpolate(
     >>> interpolate(x, size=(1, 4), mode="bilinear").tolist()
     [[[[1.0, 1.5, 2.5, 3.0]]]]
     """
-    only_tensors("interpolate", input)
     rows, columns = interpolation(input.shape, size, scale_factor, mode, align_corners)
-    if input.dtype not in ("float32", "float64"):
-        raise NotImplementedError(
-            f"interpolate: input must be float32 or float64, not {input.dtype}; convert it with .float()"
-        )
+    only_compiled("interpolate", input)
     return resample("interpolate", input, rows, columns)
 
 

@@ -104,7 +104,7 @@ def test_a_regularised_loss_shows_both_terms():
         ),
         (lambda x, p: F.cross_entropy(x, minidl.tensor([0])), ValueError, r"need a target of shape \(2,\), not \(1,\)"),
         (lambda x, p: F.cross_entropy(x, minidl.tensor([[0], [1]])), RuntimeError, r"of shape \(2,\), not \(2, 1\)"),
-        (lambda x, p: F.cross_entropy(x, [0, 1]), TypeError, "expected a tensor, not list"),
+        (lambda x, p: F.cross_entropy(x, [0, 1]), TypeError, "target must be a Tensor, not list"),
         (lambda x, p: nn.CrossEntropyLoss(reduction="max")(x, minidl.tensor([0, 1])), ValueError, "not 'max'"),
         (lambda x, p: F.binary_cross_entropy(p, p[0]), ValueError, r"shapes \(2, 3\) and \(3,\) differ"),
         (lambda x, p: F.binary_cross_entropy(p * 2, p), RuntimeError, "of input must lie between 0 and 1.* to 2;"),
@@ -195,3 +195,19 @@ def test_a_meter_is_formatted_like_its_average():
     meter = minidl.Meter("per image")
     meter.update(1.25, 2)
     assert (f"{meter:.1f}", float(meter), repr(meter)) == ("1.2", 1.25, "1.25000 per image")
+
+
+@pytest.mark.parametrize("other", ["float16", "float32", "float64", "int64"])
+def test_losses_of_half_precision_are_summed_in_float32(other):
+    x, t = minidl.full((300, 300), 2.0, dtype=minidl.float16), minidl.ones(300, 300, dtype=other)
+    for input, target in ((x, t), (t, x)):
+        loss = F.mse_loss(input, target)  # the sum of squares is 90,000, and float16 ends at 65,504
+        assert loss.dtype == ("float16" if other == "int64" else other)
+        assert loss.item() == 1
+
+
+def test_one_image_may_be_given_by_name():
+    image, filters = minidl.ones(3, 8, 8), minidl.ones(2, 3, 3, 3)
+    assert F.conv2d(weight=filters, input=image).shape == (2, 6, 6)
+    y, places = F.max_pool2d(kernel_size=2, input=image, return_indices=True)
+    assert F.max_unpool2d(y, indices=places, kernel_size=2).shape == image.shape

@@ -58,6 +58,16 @@ def train_step(tmp_path, *options):
 SHORT = ("--rounds", "1", "--steps", "2")
 
 
+def test_a_training_step_makes_at_most_300_calls_outside_the_kernels():
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, ROOT / "benchmarks/calls.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, timeout=60)
+    assert done.returncode == 0, done.stderr
+    outside, in_all = map(int, done.stdout.split("whole step")[1].split()[:2])
+    assert 100 < outside <= 300
+    assert outside < in_all
+
+
 @pytest.mark.slow
 def test_minidl_alone(tmp_path):
     printed, figures = train_step(tmp_path, "--libs", "minidl", "--only", "mnist_ae", *SHORT)

@@ -161,7 +161,7 @@ def test_the_first_of_equal_maxima():
         (lambda x: x @ minidl.ones(3).double(), RuntimeError, "dtypes float32 and float64 differ"),
         (lambda x: x @ 2.0, TypeError, "expected two tensors"),
         (lambda x: x.reshape(4), RuntimeError, r"reshape: shape \(4,\) .* multiply to 4 instead of 6"),
-        (lambda x: x.view(-1, -1), RuntimeError, r"shape \(-1, -1\) may have one -1, for what is left"),
+        (lambda x: x.view(-1, -1), RuntimeError, r"shape \(-1, -1\) may have one -1, to be inferred"),
         (lambda x: x.sum(2), IndexError, r"sum: dim 2 is out of range, expected -2 to 1"),
         (lambda x: x.sum((0, 0)), RuntimeError, "appears twice"),
         (lambda x: x.expand(2, 4), RuntimeError, r"expand: shape \(2, 3\) cannot become \(2, 4\)"),

@@ -1,0 +1,87 @@
+"""The methods and operators of Tensor: the functions of this package, bound once all of them are defined.
+
+To type checkers and editors `Methods` is Tensor's base class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from minidl import autograd
+from minidl.ops import activation, arithmetic, comparison, conversion, indexing, inplace, linear, reduction, shape
+from minidl.tensor import Tensor
+
+Operator = Callable[[Any, Any], Tensor]
+
+
+def _operator(function: Callable[..., Tensor], reflected: bool = False) -> Operator:
+    """The function as a binary operator, which leaves foreign operands to their own class."""
+
+    def method(self: Tensor, other: Any) -> Tensor:
+        try:
+            return function(other, self) if reflected else function(self, other)
+        except TypeError:
+            if isinstance(other, Tensor | bool | int | float):
+                raise
+            return NotImplemented
+
+    method.__doc__ = function.__doc__
+    return method
+
+
+def _both(function: Callable[..., Tensor]) -> tuple[Operator, Operator]:
+    """The operators for ``self + other`` and, where `other` is no tensor, for ``other + self``."""
+    return _operator(function), _operator(function, reflected=True)
+
+
+class Methods:
+    """Each is the function of this name, with the tensor as its first argument."""
+
+    __slots__ = ()
+
+    uniform_: ClassVar[Callable[..., Tensor]]  # minidl.creation binds these two
+    normal_: ClassVar[Callable[..., Tensor]]
+
+    backward = autograd.backward
+
+    __add__, __radd__ = _both(arithmetic.add)
+    __sub__, __rsub__ = _both(arithmetic.sub)
+    __mul__, __rmul__ = _both(arithmetic.mul)
+    __truediv__, __rtruediv__ = _both(arithmetic.div)
+    __pow__, __rpow__ = _both(arithmetic.pow)
+    __matmul__, __rmatmul__ = _both(linear.matmul)
+    __and__, __rand__ = _both(comparison.logical_and)
+    __or__, __ror__ = _both(comparison.logical_or)
+    __eq__, __ne__ = _operator(comparison.eq), _operator(comparison.ne)  # type: ignore[assignment]
+    __lt__, __le__ = _operator(comparison.lt), _operator(comparison.le)
+    __gt__, __ge__ = _operator(comparison.gt), _operator(comparison.ge)
+    __iadd__, __isub__ = _operator(inplace.add_), _operator(inplace.sub_)
+    __imul__, __itruediv__ = _operator(inplace.mul_), _operator(inplace.div_)
+    __neg__, __abs__, __invert__ = arithmetic.neg, arithmetic.abs, comparison.logical_not
+    __getitem__, __setitem__ = indexing.getitem, inplace.setitem
+
+    add, sub, mul, div, neg = arithmetic.add, arithmetic.sub, arithmetic.mul, arithmetic.div, arithmetic.neg
+    pow, square, sqrt, exp, log = arithmetic.pow, arithmetic.square, arithmetic.sqrt, arithmetic.exp, arithmetic.log
+    abs, sign = arithmetic.abs, arithmetic.sign
+    eq, ne, lt, le, gt, ge = comparison.eq, comparison.ne, comparison.lt, comparison.le, comparison.gt, comparison.ge
+    isfinite, isinf, isnan, allclose = comparison.isfinite, comparison.isinf, comparison.isnan, comparison.allclose
+    equal, clamp, clip, maximum = comparison.equal, comparison.clamp, comparison.clip, comparison.maximum
+    sum, mean, var, std, max = reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.max
+    min, argmax, argmin, all, any = reduction.min, reduction.argmax, reduction.argmin, reduction.all, reduction.any
+    relu, sigmoid, tanh, softmax = activation.relu, activation.sigmoid, activation.tanh, activation.softmax
+    log_softmax = activation.log_softmax
+    matmul, mm = linear.matmul, linear.mm
+    reshape, view, view_as, flatten = shape.reshape, shape.reshape, shape.view_as, shape.flatten
+    unflatten, permute, transpose, t, squeeze = shape.unflatten, shape.permute, shape.transpose, shape.t, shape.squeeze
+    unsqueeze, expand, expand_as, repeat = shape.unsqueeze, shape.expand, shape.expand_as, shape.repeat
+    contiguous, clone, split, chunk, unbind = shape.contiguous, shape.clone, shape.split, shape.chunk, shape.unbind
+    to, cpu, cuda, type, float = conversion.to, conversion.cpu, conversion.cuda, conversion.type_, conversion.float_
+    double, int, long, bool = conversion.double, conversion.int_, conversion.long, conversion.bool_
+    add_, sub_, mul_, div_, clamp_ = inplace.add_, inplace.sub_, inplace.mul_, inplace.div_, inplace.clamp_
+    copy_, fill_, zero_ = inplace.copy_, inplace.fill_, inplace.zero_
+
+
+for _name, _function in vars(Methods).items():
+    if callable(_function):
+        setattr(Tensor, _name, _function)

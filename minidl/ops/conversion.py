@@ -1,0 +1,119 @@
+"""Conversion: a tensor with elements of another dtype, or on another device. The gradient is converted back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import record
+from minidl.device import device as device_type
+from minidl.device import place
+from minidl.kernels import devices
+from minidl.tensor import Tensor
+
+DType = np.dtype[Any]
+
+float32 = np.dtype("float32")
+int64 = np.dtype("int64")
+DTYPES = {
+    np.dtype(name) for name in ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+}
+# As in PyTorch, 1/0 is inf, log(-1) is nan and 1e300 in float32 is inf, all without a warning.
+quiet = np.errstate(all="ignore")
+
+
+def as_dtype(dtype: Any) -> DType:
+    """The NumPy dtype that a dtype, its name, or a Python or NumPy type stands for.
+
+    Raises
+    ------
+    TypeError
+        For types that minidl does not compute with (complex, strings, objects).
+    """
+    if isinstance(dtype, Tensor):
+        raise TypeError("dtype: expected a dtype such as minidl.float32, not a tensor; use its .dtype")
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype {dtype!r} is not known: use one such as minidl.float32 or minidl.int64") from None
+    found = found.newbyteorder("=")
+    if found not in DTYPES:
+        raise TypeError(f"dtype {found} is not supported: use one of {', '.join(sorted(map(str, DTYPES)))}")
+    return found
+
+
+@quiet
+def cast(array: Any, dtype: DType, copy: bool = True) -> Any:
+    """The array with elements of another type."""
+    return array.astype(dtype, copy=copy)
+
+
+def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """Convert to another dtype or device: ``x.to(minidl.float64)``, ``x.to("cpu")``, ``x.to(other)``.
+
+    Returns the tensor itself if it already has both.
+    """
+    for arg in args:
+        if isinstance(arg, Tensor):
+            dtype, device = arg.dtype, arg.device
+        elif isinstance(arg, device_type | str):
+            device = arg
+        else:
+            dtype = arg
+    moved = input if device is None else to_place(input, place(device))
+    if dtype is None or as_dtype(dtype) == moved.dtype:
+        return moved
+    array, source = cast(moved.array, as_dtype(dtype)), moved.dtype
+    if array.dtype.kind != "f":
+        return Tensor(array)
+    return record("to", array, (moved, lambda gy: to(gy, source)))
+
+
+def to_place(input: Tensor, target: devices.Place) -> Tensor:
+    """The tensor in this memory: itself if it is there already."""
+    source = devices.place_of(input.array)
+    if source == target:
+        return input
+    return record("to", devices.moved(input.array, target), (input, lambda gy: to_place(gy, source)))
+
+
+def type_(input: Tensor, dtype: Any) -> Tensor:
+    """Convert to another dtype, as ``to``."""
+    return to(input, as_dtype(dtype))
+
+
+def int_(input: Tensor) -> Tensor:
+    """Convert to int32, truncating towards 0."""
+    return to(input, np.int32)
+
+
+def bool_(input: Tensor) -> Tensor:
+    """Convert to bool: True where not 0."""
+    return to(input, np.bool_)
+
+
+def double(input: Tensor) -> Tensor:
+    """Convert to float64."""
+    return to(input, np.float64)
+
+
+def float_(input: Tensor) -> Tensor:
+    """Convert to float32."""
+    return to(input, float32)
+
+
+def long(input: Tensor) -> Tensor:
+    """Convert to int64, truncating towards 0."""
+    return to(input, int64)
+
+
+def cpu(input: Tensor) -> Tensor:
+    """The tensor in the CPU's memory: itself if it is there already."""
+    return to_place(input, devices.CPU)
+
+
+def cuda(input: Tensor, device: Any = None) -> Tensor:
+    """The tensor in the memory of a GPU: this device, or the current GPU."""
+    wanted = device_type("cuda", device) if device is None or type(device) is int else device_type(device)
+    return to_place(input, place(wanted))
