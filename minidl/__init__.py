@@ -13,7 +13,7 @@ from minidl.creation import (
 )
 from minidl.device import device
 from minidl.io import load, save
-from minidl.kernels.cpu._threads import get_num_threads, set_num_threads
+from minidl.kernels import get_num_threads, set_num_threads, use_reference_kernels
 from minidl.nn.functional import conv2d, conv_transpose2d, dropout
 from minidl.ops._operands import result_type
 from minidl.ops.activation import log_softmax, relu, relu_rule, sigmoid, softmax, tanh
@@ -55,5 +55,5 @@ __all__ = [
     "optim", "permute", "plot", "pow", "rand", "rand_like", "randint", "randn", "randn_like", "random", "randperm",
     "relu", "relu_rule", "reshape", "result_type", "save", "set_grad_enabled", "set_num_threads", "sigmoid", "sign",
     "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum", "tanh", "tensor", "transpose",
-    "uint8", "unbind", "unsqueeze", "utils", "var", "where", "zeros", "zeros_like",
+    "uint8", "unbind", "unsqueeze", "use_reference_kernels", "utils", "var", "where", "zeros", "zeros_like",
 ]

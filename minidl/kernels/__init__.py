@@ -2,16 +2,23 @@
 
 Every kernel has a definition in `reference.py` and fast twins of the same name and signature, for the CPU in `cpu/` and
 for a GPU in `gpu/`. Which one runs is decided here, from the type of the first array, and nowhere else in the project.
+
+With the environment variable ``MINIDL_KERNELS=reference`` the definitions run in place of the CPU's kernels. Nothing is
+compiled then, and Numba need not be installed.
 """
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from minidl.kernels import cpu, devices, reference
+from minidl.kernels import devices, reference
 from minidl.kernels.geometry import ConvGeometry as ConvGeometry
 from minidl.kernels.pool_geometry import PoolGeometry as PoolGeometry
 from minidl.kernels.reference import *  # noqa: F403 - names, types and docstrings: each function is replaced below
@@ -20,10 +27,67 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def _compiled() -> tuple[ModuleType, ...]:
+    """The modules of the compiled kernels; none with MINIDL_KERNELS=reference."""
+    wanted = os.environ.get("MINIDL_KERNELS", "")
+    if wanted not in ("", "reference"):
+        raise ImportError(f"MINIDL_KERNELS={wanted}: unset it for the fast kernels, or set it to reference")
+    if wanted:
+        return ()
+    try:
+        from minidl.kernels import cpu
+    except ModuleNotFoundError as error:
+        if error.name not in ("numba", "llvmlite"):
+            raise
+        raise ImportError(
+            f"minidl compiles its kernels with Numba, and {error.name} is not installed: python -m pip install numba "
+            "(or set MINIDL_KERNELS=reference in the environment to run, slowly, on NumPy alone)"
+        ) from None
+    return cpu.MODULES
+
+
+CPU = _compiled()
+if CPU:
+    from minidl.kernels.cpu._threads import get_num_threads as get_num_threads
+    from minidl.kernels.cpu._threads import set_num_threads as set_num_threads
+else:
+    from minidl.kernels._one_thread import get_num_threads as get_num_threads
+    from minidl.kernels._one_thread import set_num_threads as set_num_threads
+
+
+class _Mode(threading.local):
+    reference = not CPU
+
+
+_mode = _Mode()
+
+
+@contextlib.contextmanager
+def use_reference_kernels() -> Iterator[None]:
+    """Run the definitions in ``minidl/kernels/reference.py`` instead of the compiled kernels, in this thread.
+
+    They are plain NumPy, which a debugger can step through; results agree up to rounding. To run them in a whole
+    process, without a compiler, set ``MINIDL_KERNELS=reference`` in the environment. On a GPU nothing changes.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> with use_reference_kernels():
+    ...     y = minidl.conv2d(minidl.ones(1, 1, 3, 3), minidl.ones(1, 1, 2, 2))
+    >>> y.tolist()
+    [[[[4.0, 4.0], [4.0, 4.0]]]]
+    """
+    before, _mode.reference = _mode.reference, True
+    try:
+        yield
+    finally:
+        _mode.reference = before
+
+
 def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
     """The kernel of this definition's name, from the backend that its first array belongs to."""
     name = definition.__name__
-    fast: Callable[P, R] = next((vars(module)[name] for module in cpu.MODULES if name in vars(module)), definition)
+    fast: Callable[P, R] = next((vars(module)[name] for module in CPU if name in vars(module)), definition)
 
     @functools.wraps(definition)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -33,7 +97,7 @@ def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
         if not isinstance(array, np.ndarray):
             raise TypeError(f"minidl's kernels work on arrays of NumPy or CuPy, not on {type(args[0]).__name__}")
         # Dtypes other than float32 and float64 are not worth compiling for: the definition serves them.
-        return (fast if array.dtype.char in "fd" else definition)(*args, **kwargs)
+        return (definition if _mode.reference or array.dtype.char not in "fd" else fast)(*args, **kwargs)
 
     return kernel
 

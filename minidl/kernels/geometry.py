@@ -165,12 +165,12 @@ class ConvGeometry(Windows):
             If the sizes do not fit together.
         """
         steps, pads, dilations = _step_sizes(op, stride, padding, dilation)
-        kernel = _ints(op, "kernel_size", kernel_size, 1)
-        n, c, *image = _four(op, "input", x_shape, "(N, C, H, W)")
+        kernel = ints(op, "kernel_size", kernel_size, 1)
+        n, c, *image = four(op, "input", x_shape, "(N, C, H, W)")
         if min(c, *image) < 1:
-            _fail(op, f"input of shape {tuple(x_shape)} has no pixels; only the batch may be empty")
+            raise RuntimeError(f"{op}: input of shape {tuple(x_shape)} has no pixels; only the batch may be empty")
         size = [_map_length(op, *along) for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True)]
-        return cls(n, c, _pair(image), 1, _pair(size), kernel, steps, pads, dilations)
+        return cls(n, c, pair(image), 1, pair(size), kernel, steps, pads, dilations)
 
     @classmethod
     def of_fold(
@@ -185,22 +185,20 @@ class ConvGeometry(Windows):
         """The geometry of fold(columns), with columns (N, C*KH*KW, OH*OW): that of the unfold whose adjoint it is."""
         op, shape = "fold", tuple(columns_shape)
         if len(shape) != 3 or min(shape[1:]) < 1:
-            _fail(
-                op, f"input must be (N, C*KH*KW, OH*OW), or without N for one image, and only N may be 0, got {shape}"
+            raise RuntimeError(
+                f"fold: input must be (N, C*KH*KW, OH*OW), or without N for one image, and only N may be 0, got {shape}"
             )
-        kernel, image = _ints(op, "kernel_size", kernel_size, 1), _ints(op, "output_size", output_size, 1)
+        kernel, image = ints(op, "kernel_size", kernel_size, 1), ints(op, "output_size", output_size, 1)
         (n, taps, pixels), (kh, kw) = shape, kernel
         if taps % (kh * kw):
-            _fail(
-                op,
-                f"input {shape} has columns of {taps} values, no multiple of the kernel's {kh}*{kw} = {kh * kw}",
+            raise RuntimeError(
+                f"fold: input {shape} has columns of {taps} values, no multiple of the kernel's {kh}*{kw} = {kh * kw}"
             )
         g = cls.of_unfold((n, taps // (kh * kw), *image), kernel, dilation, padding, stride, op)
         if pixels != math.prod(g.map_size):
             oh, ow = g.map_size
-            _fail(
-                op,
-                f"input {shape} has {pixels} columns, and a kernel of {kernel} with stride {g.stride}, padding "
+            raise RuntimeError(
+                f"fold: input {shape} has {pixels} columns, and a kernel of {kernel} with stride {g.stride}, padding "
                 f"{g.padding} and dilation {g.dilation} has {oh}*{ow} = {oh * ow} positions in an image of {image}",
             )
         return g

@@ -16,8 +16,8 @@ from minidl.nn.unfold import Fold, Unfold
 
 __all__ = [
     "AvgPool2d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d",
-    "CrossEntropyLoss", "Dropout", "Flatten", "Fold", "Identity", "L1Loss", "LeakyReLU", "Linear", "LogSoftmax", "MSELoss",
-    "MaxPool2d", "MaxUnpool2d", "Module", "ModuleList", "NLLLoss", "Parameter", "ReLU", "RegularisedLoss",
+    "CrossEntropyLoss", "Dropout", "Flatten", "Fold", "Identity", "L1Loss", "LeakyReLU", "Linear", "LogSoftmax",
+    "MSELoss", "MaxPool2d", "MaxUnpool2d", "Module", "ModuleList", "NLLLoss", "Parameter", "ReLU", "RegularisedLoss",
     "Sequential", "Sigmoid", "Softmax", "Tanh", "Unflatten", "Unfold", "Upsample", "UpsamplingBilinear2d",
     "UpsamplingNearest2d", "functional", "init", "utils",
 ]

@@ -19,7 +19,7 @@ from minidl.ops.upsampling import interpolate, upsample
 
 __all__ = [
     "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv2d",
-    "conv_transpose2d", "cross_entropy", "dropout", "fold", "gaussian_kl", "interpolate", "l1_loss", "leaky_relu", "linear",
-    "log_softmax", "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "one_hot", "pad", "relu", "sigmoid",
+    "conv_transpose2d", "cross_entropy", "dropout", "fold", "gaussian_kl", "interpolate", "l1_loss", "leaky_relu",
+    "linear", "log_softmax", "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "one_hot", "pad", "relu", "sigmoid",
     "softmax", "tanh", "unfold", "upsample",
 ]

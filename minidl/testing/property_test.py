@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl import cuda, kernels, nn
-from minidl.kernels import devices, reference
+from minidl.kernels import devices
 from minidl.tensor import Tensor
 from minidl.testing.gradcheck import gradcheck, gradgradcheck, tensors_in
 
@@ -125,7 +123,7 @@ def check_operation(operation: Callable[..., Any], arguments: dict[str, Any], *,
         gradgradcheck(call, call.inputs())
     exact = None
     for dtype in AGREEMENT:  # float64 first
-        with _defined_kernels():
+        with kernels.use_reference_kernels():
             defined = call.to(dtype, devices.CPU).run()
         exact = exact or defined
         _check_agreement(call, defined, exact, SIMILAR, "that in float64")
@@ -253,13 +251,3 @@ def _check_agreement(call: _Call, run: _Run, defined: _Run, tolerance: float, ot
 
 def _largest(x: Tensor) -> float:
     return float(np.abs(x.array[np.isfinite(x.array)]).max(initial=0))
-
-
-@contextlib.contextmanager
-def _defined_kernels() -> Iterator[None]:
-    """Replace every kernel by its definition in NumPy."""
-    names = [
-        name for name in kernels.__all__ if hasattr(reference, name) and inspect.isfunction(getattr(kernels, name))
-    ]
-    with mock.patch.multiple(kernels, **{name: getattr(reference, name) for name in names}):
-        yield

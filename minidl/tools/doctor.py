@@ -21,17 +21,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import llvmlite  # type: ignore[import-untyped]
-import llvmlite.binding as llvm  # type: ignore[import-untyped]
-import numba
 import numpy as np
 
 import minidl
 from minidl import kernels
 from minidl.data import CIFAR10, MNIST, cifar10, mnist
-from minidl.kernels import ConvGeometry, PoolGeometry, cpu, reference
-from minidl.kernels.cpu import _compiling, _threads
+from minidl.kernels import ConvGeometry, PoolGeometry, reference
 from minidl.kernels.resampling import bilinear, nearest
+
+if kernels.CPU:
+    import llvmlite  # type: ignore[import-untyped]
+    import llvmlite.binding as llvm  # type: ignore[import-untyped]
+    import numba
+
+    from minidl.kernels.cpu import _compiling, _threads
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
 WIDTH = 92  # of a line of text; commands are not wrapped, so that they can be copied
@@ -52,7 +55,7 @@ FETCH_MNIST = 'python -c "from minidl.data import MNIST; [MNIST(train=t, downloa
 FETCH_CIFAR10 = 'python -c "from minidl.data import CIFAR10; CIFAR10(download=True)"'
 LITTLE = 500e6  # bytes; CIFAR-10 takes 354 MB, compiled kernels some 40 MB
 TOLERANCE = 1e-4  # relative to the largest value; float32 rounding errors are a hundredth of it here
-_numbas: Any = numba.config
+_numbas: Any = numba.config if kernels.CPU else None
 
 
 class Finding(NamedTuple):
@@ -75,10 +78,11 @@ def python() -> Finding:
 
 def packages() -> Finding:
     """Versions of minidl and its required packages, and the path minidl was imported from."""
-    found = {"numpy": np.__version__, "numba": numba.__version__}
-    text = f"minidl {minidl.__version__}, NumPy {np.__version__}, Numba {numba.__version__}"
-    text += f", llvmlite {llvmlite.__version__}; minidl is in {Path(minidl.__file__).parent}"
-    if old := [f'"{name}>={least}"' for name, least in NEEDED.items() if _older(found[name], least)]:
+    found = {"numpy": np.__version__, **({"numba": numba.__version__} if kernels.CPU else {})}
+    text = f"minidl {minidl.__version__}, NumPy {np.__version__}"
+    text += f", Numba {numba.__version__}, llvmlite {llvmlite.__version__}" if kernels.CPU else ""
+    text += f"; minidl is in {Path(minidl.__file__).parent}"
+    if old := [f'"{name}>={NEEDED[name]}"' for name in found if _older(found[name], NEEDED[name])]:
         return Finding("packages", WRONG, f"too old: {text}", f"python -m pip install {' '.join(old)}")
     return Finding("packages", OK, text)
 
@@ -204,6 +208,12 @@ def _agree(y: np.ndarray, expected: np.ndarray) -> bool:
     return y.shape == expected.shape and bool(np.abs(y - expected).max() <= TOLERANCE * np.abs(expected).max())
 
 
+def definitions() -> Finding:
+    """What takes the place of the checks of compiled kernels with MINIDL_KERNELS=reference."""
+    text = "MINIDL_KERNELS=reference: the definitions in NumPy run, many times slower than the compiled kernels"
+    return Finding("kernels", NOTE, text, "unset MINIDL_KERNELS")
+
+
 CONVOLUTIONS = {  # name: shapes of image and weight, then stride, padding and dilation
     "1 channel to 16": ((3, 1, 12, 11), (16, 1, 3, 3), 2, 1, 1),
     "3 channels to 1": ((3, 3, 11, 9), (1, 3, 5, 5), 1, 2, 1),  # 1 to 8 output channels share a vector with groups
@@ -279,7 +289,7 @@ def kernel_cache() -> Finding:
 
 
 def _compiled_functions() -> list[Any]:
-    found = [function for module in cpu.MODULES for function in vars(module).values() if hasattr(function, "stats")]
+    found = [function for module in kernels.CPU for function in vars(module).values() if hasattr(function, "stats")]
     return list(dict.fromkeys(found))  # a function may be imported into several modules
 
 
@@ -350,7 +360,8 @@ def _unless_full(finding: Finding, folder: Path) -> Finding:
 
 # -- the report -------------------------------------------------------------------------------------------------
 
-_MACHINE = processor, kernel_check, kernel_cache, thread_count, thread_layer, blas, gpu
+_COMPILED = processor, kernel_check, kernel_cache, thread_count, thread_layer
+_MACHINE = *(_COMPILED if kernels.CPU else (definitions,)), blas, gpu
 CHECKS = (python, packages, extras, *_MACHINE, data_folder, mnist_files, cifar10_files)
 
 

@@ -163,8 +163,7 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
         columns = _as_columns(images, geometry) if _is_columns(geometry) else _empty_columns(images, geometry)
         _multiply_each(matrix.T, _pixels(y[part]), columns)
         if not _is_columns(geometry):
-            sizes = (len(images), geometry.image_channels, *_windows(geometry), *_steps(geometry))
-            _launch("col2im", images.size, y.dtype, _taps_first(columns), _optional(bias), images, *sizes)
+            _add_columns(columns, bias, images, geometry)
     if _is_columns(geometry):
         _add_bias(x, bias)
     return x
@@ -183,6 +182,28 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     if not geometry.batch:
         w[...] = 0
     return w
+
+
+def im2col(x: Array, geometry: ConvGeometry) -> Array:
+    """(N, C, H, W) -> (N, C*KH*KW, OH*OW). Defined in reference.py."""
+    _arguments.of_convolution(geometry, x=x)
+    return cupy.array(_columns(_plain(x), geometry), order="C")  # a copy, which shares no memory with x
+
+
+def col2im(columns: Array, geometry: ConvGeometry) -> Array:
+    """(N, C*KH*KW, OH*OW) -> (N, C, H, W). Defined in reference.py."""
+    _arguments.same_float("col2im", columns)
+    if _is_columns(geometry):
+        return columns.reshape(geometry.image_shape).copy()
+    x = cupy.empty(geometry.image_shape, columns.dtype)
+    _add_columns(columns, None, x, geometry)
+    return x
+
+
+def _add_columns(columns: Array, bias: Array | None, x: Array, geometry: ConvGeometry) -> None:
+    """Fill images x with the sums of the columns (N, K, P) that meet each pixel, and a bias."""
+    sizes = (len(x), geometry.image_channels, *_windows(geometry), *_steps(geometry))
+    _launch("col2im", x.size, x.dtype, _taps_first(columns), _optional(bias), x, *sizes)
 
 
 def _columns(x: Array, geometry: ConvGeometry) -> Array:
