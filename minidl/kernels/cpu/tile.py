@@ -1,8 +1,8 @@
 """The inner tile: the loop in which all matrix products and convolutions spend their time.
 
-This is the hardest text of the project, and the only one where the machine shows through. It computes a small block of
-a matrix product, C = A B, and keeps that block in registers while it sums over k. Step k of the loop, for 6 rows i0 + r
-of C and two vectors of its columns from j0 on:
+This is the hardest text of the project, and the one where the machine shows through most. A tile is a small block of a
+matrix product, C = A B, that stays in registers while it is summed over k. Step k of the loop, for 6 rows i0 + r of C
+and two vectors of its columns from j0 on:
 
     b0, b1 = B[k, j0 : j0 + lanes], B[k, j0 + lanes : j0 + 2 * lanes]      two loads, used by all rows
     for r in range(6):
@@ -39,7 +39,6 @@ from minidl.kernels.cpu._vectors import BYTES, I64, VECTOR_BYTES, Vectors
 
 TILE_ROWS = 6  # times two vectors of columns: with more, the addresses of the rows no longer fit in registers
 TALL_ROWS = 8  # times one vector: fewer sums would leave the processor waiting for the last ones
-
 
 _Arguments = namedtuple("_Arguments", "a rows i0 m cols k0 k1 b brows j0 n c crows add bias biased")
 
