@@ -214,6 +214,7 @@ def start_process(folder, files=99):
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_processes_that_unpack_at_once(tmp_path):
     write_archive(tmp_path)
     processes = [start_process(tmp_path) for _ in range(3)]

@@ -145,9 +145,8 @@ def start(*command, **pipes):
     )
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_with_the_last_checkpoint(tmp_path, number, status):
     pytest.importorskip("matplotlib")
     options = [*SMALL, "--epochs", 10000, "--out", tmp_path / "out"]

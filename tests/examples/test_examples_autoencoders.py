@@ -16,12 +16,13 @@ def files(out):
     return sorted(path.name for path in out.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("cifar_autoencoder", ("--latent", 4)),
-        pytest.param("autoencoder_losses", (), marks=pytest.mark.slow),
-        pytest.param("linear_autoencoder_pca", ("--latent", 3), marks=pytest.mark.slow),
+        ("autoencoder_losses", ()),
+        ("linear_autoencoder_pca", ("--latent", 3)),
     ],
 )
 def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path, name, options):

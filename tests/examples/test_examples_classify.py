@@ -99,6 +99,7 @@ def test_curves_leave_out_what_was_trained_on_other_images(run, tmp_path, capsys
 # -- pixelwise_prediction ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pixelwise_prediction(run, tmp_path, capsys):
     run("pixelwise_prediction", "--train-size", 640, "--epochs", 6)
     out = tmp_path / "out"

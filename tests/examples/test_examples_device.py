@@ -28,7 +28,7 @@ RUNS = {
     "feature_visualisation": (*DRAWN, "--top", 1, "--filters", 2),
     "pixelwise_prediction": SMALL,
 }
-LONG = ("mnist_vae sweep", "cifar_classifier mlp")
+LONG = ("mnist_vae", "mnist_vae sweep", "cifar_classifier mlp", "cifar_classifier cnn", "pixelwise_prediction")
 TRAINING = sorted({path.stem for path in EXAMPLES.glob("[!_]*.py")} - {"transposed_convolution", "tiny_tape"})
 
 
@@ -116,7 +116,7 @@ def test_every_example_that_trains_is_among_them():
 
 
 @pytest.mark.parametrize(("first", "second"), [("cuda", "cpu"), ("cpu", "cuda")])
-@pytest.mark.parametrize("name", ["mnist_autoencoder", "cifar_autoencoder"])
+@pytest.mark.parametrize("name", ["mnist_autoencoder", pytest.param("cifar_autoencoder", marks=pytest.mark.slow)])
 def test_a_run_goes_on_elsewhere(run, places, monkeypatch, tmp_path, name, first, second):
     options = [option for option in RUNS[name] if option not in ("--epochs", 1)]
     run(name, *options, "--epochs", 2, "--out", tmp_path / "whole")

@@ -46,6 +46,7 @@ def test_two_units(run, tmp_path, capsys):
     assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}"
 
 
+@pytest.mark.slow
 def test_many_units_under_a_high_beta_collapse(run, tmp_path, capsys):
     run("--epochs", 1, "--latent", 12, "--beta", 1000)
     out = tmp_path / "out"
@@ -66,6 +67,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
     assert whole == parts
 
 
+@pytest.mark.slow
 def test_a_sweep_draws_the_balance(run, tmp_path):
     run("--epochs", 1, "--sweep", 0, 50, 0)
     out = tmp_path / "out" / "sweep"

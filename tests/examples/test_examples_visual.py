@@ -21,6 +21,7 @@ def results(out):
 GIFS = ("padding", "strides", "transposed", "transposed_strides", "transposed_output_padding")
 
 
+@pytest.mark.slow
 def test_transposed_convolution(run, tmp_path, capsys):
     image = pytest.importorskip("PIL.Image")
     run("transposed_convolution")

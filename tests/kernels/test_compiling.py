@@ -360,6 +360,7 @@ def test_without_any_folder_kernels_are_compiled_at_each_start(installed):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.jit
 def test_the_package_says_once_that_it_compiles(installed):
     first, second = (run(TRAIN, installed, installed / "cache") for _ in range(2))

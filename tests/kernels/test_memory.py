@@ -113,7 +113,8 @@ def stepper(make):
     return step
 
 
-models = pytest.mark.parametrize("make", [convolutions, pooling, linear])
+MODELS = [convolutions, pooling, linear]
+models = pytest.mark.parametrize("make", MODELS)
 
 
 @models
@@ -128,7 +129,7 @@ def test_a_steady_step_causes_no_page_faults(make):
     assert np.median(faults) <= (0 if sys.platform == "linux" else 100)
 
 
-@models
+@pytest.mark.parametrize("make", [pytest.param(m, marks=pytest.mark.slow) if m is not linear else m for m in MODELS])
 def test_steps_leave_no_memory_behind(make):
     step = stepper(make)
     tracemalloc.start()

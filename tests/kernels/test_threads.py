@@ -301,7 +301,14 @@ def in_threads(works: list[Callable]) -> list:
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize(("layer", "library"), [("workqueue", "workqueue"), ("omp", "omppool"), ("tbb", "tbbpool")])
+@pytest.mark.parametrize(
+    ("layer", "library"),
+    [
+        ("workqueue", "workqueue"),  # the one that minidl has to guard
+        pytest.param("omp", "omppool", marks=pytest.mark.slow),
+        pytest.param("tbb", "tbbpool", marks=pytest.mark.slow),
+    ],
+)
 def test_two_python_threads_train_at_once(layer: str, library: str):
     try:
         importlib.import_module(f"numba.np.ufunc.{library}")

@@ -325,6 +325,7 @@ def test_gpu_step_stays_on_the_gpu(gpu_step, script):
     assert waited[0] is not None
 
 
+@pytest.mark.slow
 def test_gpu_step_says_that_runs_differ(gpu_step, script, monkeypatch):
     runs = itertools.count()
     monkeypatch.setattr(script("gpu_trainer").Trainer, "digest", lambda self, steps: [str(next(runs))])

@@ -140,6 +140,7 @@ def test_short_lived_models_leave_nothing_behind(number, warm_up):
     assert max(sizes) - sizes[0] < 2 * MB
 
 
+@pytest.mark.slow
 def test_a_leak_would_be_noticed():
     leak = "kept = []\n" + MODELS.replace("    loss.backward()", "    kept.append(np.ones(2**14)); loss.backward()")
     found = measure(leak, 200, 20)

@@ -43,8 +43,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("size", [3, 3000])
-@pytest.mark.parametrize("name", WRONG)
+LARGE = [pytest.param(3000, name, marks=[pytest.mark.slow] if name != "one element" else []) for name in WRONG]
+
+
+@pytest.mark.parametrize(("size", "name"), [*((3, name) for name in WRONG), *LARGE])
 def test_gradcheck_notices_a_wrong_gradient(name, size):
     """In the whole Jacobian of a small input, and by random combinations of its rows for a large one."""
     x = minidl.tensor([0.3, -0.5, 0.7] * (size // 3), dtype=minidl.float64, requires_grad=True)
@@ -108,7 +110,7 @@ def test_the_message_names_operation_place_values_steps_and_verdict():
 
 def test_only_the_last_of_many_operations_are_named():
     def deep(x):
-        for _ in range(2000):
+        for _ in range(200):
             x = x * 1
         return WRONG["sign"](x)
 
