@@ -143,7 +143,6 @@ def test_it_stays_short():
     assert len(SCRIPT.read_text().splitlines()) <= 250
 
 
-@pytest.mark.xfail(strict=True, reason="the other parts of issue 15 are not merged yet: then this mark must go")
 def test_the_files_that_it_points_to_exist():
     named = set(re.findall(r"``(minidl/[\w/]+\.py)``", SCRIPT.read_text()))
     assert len(named) >= 16

@@ -37,15 +37,7 @@ def code_blocks(page):
     return [block for block in blocks if not block.startswith(">>>")]
 
 
-# Pages that are ahead of the code until the other branches of issue 15 are merged: then these marks must go.
-not_merged = pytest.mark.xfail(strict=True, reason="the other parts of issue 15 are not merged yet")
-
-
-def marked(*names):
-    return [pytest.param(page, marks=not_merged) if page.stem in names else page for page in PAGES]
-
-
-@pytest.mark.parametrize("page", marked("definitions"), ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_sessions_of_a_page(page):
     assert doctest.testfile(str(page), module_relative=False).failed == 0
 
@@ -100,7 +92,6 @@ def test_the_readme_is_short():
     assert len(README.read_text().splitlines()) <= 160
 
 
-@not_merged
 def test_where_to_read_counts_the_lines_there_are():
     rows = re.findall(r"^\| \[(minidl/\S+)\]\(\1\) \| (\d+) \|", README.read_text(), re.MULTILINE)
     said = {name: int(lines) for name, lines in rows}
@@ -129,7 +120,7 @@ def broken_links(page):
             yield target
 
 
-@pytest.mark.parametrize("page", marked("README", "tile"), ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_links_of_a_page_lead_somewhere(page):
     assert list(broken_links(page)) == []
 
