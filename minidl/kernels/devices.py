@@ -82,7 +82,7 @@ def is_array(value: Any) -> bool:
 
 def place_of(array: Array) -> Place:
     """Where an array lies."""
-    return Place("cuda", array.device.id) if on_gpu(array) else CPU
+    return CPU if type(array) is np.ndarray or not on_gpu(array) else Place("cuda", array.device.id)
 
 
 def moved(array: Array, place: Place) -> Array:
@@ -129,7 +129,7 @@ def writable(array: Array) -> bool:
     """Whether the array can be written to, with a separate memory location for each element."""
     steps = zip(array.shape, array.strides, strict=True)
     shared = not array.flags.forc and any(n > 1 and stride == 0 for n, stride in steps)
-    return not shared and (on_gpu(array) or array.flags.writeable)
+    return not shared and getattr(array.flags, "writeable", True)  # CuPy knows no read-only arrays
 
 
 def same_memory(a: Array, b: Array) -> bool:

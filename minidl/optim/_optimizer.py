@@ -113,7 +113,7 @@ class Optimizer:
         for p in self._parameters():
             refuse_unwritable(f"{type(self).__name__}.step", p)
         for group in self.param_groups:
-            grads = {p: p.grad.array for p in group["params"] if p.grad is not None}
+            grads = {p: g.array for p in group["params"] if (g := p.grad) is not None}
             for params in self._alike(grads):
                 self._update(params, [grads[p] for p in params], [self.state[p] for p in params], group)
                 for p in params:
@@ -125,7 +125,7 @@ class Optimizer:
         lists: dict[Any, list[Tensor]] = {}
         for p in params:
             state = self.state.setdefault(p, {})
-            key = p.dtype, devices.place_of(p.array), state.get("step", 0), state.get("momentum_buffer") is None
+            key = p.array.dtype, devices.place_of(p.array), state.get("step", 0), state.get("momentum_buffer") is None
             lists.setdefault(key, []).append(p)
         return lists.values()
 

@@ -58,14 +58,15 @@ def train_step(tmp_path, *options):
 SHORT = ("--rounds", "1", "--steps", "2")
 
 
-def test_a_training_step_makes_at_most_300_calls_outside_the_kernels():
+def test_a_training_step_makes_few_calls():
+    """At most 300 outside the kernels, and 900 in all with the JIT off."""
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, ROOT / "benchmarks/calls.py"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, timeout=60)
     assert done.returncode == 0, done.stderr
     outside, in_all = map(int, done.stdout.split("whole step")[1].split()[:2])
     assert 100 < outside <= 300
-    assert outside < in_all
+    assert outside < in_all <= 900
 
 
 @pytest.mark.slow

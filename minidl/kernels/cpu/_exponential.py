@@ -4,9 +4,12 @@ Why they are fast: without branches, tables and calls they compile to vector ins
 log1p.
 """
 
+import functools
 import math
+import operator
 from typing import Any
 
+import numba
 import numpy as np
 from numba import types
 from numba.extending import overload
@@ -36,6 +39,10 @@ def exp_minus(a, most, kind):
 def _power_of_two(n):
     """2^n for a whole n. Compiled, it is put together from its bits: the exponent's are n plus a bias."""
     return 2**n
+
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    _power_of_two = functools.partial(operator.pow, 2)  # the same, without a Python call for each element
 
 
 @overload(_power_of_two)

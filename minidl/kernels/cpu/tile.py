@@ -39,6 +39,7 @@ from minidl.kernels.cpu._vectors import BYTES, I64, VECTOR_BYTES, Vectors
 
 TILE_ROWS = 6  # times two vectors of columns: with more, the addresses of the rows no longer fit in registers
 TALL_ROWS = 8  # times one vector: fewer sums would leave the processor waiting for the last ones
+ROWS = {1: TALL_ROWS, 2: TILE_ROWS}  # of a tile of so many vectors
 
 _Arguments = namedtuple("_Arguments", "a rows i0 m cols k0 k1 b brows j0 n c crows add bias biased")
 
@@ -58,16 +59,11 @@ def tile(vectors, group, a, rows, i0, m, cols, k0, k1, b, brows, j0, n, c, crows
     columns = min(n, vectors * (VECTOR_BYTES // a.itemsize) // group)
     lanes = np.arange(columns * group).reshape(columns, group)
     B = b[brows[k0:k1, None, None] + j0 + lanes]  # (K, columns, group)
-    for i in range(i0, i0 + min(m, _rows_of(vectors))):
+    for i in range(i0, i0 + min(m, ROWS[vectors])):
         A = a[rows[i] + cols[k0:k1, None] + np.arange(group)]  # (K, group)
         crow = c[crows[i] + j0 :][:columns]
         start = crow if add else bias[j0 : j0 + columns] if biased else 0
         crow[:] = start + np.einsum("kg,kjg->j", A, B)
-
-
-def _rows_of(vectors: int) -> int:
-    """How many rows a tile of one or two vectors has."""
-    return TALL_ROWS if vectors == 1 else TILE_ROWS
 
 
 def _emit_tile(vectors, group, builder, element, *arguments) -> None:
@@ -81,7 +77,7 @@ def _emit_tile(vectors, group, builder, element, *arguments) -> None:
     starts = [I64(i * v.lanes) for i in range(vectors)]
     inside = [v.below(builder.mul(I64(group), builder.sub(t.n, s))) for s in starts]  # the lanes that read B
     columns = [v.below(builder.sub(t.n, s)) for s in starts]  # the lanes that write C
-    live = [builder.icmp_signed("<", I64(r), t.m) for r in range(_rows_of(vectors))]
+    live = [builder.icmp_signed("<", I64(r), t.m) for r in range(ROWS[vectors])]
     row = [builder.add(t.i0, builder.select(alive, I64(r), I64(0))) for r, alive in enumerate(live)]  # dead ones: i0
     arow = [v.at(t.a, builder.load(v.at(t.rows, r))) for r in row]
     sums = [[cgutils.alloca_once_value(builder, v.zero) for _ in starts] for _ in row]
