@@ -1,8 +1,5 @@
 """minidl: a small, readable deep-learning engine on NumPy and Numba, with PyTorch's interface."""
 
-# Lists of names wrapped by hand: ruff would give each name a line of its own.
-# fmt: off
-# isort: off
 import numpy as _np
 
 from minidl import autograd, cuda, data, nn, ops, optim, plot, random, utils

@@ -54,9 +54,7 @@ def from_numpy(ndarray: Array) -> Tensor:
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"from_numpy: expected a numpy.ndarray, not {type(ndarray).__name__}")
     if as_dtype(ndarray.dtype) != ndarray.dtype:
-        raise TypeError(
-            f"from_numpy: {ndarray.dtype} is not in this machine's byte order; minidl.tensor(array) converts it"
-        )
+        raise TypeError(f"from_numpy: {ndarray.dtype} is not in native byte order; minidl.tensor(array) converts it")
     return Tensor(ndarray)
 
 
@@ -373,7 +371,5 @@ def _numbers(name: str, *values: Any) -> None:
 def _real(name: str, dtype: Any) -> np.dtype[Any]:
     kind = as_dtype(dtype or float32)
     if kind.kind != "f":
-        raise NotImplementedError(
-            f"{name}: dtype must be a float type, not {kind}; for random integers use minidl.randint"
-        )
+        raise NotImplementedError(f"{name}: dtype must be a float type, not {kind}; for integers use minidl.randint")
     return kind

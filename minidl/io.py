@@ -152,10 +152,7 @@ def _encode(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
     if isinstance(obj, dict):
         items = [(_encode_key(key, where), _encode(value, f"{where}[{key!r}]", arrays)) for key, value in obj.items()]
         return ["dict", items]
-    raise TypeError(
-        f"save: {where} is of type {type(obj).__name__}, which cannot be saved; for a model or an optimizer, save its "
-        "state_dict()"
-    )
+    raise TypeError(f"save: cannot save {where}, a {type(obj).__name__}; of a model or optimizer save its state_dict()")
 
 
 def _encode_key(key: Any, where: str) -> Any:
@@ -167,9 +164,7 @@ def _encode_key(key: Any, where: str) -> Any:
 def _encode_array(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
     array = devices.moved(obj.array, devices.CPU) if isinstance(obj, Tensor) else np.asarray(obj)
     if array.dtype.kind not in KINDS:
-        raise TypeError(
-            f"save: {where} is an array of dtype {array.dtype}; only arrays of numbers and bools can be saved"
-        )
+        raise TypeError(f"save: {where} is an array of dtype {array.dtype}; only numbers and bools can be saved")
     name = f"{len(arrays)}.array"
     arrays[name] = array
     return ["tensor" if isinstance(obj, Tensor) else "array", name]

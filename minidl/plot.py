@@ -13,7 +13,7 @@ import io
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -104,9 +104,7 @@ def _as_batch(images: Images) -> Array:
     if len({array.shape for array in arrays}) > 1:
         raise ValueError(f"images must all have the same shape, not {sorted({array.shape for array in arrays})}")
     batch = np.stack(arrays) if parts is images and arrays else arrays[0] if arrays else np.empty(0)
-    if batch.ndim == 2:
-        batch = batch[None]
-    if batch.ndim == 3:
+    while batch.ndim in (2, 3):
         batch = batch[None]
     if batch.ndim != 4 or 0 in batch.shape:
         raise ValueError(f"images must have shape (N, C, H, W), (C, H, W) or (H, W), no size 0, not {batch.shape}")
@@ -180,18 +178,13 @@ def show_images(
         names, rows = [], [batch[i : i + nrow] for i in starts]
         above = [titles[i : i + nrow] for i in starts] if titles is not None else []
         expected = len(batch)
+    thing = "column" if isinstance(images, Mapping) else "image"
     if isinstance(titles, str):
-        raise TypeError(f"titles: expected a word for each {_thing(images)}, not a text; path= and title= take one")
+        raise TypeError(f"titles: expected a word for each {thing}, not a text; path= and title= take one")
     if titles is not None and len(titles) != expected:
-        raise ValueError(f"titles: expected {expected}, one for each {_thing(images)}, not {len(titles)}")
+        raise ValueError(f"titles: expected {expected}, one for each {thing}, not {len(titles)}")
     figure = _draw_sheet(rows, names, above, title)
-    if path is not None:
-        figure.savefig(path)
-    return figure
-
-
-def _thing(images: Any) -> str:
-    return "column" if isinstance(images, Mapping) else "image"
+    return _saved(figure, path)
 
 
 def _as_colours(images: Images) -> Array:
@@ -270,6 +263,12 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def _saved(figure: Figure, path: PathLike | None) -> Figure:
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file)
@@ -344,9 +343,7 @@ def curves(
         y = np.asarray(values, np.float64)
         where = np.arange(1, len(y) + 1) if x is None else np.asarray(x)
         if where.shape != y.shape or y.ndim != 1:
-            raise ValueError(
-                f"curve {name!r} has shape {y.shape}, but x has {where.shape}: both must be (n,), of the same length"
-            )
+            raise ValueError(f"curve {name!r} has shape {y.shape}, but x has {where.shape}: both must be (n,)")
         _draw_curve(axis, where, y, name, f"C{i}", smooth, log)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
     _whole_ticks(axis)
@@ -357,9 +354,7 @@ def curves(
         figure.set_figwidth(max(figure.get_figwidth(), wide / DPI))
     axis.grid(alpha=0.3, which="both")
     axis.legend()
-    if path is not None:
-        figure.savefig(path)
-    return figure
+    return _saved(figure, path)
 
 
 def _draw_curve(axis: Axes, x: Array, y: Array, name: str, colour: str, smooth: int, log: bool) -> None:
@@ -445,16 +440,15 @@ def confusion_matrix(
     ['75', '25', '0', '100']
     """
     table = np.asarray(counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts, np.float64)
-    if table.shape != (len(names), len(names)) or not len(names):
-        raise ValueError(
-            f"counts of C classes must be (C, C) with C names, not {table.shape} with {len(names)} of them"
-        )
+    n = len(names)
+    if table.shape != (n, n) or n == 0:
+        raise ValueError(f"counts of C classes must be (C, C) with C names, not {table.shape} with {n} of them")
     if not (table >= 0).all() or np.isinf(table).any():
         raise ValueError("counts must be finite numbers of at least 0")
     sums = table.sum(axis=1, keepdims=True)
     percent = np.divide(100 * table, sums, out=np.full_like(table, np.nan), where=sums > 0)
     figure, axis = _figure()
-    side = max(3.0, 0.45 * len(names))  # inches
+    side = max(3.0, 0.45 * n)  # inches
     figure.set_size_inches(side + 2.1, side + 1.3)
     figure.set_layout_engine("constrained")
     image = axis.imshow(percent, cmap="Blues", vmin=0, vmax=100)
@@ -462,15 +456,12 @@ def confusion_matrix(
         if not np.isnan(share):
             colour = "white" if share > 50 else "black"
             axis.text(j, i, f"{share:.0f}", ha="center", va="center", size=TEXT + 1, color=colour)
-    ticks = range(len(names))
-    axis.set(xlabel="predicted class", ylabel="true class", xticks=ticks, yticks=ticks, yticklabels=names)
+    axis.set(xlabel="predicted class", ylabel="true class", xticks=range(n), yticks=range(n), yticklabels=names)
     axis.set_xticklabels(names, rotation=40, ha="right", rotation_mode="anchor")
     figure.colorbar(image, label="percent of the samples of the true class", shrink=0.9)
     if title:
         figure.suptitle(title, size=TEXT + 3)
-    if path is not None:
-        figure.savefig(path)
-    return figure
+    return _saved(figure, path)
 
 
 def _plain_logarithmic_ticks(axis: Axes) -> None:

@@ -1,8 +1,5 @@
 """Data sets, real and synthetic, the loader that batches them, and image transforms."""
 
-# Lists of names wrapped by hand: ruff would give each name a line of its own.
-# fmt: off
-# isort: off
 from minidl.data.cifar10 import CIFAR10
 from minidl.data.download import DownloadError
 from minidl.data.loader import DataLoader, Dataset, PixelDataset, Subset, TensorDataset, random_split

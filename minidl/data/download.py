@@ -24,7 +24,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PATIENCE = 8.0  # seconds; after a longer silence users believe that the program hangs
+PathLike = str | os.PathLike[str]
+
 SLOWEST = 1000  # bytes per second; a slower download is given up
 LARGEST = 2**28  # bytes; the largest file here, CIFAR-10's archive, has 170 MB
 RANGE_NOT_SATISFIABLE = 416  # HTTP's answer to a request for the rest of a file that is already complete
@@ -35,13 +36,7 @@ class DownloadError(OSError):
 
 
 def fetch(
-    name: str,
-    sha256: str,
-    mirrors: Sequence[str],
-    folder: str | os.PathLike[str],
-    *,
-    patience: float = PATIENCE,
-    in_order: bool = False,
+    name: str, sha256: str, mirrors: Sequence[str], folder: PathLike, *, patience: float = 8.0, in_order: bool = False
 ) -> Path:
     """Download ``mirror + name`` into `folder`, unless it is already there, and return its path.
 
@@ -60,7 +55,8 @@ def fetch(
     folder : path
         Created if missing.
     patience : float
-        Timeout in seconds for a mirror's first answer, and later for its next bytes.
+        Timeout in seconds for a mirror's first answer, and later for its next bytes. After a longer silence users
+        believe that the program hangs.
     in_order : bool
         Use the mirrors in the given order, each after those before it failed: the first to answer may be slow.
 

@@ -26,6 +26,8 @@ from minidl.random import Generator, rng_of
 from minidl.tensor import Array, Tensor
 
 AHEAD = 2  # batches that each worker may prefetch
+KEPT: Any = (bool, np.bool_, np.ndarray, np.floating)  # items that keep their dtype
+ITEM_DTYPES = (KEPT, None), ((int, np.integer), np.int64), (float, np.float32)
 
 
 class Dataset(Protocol):
@@ -44,11 +46,9 @@ class Dataset(Protocol):
 
     def __len__(self) -> int:
         """Return the number of items."""
-        ...
 
     def __getitem__(self, index: int, /) -> Any:
         """Return one item."""
-        ...
 
 
 @runtime_checkable
@@ -78,11 +78,9 @@ class TensorDataset:
     """
 
     def __init__(self, *tensors: Tensor) -> None:
-        for tensor in tensors:
-            if not isinstance(tensor, Tensor):
-                raise TypeError(
-                    f"TensorDataset: expected tensors, not {type(tensor).__name__}: use minidl.tensor(data)"
-                )
+        for x in tensors:
+            if not isinstance(x, Tensor):
+                raise TypeError(f"TensorDataset: expected tensors, not {type(x).__name__}: use minidl.tensor(data)")
         if not tensors or any(not tensor.shape for tensor in tensors):
             raise ValueError("TensorDataset needs one tensor or more, each with a first dimension")
         lengths = [tensor.shape[0] for tensor in tensors]
@@ -446,13 +444,7 @@ def _stack(values: list[Any], indices: Array) -> Tensor:
 def _as_array(value: Any, index: int) -> Array:
     if isinstance(value, Tensor):
         return value.array
-    if isinstance(value, (bool, np.bool_, np.ndarray, np.floating)):
-        return np.asarray(value)
-    if isinstance(value, (int, np.integer)):
-        return np.asarray(value, dtype=np.int64)
-    if isinstance(value, float):
-        return np.asarray(value, dtype=np.float32)
-    raise TypeError(
-        f"item {index} holds a {type(value).__name__}; a batch is made of tensors, arrays, ints, floats and bools, "
-        "or of tuples of them"
-    )
+    for kinds, dtype in ITEM_DTYPES:
+        if isinstance(value, kinds):
+            return np.asarray(value, dtype)
+    raise TypeError(f"item {index} holds a {type(value).__name__}; a batch is made of tensors, arrays and numbers")

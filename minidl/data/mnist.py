@@ -17,11 +17,10 @@ from typing import IO
 
 import numpy as np
 
-from minidl.data.download import fetch
+from minidl.data.download import PathLike, fetch
 from minidl.data.loader import PixelDataset
 from minidl.tensor import Array
 
-PathLike = str | os.PathLike[str]
 Stream = IO[bytes] | gzip.GzipFile
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
@@ -144,9 +143,7 @@ def read_idx(path: PathLike) -> Array:
             with gzip.open(file) as stream:
                 return _read_stream(stream, path)
         except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(
-                f"{path}: the gzip archive is damaged or cut off: {error}; delete it and download it again"
-            ) from error
+            raise ValueError(f"{path}: damaged or cut off: {error}; delete it and download it again") from error
 
 
 def _read_stream(stream: Stream, path: Path) -> Array:
@@ -163,10 +160,7 @@ def _read_stream(stream: Stream, path: Path) -> Array:
 def _read_header(stream: Stream, path: Path) -> tuple[int, ...]:
     magic = _read_at_most(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
-        raise ValueError(
-            f"{path}: not an IDX file: it begins with {magic.hex(' ') or 'nothing'}, expected 00 00, "
-            "a type code and the number of dimensions"
-        )
+        raise ValueError(f"{path}: not an IDX file: it begins with {magic.hex(' ') or 'nothing'}, expected 00 00")
     if magic[2] != UNSIGNED_BYTE:
         raise ValueError(f"{path}: the header says type code {magic[2]}, expected {UNSIGNED_BYTE} (unsigned bytes)")
     if not 1 <= magic[3] <= 3:

@@ -51,9 +51,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     numbers = []
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
-            raise ValueError(
-                f"normalize: {name} must have 1 number or, for each channel, {channels}, not {len(values)}"
-            )
+            raise ValueError(f"normalize: {name} must have 1 number or {channels}, one per channel, not {len(values)}")
         numbers.append(np.asarray(values, images.dtype).reshape(-1, 1, 1))
     if not numbers[1].all():
         raise ValueError(f"normalize: std must not be 0, since it is a divisor; it is {tuple(std)} in {images.dtype}")

@@ -1,8 +1,5 @@
 """Layers, losses and modules, under the names of ``torch.nn``."""
 
-# Lists of names wrapped by hand: ruff would give each name a line of its own.
-# fmt: off
-# isort: off
 from minidl.nn import functional, init, utils
 from minidl.nn.batchnorm import BatchNorm1d, BatchNorm2d
 from minidl.nn.layers import (

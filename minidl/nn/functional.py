@@ -1,8 +1,5 @@
 """The layers' operations as functions, under the names of ``torch.nn.functional``."""
 
-# Lists of names wrapped by hand: ruff would give each name a line of its own.
-# fmt: off
-# isort: off
 from __future__ import annotations
 
 from minidl.ops.activation import dropout, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh

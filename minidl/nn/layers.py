@@ -175,8 +175,35 @@ class Linear(_Weighted):
 class _Conv(_Weighted):
     """The base of both convolutions: their settings, parameters and printed form."""
 
-    kernel_size: tuple[int, int]
-    output_padding: tuple[int, int]
+    transposed = False  # whether the weight is (in, out, KH, KW) instead of (out, in, KH, KW)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pairlike,
+        stride: Pairlike = 1,
+        padding: Pairlike = 0,
+        output_padding: Pairlike = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Pairlike = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if groups != 1:
+            raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
+        if padding_mode != "zeros":
+            raise NotImplementedError(f"{name}: padding_mode={padding_mode!r} is not supported, only 'zeros'")
+        _check_counts(name, in_channels=in_channels, out_channels=out_channels)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
+        self.dilation, self.output_padding = _pair(dilation), _pair(output_padding)
+        channels = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
+        self._make_parameters((*channels, *self.kernel_size), out_channels, bias, device, dtype)
 
     def extra_repr(self) -> str:
         """The settings that differ from the defaults, as PyTorch prints them."""
@@ -225,13 +252,8 @@ class Conv2d(_Conv):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__()
-        _check_variants("Conv2d", groups, padding_mode)
-        _check_counts("Conv2d", in_channels=in_channels, out_channels=out_channels)
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
-        self.dilation, self.output_padding = _pair(dilation), (0, 0)
-        self._make_parameters((out_channels, in_channels, *self.kernel_size), out_channels, bias, device, dtype)
+        window = kernel_size, stride, padding, 0
+        super().__init__(in_channels, out_channels, *window, groups, bias, dilation, padding_mode, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, OH, OW)."""
@@ -262,28 +284,7 @@ class ConvTranspose2d(_Conv):
         (out_channels,)
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Pairlike,
-        stride: Pairlike = 1,
-        padding: Pairlike = 0,
-        output_padding: Pairlike = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: Pairlike = 1,
-        padding_mode: str = "zeros",
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        _check_variants("ConvTranspose2d", groups, padding_mode)
-        _check_counts("ConvTranspose2d", in_channels=in_channels, out_channels=out_channels)
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
-        self.dilation, self.output_padding = _pair(dilation), _pair(output_padding)
-        self._make_parameters((in_channels, out_channels, *self.kernel_size), out_channels, bias, device, dtype)
+    transposed = True
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, OH, OW).
@@ -291,10 +292,8 @@ class ConvTranspose2d(_Conv):
         With stride > 1, ``Conv2d`` maps several sizes to one. `output_size` (OH, OW) chooses among them, in place of
         the layer's output_padding.
         """
-        output_padding = self.output_padding if output_size is None else self._padding_for(input, output_size)
-        return F.conv_transpose2d(
-            input, self.weight, self.bias, self.stride, self.padding, output_padding, 1, self.dilation
-        )
+        extra = self.output_padding if output_size is None else self._padding_for(input, output_size)
+        return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, extra, 1, self.dilation)
 
     def _padding_for(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, int]:
         batch = input.shape if input.ndim == 4 else (1, *input.shape)
@@ -440,9 +439,7 @@ class Dropout(Module):
     def forward(self, input: Tensor) -> Tensor:
         """Any shape; the output has the same."""
         if self.training and self.p and not is_grad_enabled() and not self._warned:
-            warnings.warn(
-                "Dropout is on under no_grad, as in training: call model.eval() before you evaluate", stacklevel=3
-            )
+            warnings.warn("Dropout is on under no_grad, as in training: call model.eval() to evaluate", stacklevel=3)
             self._warned = True
         return F.dropout(input, self.p, self.training, self.inplace)
 
@@ -455,17 +452,8 @@ def _check_counts(layer: str, **counts: Any) -> None:
             raise RuntimeError(f"{layer}: {name} must be at least 0, not {count}")
 
 
-def _check_variants(layer: str, groups: int, padding_mode: str) -> None:
-    if groups != 1:
-        raise NotImplementedError(f"{layer}: groups={groups} is not supported, only groups=1")
-    if padding_mode != "zeros":
-        raise NotImplementedError(f"{layer}: padding_mode={padding_mode!r} is not supported, only 'zeros'")
-
-
 def _pair(value: Pairlike) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2 or not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in pair):
-        raise TypeError(
-            f"kernel_size, stride, padding and dilation must each be an int or a pair of ints, not {value!r}"
-        )
+        raise TypeError(f"kernel_size, stride, padding and dilation must be an int or a pair of ints, not {value!r}")
     return int(pair[0]), int(pair[1])

@@ -18,9 +18,7 @@ class _Loss(Module):
     def __init__(self, *, reduction: str = "mean", **variants: Any) -> None:
         super().__init__()
         for name, value in variants.items():
-            raise NotImplementedError(
-                f"{type(self).__name__}: {name}={value!r} is not supported, only the argument reduction"
-            )
+            raise NotImplementedError(f"{type(self).__name__}: {name}={value!r} is not supported, only reduction is")
         self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

@@ -143,9 +143,8 @@ class Module:
     def add_module(self, name: str, module: Module | None) -> None:
         """Register a submodule; the name need not be an identifier."""
         if module is not None and not isinstance(module, Module):
-            raise TypeError(
-                f"{type(self).__name__}: {name!r} must be a Module such as nn.ReLU(), not {type(module).__name__}"
-            )
+            kind = type(module).__name__
+            raise TypeError(f"{type(self).__name__}: {name!r} must be a Module such as nn.ReLU(), not {kind}")
         if name not in self._modules:
             self._check_name(name)
         self._modules[name] = module

@@ -48,9 +48,8 @@ class MaxPool2d(Module):
 
     def forward(self, input: Tensor) -> Any:
         """(N, C, H, W) to (N, C, OH, OW), or to a pair of these with `return_indices`."""
-        return max_pool2d(
-            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
-        )
+        settings = self.dilation, self.ceil_mode, self.return_indices
+        return max_pool2d(input, self.kernel_size, self.stride, self.padding, *settings)
 
 
 class MaxUnpool2d(Module):

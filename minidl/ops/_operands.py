@@ -22,7 +22,8 @@ from minidl.ops.conversion import DType, as_dtype, cast, float32, int64, quiet, 
 from minidl.tensor import Tensor
 
 Number = bool | int | float
-F = TypeVar("F", bound=Callable[..., Any])
+Function = Callable[..., Any]
+F = TypeVar("F", bound=Function)
 _KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
@@ -49,14 +50,11 @@ def operation(
 
     def at_door(function: F) -> F:
         name, signature = function.__name__, inspect.signature(function).parameters
-        expected = [
-            (i, p, "None" in signature[p].annotation)
-            for i, p in enumerate(signature)
-            if signature[p].annotation in ("Tensor", "Tensor | None")
-        ]
+        kinds = ((i, p, x.annotation) for i, (p, x) in enumerate(signature.items()))
+        expected = [(i, p, "None" in kind) for i, p, kind in kinds if kind in ("Tensor", "Tensor | None")]
         tensors = {place for i, p, _ in expected for place in (i, p)}
         batches = {place for i, p, _ in expected if p in images for place in (i, p)}
-        body: Callable[..., Any] = quiet(function) if errstate else function
+        body: Function = quiet(function) if errstate else function
         if not expected and not axis:
             return typed(F, body)
 
@@ -99,11 +97,7 @@ def _rename_axis(name: str, named: dict[str, Any]) -> None:
 
 
 def _call_changed(
-    function: Callable[..., Any],
-    which: set[int | str],
-    change: Callable[[Tensor], Tensor],
-    args: Sequence[Any],
-    named: dict[str, Any],
+    function: Function, which: set[int | str], change: Function, args: Sequence[Any], named: dict[str, Any]
 ) -> Any:
     """Call with those tensors changed that are given at these positions or by these names."""
 
@@ -149,9 +143,7 @@ def only_floats(name: str, input: Tensor, error: type[Exception] = RuntimeError)
 def only_compiled(name: str, input: Tensor) -> None:
     """Raise for dtypes that the kernels are not compiled for."""
     if input.dtype.char not in "fd":
-        raise NotImplementedError(
-            f"{name}: input must be float32 or float64, not {input.dtype}; convert it with .float()"
-        )
+        raise NotImplementedError(f"{name}: input must be float32 or float64, not {input.dtype}; convert with .float()")
 
 
 def floating(input: Tensor) -> Tensor:
@@ -323,6 +315,5 @@ def common_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         return np.broadcast_shapes(*shapes)
     except ValueError:
         listed = " and ".join(map(str, shapes))
-        raise RuntimeError(
-            f"{name}: shapes {listed} do not broadcast: aligned at the right, sizes must be equal, or one of them 1"
-        ) from None
+        rule = "aligned at the right, sizes must be equal, or one of them 1"
+        raise RuntimeError(f"{name}: shapes {listed} do not broadcast: {rule}") from None

@@ -85,23 +85,15 @@ def clip(input: Tensor, min: Number | None = None, max: Number | None = None, *,
 def maximum(input: Tensor, other: Tensor) -> Tensor:
     """y = the greater of a and b, NaN if either is NaN;  gy goes to the greater, and half to each where equal."""
     a, b = operands("maximum", input, other)
-    return record(
-        "maximum",
-        np.maximum(a.array, b.array),
-        (a, lambda gy: gy * _share(a.array, b.array)),
-        (b, lambda gy: gy * _share(b.array, a.array)),
-    )
+    to_a, to_b = (a, lambda gy: gy * _share(a.array, b.array)), (b, lambda gy: gy * _share(b.array, a.array))
+    return record("maximum", np.maximum(a.array, b.array), to_a, to_b)
 
 
 def minimum(input: Tensor, other: Tensor) -> Tensor:
     """y = the lesser of a and b, NaN if either is NaN;  gy goes to the lesser, and half to each where equal."""
     a, b = operands("minimum", input, other)
-    return record(
-        "minimum",
-        np.minimum(a.array, b.array),
-        (a, lambda gy: gy * _share(b.array, a.array)),
-        (b, lambda gy: gy * _share(a.array, b.array)),
-    )
+    to_a, to_b = (a, lambda gy: gy * _share(b.array, a.array)), (b, lambda gy: gy * _share(a.array, b.array))
+    return record("minimum", np.minimum(a.array, b.array), to_a, to_b)
 
 
 def _share(a: Array, b: Array) -> Tensor:
@@ -120,12 +112,8 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
         if not isinstance(value, Tensor | np.ndarray):
             number("where", operand("where", value), result_type(operand("where", input), operand("where", other)))
     a, b, _ = operands("where", input, other, spread)
-    return record(
-        "where",
-        np.where(devices.beside(condition.array, a.array), a.array, b.array),
-        (a, lambda gy: where(condition, gy, 0)),
-        (b, lambda gy: where(condition, 0, gy)),
-    )
+    y = np.where(devices.beside(condition.array, a.array), a.array, b.array)
+    return record("where", y, (a, lambda gy: where(condition, gy, 0)), (b, lambda gy: where(condition, 0, gy)))
 
 
 @operation(errstate=True)
@@ -168,7 +156,5 @@ def logical_not(input: Tensor) -> Tensor:
 
 def _bitwise(name: str, function: np.ufunc, *operands: Tensor) -> Tensor:
     if operands[0].is_floating_point():
-        raise NotImplementedError(
-            f"{name}: expected tensors of bools or integers, such as x > 0, not {operands[0].dtype}"
-        )
+        raise NotImplementedError(f"{name}: expected bools or integers, such as x > 0, not {operands[0].dtype}")
     return Tensor(function(*[x.array for x in operands]))

@@ -14,11 +14,8 @@ from minidl.tensor import Tensor
 
 DType = np.dtype[Any]
 
-float32 = np.dtype("float32")
-int64 = np.dtype("int64")
-DTYPES = {
-    np.dtype(name) for name in ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
-}
+float32, int64 = np.dtype("float32"), np.dtype("int64")
+DTYPES = set(map(np.dtype, "bool uint8 int8 int16 int32 int64 float16 float32 float64".split()))
 # As in PyTorch, 1/0 is inf, log(-1) is nan and 1e300 in float32 is inf, all without a warning.
 quiet = np.errstate(all="ignore")
 

@@ -114,10 +114,8 @@ def replace(name: str, x: Tensor, result: Tensor) -> Tensor:
     if result.shape != x.shape:
         raise RuntimeError(f"{name}: the result has shape {result.shape}, the tensor to change in place {x.shape}")
     if x.dtype.kind in "biu" and result.dtype.kind not in ("b" if x.dtype.kind == "b" else "biu"):
-        raise RuntimeError(
-            f"{name}: the result is {result.dtype}, which a tensor of {x.dtype} cannot hold; "
-            "use the operation that is not in place"
-        )
+        result_in = f"the result is {result.dtype}, which a tensor of {x.dtype} cannot hold"
+        raise RuntimeError(f"{name}: {result_in}; use the out-of-place operation")
     check_writable(name, x, result.requires_grad)
     result = to(result, x.dtype)
     x.array[...] = result.array
@@ -129,11 +127,8 @@ def check_writable(name: str, x: Tensor, recorded: bool) -> None:
     """Refuse a change that the graph cannot represent, or of memory that cannot be written to."""
     leaf = x.is_leaf and x.requires_grad
     if is_grad_enabled() and (leaf or (recorded and x._leaf is not None and x._leaf.requires_grad)):
-        which = "a leaf" if leaf else "a view of a leaf"
-        raise RuntimeError(
-            f"{name}: {which} tensor that requires grad, such as a parameter, can be changed in place only inside "
-            "minidl.no_grad()"
-        )
+        which = ("a leaf" if leaf else "a view of a leaf") + " tensor that requires grad, such as a parameter"
+        raise RuntimeError(f"{name}: {which}, can be changed in place only inside minidl.no_grad()")
     refuse_unwritable(name, x)
 
 

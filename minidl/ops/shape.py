@@ -17,17 +17,10 @@ import numpy as np
 
 from minidl.autograd import record
 from minidl.kernels import devices
-from minidl.ops._operands import (
-    dimension,
-    dimensions,
-    listed_sizes,
-    number,
-    only_tensors,
-    operation,
-    result_type,
-    same_device,
-    sizes,
-)
+
+from minidl.ops._operands import (  # isort: skip
+    dimension, dimensions, listed_sizes, number, only_tensors, operation, result_type, same_device, sizes,
+)  # fmt: skip
 from minidl.ops.conversion import to
 from minidl.tensor import Tensor
 
@@ -116,9 +109,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; vectors and 0-d tensors stay as they are."""
     if input.ndim > 2:
-        raise RuntimeError(
-            f"t: expected at most 2 dimensions, and shape {input.shape} has {input.ndim}; use transpose(dim0, dim1)"
-        )
+        raise RuntimeError(f"t: expected at most 2 dimensions, not shape {input.shape}; use transpose(dim0, dim1)")
     return permute(input, tuple(reversed(range(input.ndim))))
 
 
@@ -149,9 +140,8 @@ def expand(input: Tensor, *args: Any, size: Sequence[int] | None = None) -> Tens
     try:
         y = np.broadcast_to(input.array, kept)
     except ValueError:
-        raise RuntimeError(
-            f"expand: shape {old} cannot become {shape}: only sizes of 1 can grow, and new sizes go in front"
-        ) from None
+        rule = "only sizes of 1 can grow, and new sizes go in front"
+        raise RuntimeError(f"expand: shape {old} cannot become {shape}: {rule}") from None
     return record("expand", y, (input, lambda gy: _sum_to(gy, old)), view_of=input)
 
 
@@ -290,9 +280,7 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     least, most = (int(f(input.array)) for f in (np.min, np.max)) if input.numel() else (0, -1)
     count = most + 1 if count == -1 else count
     if least < 0 or most >= count:
-        raise RuntimeError(
-            f"one_hot: classes from {least} to {most} must lie between 0 and num_classes - 1 = {count - 1}"
-        )
+        raise RuntimeError(f"one_hot: classes {least} to {most} must lie between 0 and num_classes - 1 = {count - 1}")
     return Tensor((input.array[..., None] == devices.beside(np.arange(count), input.array)).astype(np.int64))
 
 
@@ -311,9 +299,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise NotImplementedError(f"pad: mode {mode!r} is not supported, only 'constant'")
     widths = listed_sizes("pad", pad)
     if len(widths) % 2 or len(widths) > 2 * input.ndim:
-        raise RuntimeError(
-            f"pad: widths come in pairs (before, after), at most one for each dimension of {input.shape}, not {widths}"
-        )
+        raise RuntimeError(f"pad: widths come in pairs, at most one for each dimension of {input.shape}, not {widths}")
     pairs = [(0, 0)] * (input.ndim - len(widths) // 2) + list(zip(widths[-2::-2], widths[::-2], strict=True))
     if any(size + before + after < 0 for size, (before, after) in zip(input.shape, pairs, strict=True)):
         raise RuntimeError(f"pad: widths {widths} cut off more than shape {input.shape} has")

@@ -18,6 +18,7 @@ from minidl.ops.inplace import refuse_unwritable
 from minidl.tensor import Array, Tensor
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
+State = dict[str, Any]  # of one parameter: its buffers and number of steps, by name
 
 
 class Optimizer:
@@ -94,9 +95,8 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set the gradients of all parameters to None, or to zeros."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                zero_grad(p, set_to_none)
+        for p in self._parameters():
+            zero_grad(p, set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
@@ -129,9 +129,7 @@ class Optimizer:
             lists.setdefault(key, []).append(p)
         return lists.values()
 
-    def _update(
-        self, params: list[Tensor], grads: list[Array], states: list[dict[str, Any]], group: dict[str, Any]
-    ) -> None:
+    def _update(self, params: list[Tensor], grads: list[Array], states: list[State], group: dict[str, Any]) -> None:
         """Update parameters that all have the same dtype, device and number of steps behind them."""
         raise NotImplementedError(f"{type(self).__name__} defines no _update()")
 
@@ -159,9 +157,7 @@ class Optimizer:
             raise TypeError(f"load_state_dict: param_groups must be a list of dicts, not {groups!r}")
         given, own = ([len(g["params"]) for g in of] for of in (groups, self.param_groups))
         if given != own:
-            raise ValueError(
-                f"load_state_dict: parameters in each group: {given} in the state, {own} in this optimizer"
-            )
+            raise ValueError(f"load_state_dict: parameters in each group: {given} in the state, {own} here")
         for group in groups:
             _refuse_variants(group)
         positions = [i for group in groups for i in group["params"]]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.optim._optimizer import Optimizer, Params, each_step
+from minidl.optim._optimizer import Optimizer, Params, State, each_step
 from minidl.tensor import Array, Tensor
 
 
@@ -58,9 +58,7 @@ class Adam(Optimizer):
             if not 0 <= beta < 1:
                 raise ValueError(f"invalid beta {beta} at index {i}: it must be at least 0 and less than 1")
 
-    def _update(
-        self, params: list[Tensor], grads: list[Array], states: list[dict[str, Any]], group: dict[str, Any]
-    ) -> None:
+    def _update(self, params: list[Tensor], grads: list[Array], states: list[State], group: dict[str, Any]) -> None:
         """The formula's four lines run in one pass over memory: `kernels.adam_step`."""
         for p, state in zip(params, states, strict=True):
             if not state:

@@ -16,6 +16,8 @@ from typing import Any
 
 from minidl.optim._optimizer import Optimizer
 
+Factor = Callable[[int], float]  # of lr_0, by epoch
+
 
 class LRScheduler:
     """Base class of the schedules: counts epochs, and writes what ``get_lr`` returns into the groups.
@@ -106,12 +108,7 @@ class LambdaLR(LRScheduler):
 
     _outside = ("optimizer", "lr_lambdas")
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        lr_lambda: Callable[[int], float] | list[Callable[[int], float]],
-        last_epoch: int = -1,
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, lr_lambda: Factor | list[Factor], last_epoch: int = -1) -> None:
         groups = _checked(self, optimizer).param_groups
         self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, list | tuple) else [lr_lambda] * len(groups)
         if len(self.lr_lambdas) != len(groups):

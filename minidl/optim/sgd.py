@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.optim._optimizer import Optimizer, Params, each_step
+from minidl.optim._optimizer import Optimizer, Params, State, each_step
 from minidl.tensor import Array, Tensor
 
 
@@ -61,9 +61,7 @@ class SGD(Optimizer):
                 f"dampening {group['dampening']}"
             )
 
-    def _update(
-        self, params: list[Tensor], grads: list[Array], states: list[dict[str, Any]], group: dict[str, Any]
-    ) -> None:
+    def _update(self, params: list[Tensor], grads: list[Array], states: list[State], group: dict[str, Any]) -> None:
         """The formula's three lines run in one pass over memory: `kernels.sgd_step`."""
         momentum, first = group["momentum"], states[0].get("momentum_buffer") is None
         if momentum and first:

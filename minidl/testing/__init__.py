@@ -21,14 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minidl.testing.property_test import check_operation, property_test_gradient
-    from minidl.testing.strategies import (
-        broadcastable_shapes,
-        conv_geometries,
-        models,
-        pool_geometries,
-        shapes,
-        tensors,
-    )
+    from minidl.testing.strategies import (  # isort: skip
+        broadcastable_shapes, conv_geometries, models, pool_geometries, shapes, tensors,
+    )  # fmt: skip
 
 _PROPERTY_TEST = "check_operation", "property_test_gradient"
 

@@ -143,10 +143,8 @@ def _kink(suspect: Suspect, sweep: _Sweep, tolerance: Tolerance) -> str:
     at = int(np.argmin(np.abs(np.log(STEPS / tolerance.eps))))
     left, right = sorted((float(sweep.left[at]), float(sweep.right[at])))
     slack = float(tolerance.bound(sweep.central)[at])
-    text = (
-        "the point is a kink or a tie: the slopes from its two sides are "
-        f"{sweep.left[at]:.6g} and {sweep.right[at]:.6g}. "
-    )
+    slopes = f"{sweep.left[at]:.6g} and {sweep.right[at]:.6g}"
+    text = f"the point is a kink or a tie: the slopes from its two sides are {slopes}. "
     if left - slack <= suspect.backward <= right + slack:
         return text + "Backward's value is one of those or between them, so this is no fault: move the input away."
     return text + "Backward's value is not even between them, which is a fault all the same."

@@ -81,11 +81,8 @@ def gradcheck(
     __tracebackhide__ = True  # pytest shows the caller's line
     listed = _listed(inputs)
     own = _own_copies("gradcheck", listed)
-    return _checked(
-        _Function("gradcheck", func, own, functools.partial(func, *own), listed),
-        _tolerance("gradcheck", eps, atol, rtol),
-        raise_exception,
-    )
+    function = _Function("gradcheck", func, own, functools.partial(func, *own), listed)
+    return _checked(function, _tolerance("gradcheck", eps, atol, rtol), raise_exception)
 
 
 def gradgradcheck(
@@ -145,11 +142,9 @@ def _cotangents(func: Callable[..., Any], inputs: list[Any], given: Tensor | Seq
         rng = np.random.default_rng(0)
         return [Tensor(rng.standard_normal(y.shape), requires_grad=True) for y in outputs]
     listed = [given] if isinstance(given, Tensor) else list(given)
-    if [gy.shape for gy in listed] != [y.shape for y in outputs]:
-        raise ValueError(
-            f"gradgradcheck: grad_outputs of shapes {[gy.shape for gy in listed]} for outputs of shapes "
-            f"{[y.shape for y in outputs]}: both must be the same"
-        )
+    found, wanted = [gy.shape for gy in listed], [y.shape for y in outputs]
+    if found != wanted:
+        raise ValueError(f"gradgradcheck: grad_outputs of shapes {found} for outputs of shapes {wanted}")
     return [Tensor(np.array(gy.array, np.float64), requires_grad=True) for gy in listed]
 
 
@@ -171,10 +166,7 @@ def _own_copies(name: str, listed: list[Any]) -> list[Any]:
         if isinstance(x, Tensor) and x.is_cuda:
             raise ValueError(f"{name}: input {i} is on {x.device}: differences are taken on the CPU, pass x.cpu()")
         if isinstance(x, Tensor) and x.requires_grad and x.dtype != np.float64:
-            raise ValueError(
-                f"{name}: input {i} is {x.dtype}; convert it with .double(): float32 keeps 7 digits, and "
-                "a difference over a small step loses most of them"
-            )
+            raise ValueError(f"{name}: input {i} is {x.dtype}: differences need more digits, pass x.double()")
     return [Tensor(x.array.copy(order="K"), x.requires_grad) if isinstance(x, Tensor) else x for x in listed]
 
 
@@ -280,9 +272,7 @@ def _real_outputs(name: str, outputs: Any) -> list[Tensor]:
         raise ValueError(f"{name}: the function returned no float tensor, but {found}{hint}")
     for k, y in enumerate(real):
         if y.dtype != np.float64:
-            raise GradcheckError(
-                f"{name}: output {k} is {y.dtype}, though all checked inputs are float64: let it keep the dtype"
-            )
+            raise GradcheckError(f"{name}: output {k} is {y.dtype}, though all checked inputs are float64: keep that")
     return real
 
 
@@ -361,12 +351,9 @@ def _message(
     x, outputs = f.inputs[i], f.outputs()
 
     def suspect_at(k: int, j: int) -> Suspect:
-        return Suspect(
-            along=lambda step: float(rows.of(f.moved(i, j, step))[k]),
-            size=float(np.abs(rows.cotangents[k] / rows.factors[k]) @ np.abs(f.values())),
-            backward=float(analytic[k, j]),
-            numeric=float(numeric[k, j]),
-        )
+        size = float(np.abs(rows.cotangents[k] / rows.factors[k]) @ np.abs(f.values()))
+        values = float(analytic[k, j]), float(numeric[k, j])
+        return Suspect(lambda step: float(rows.of(f.moved(i, j, step))[k]), size, *values)
 
     places = _worst(analytic, numeric, wrong)
     # A kink at one element must not hide an error at another.
@@ -375,14 +362,12 @@ def _message(
     y = _place(outputs, k) if rows.single else f"(random combination {k} of the outputs)"
     what = "of the Jacobian" if rows.single else "of random combinations of the Jacobian's rows"
     index = np.unravel_index(j, x.shape)
-    return "\n".join(
-        [
-            f"{f.title()}: {wrong.sum()} of {wrong.size} elements {what} in input {i} of shape {x.shape} are wrong",
-            f"  worst: d {y} / d input {i}{_brackets(index)}, where that element is {x.array[index]:.6g}",
-            f"  {suspect.backward:.8g} from backward, {suspect.numeric:.8g} from differences with eps={tolerance.eps}",
-            *explain(suspect, analytic[wrong], numeric[wrong], tolerance),
-        ]
-    )
+    lines = [
+        f"{f.title()}: {wrong.sum()} of {wrong.size} elements {what} in input {i} of shape {x.shape} are wrong",
+        f"  worst: d {y} / d input {i}{_brackets(index)}, where that element is {x.array[index]:.6g}",
+        f"  {suspect.backward:.8g} from backward, {suspect.numeric:.8g} from differences with eps={tolerance.eps}",
+    ]
+    return "\n".join(lines + explain(suspect, analytic[wrong], numeric[wrong], tolerance))
 
 
 def _worst(analytic: Array, numeric: Array, wrong: Array, most: int = 8) -> list[tuple[int, int]]:

@@ -152,6 +152,7 @@ class _Call:
 
     def __init__(self, operation: Callable[..., Any], arguments: dict[str, Any]) -> None:
         self.operation, self.arguments = operation, arguments
+        self.name: str = getattr(operation, "__name__", repr(operation))
 
     def inputs(self) -> list[Tensor]:
         return [x for x in tensors_in(self.arguments) if x.requires_grad]
@@ -180,10 +181,6 @@ class _Call:
             same = a.dtype == b.dtype and np.array_equal(a, b, equal_nan=b.dtype.kind == "f")
             assert same, f"{self.name}: tensor {number} among the inputs, of shape {x.shape}, was changed"
         return _Run(inputs, outputs, cotangents)
-
-    @property
-    def name(self) -> str:
-        return getattr(self.operation, "__name__", repr(self.operation))
 
 
 @functools.cache
@@ -237,10 +234,8 @@ def _check_memory(call: _Call, run: _Run) -> None:
 def _check_agreement(call: _Call, run: _Run, defined: _Run, tolerance: float, other: str) -> None:
     """Compare up to rounding, which scales with the largest value involved."""
     size = max((_largest(x) for x in defined.inputs), default=0.0)
-    for what, mine, wanted in (
-        ("output", run.outputs, defined.outputs),
-        ("gradient", run.gradients(), defined.gradients()),
-    ):
+    pairs = ("output", run.outputs, defined.outputs), ("gradient", run.gradients(), defined.gradients())
+    for what, mine, wanted in pairs:
         for number, (a, b) in enumerate(zip(mine, wanted, strict=True)):
             assert (a is None) == (b is None), f"{call.name}: {what} {number} is missing from one of the backends"
             if a is not None and b is not None:

@@ -131,9 +131,8 @@ def thread_count() -> Finding:
     count, cores = minidl.get_num_threads(), int(_numbas.NUMBA_DEFAULT_NUM_THREADS)
     text = f"{count} for {cores} cores ({_settings(THREAD_SETTINGS)})"
     if count > cores:
-        return Finding(
-            "threads", NOTE, f"{text}: more threads than cores slow each other down", "unset NUMBA_NUM_THREADS"
-        )
+        text += ": more threads than cores slow each other down"
+        return Finding("threads", NOTE, text, "unset NUMBA_NUM_THREADS")
     return Finding("threads", OK, f"{text}: NUMBA_NUM_THREADS leaves cores idle" if count < cores else text)
 
 
