@@ -10,11 +10,12 @@ import numpy as np
 from minidl.device import place
 from minidl.kernels import devices
 from minidl.ops._operands import Number, number, only_tensors, result_type, sizes
-from minidl.ops.conversion import as_dtype, cast, float32, to
+from minidl.ops.conversion import DType, as_dtype, cast, float32, to
 from minidl.ops.inplace import check_writable, overwritten
 from minidl.random import Generator, rng_of
 from minidl.tensor import Array, Tensor
 
+Shape = tuple[int, ...]
 DLPACK_CPU = 1  # kDLCPU, DLPack's device type for the CPU
 
 
@@ -118,14 +119,12 @@ def _reject_object(array: Array) -> NoReturn:
     raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
 
 
-def _drawn(
-    draw: Callable[[], Any], shape: tuple[int, ...], dtype: np.dtype[Any], device: Any, requires_grad: bool = False
-) -> Tensor:
+def _drawn(draw: Callable[[], Any], shape: Shape, dtype: DType, device: Any, requires_grad: bool = False) -> Tensor:
     """Draw on the CPU and move to the device, so that a seed gives the same numbers on every device."""
     return Tensor(devices.sent(lambda: np.asarray(draw(), dtype), shape, dtype, place(device)), requires_grad)
 
 
-def uniform(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def uniform(rng: np.random.Generator, shape: Shape, dtype: DType) -> Array:
     """Draw from [0, 1). In float16: multiples of 2^-11, since rounding a float32 could give 1."""
     if dtype == np.float16:
         return (rng.integers(0, 2**11, shape) / 2**11).astype(dtype)
@@ -355,7 +354,7 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
 Tensor.uniform_, Tensor.normal_ = uniform_, normal_
 
 
-def _shape(name: str, args: Any, named: Any = None) -> tuple[int, ...]:
+def _shape(name: str, args: Any, named: Any = None) -> Shape:
     shape = sizes(name, args, named)
     if min(shape, default=0) < 0:
         raise RuntimeError(f"{name}: no size may be negative, as in {shape}")
@@ -368,7 +367,7 @@ def _numbers(name: str, *values: Any) -> None:
             raise TypeError(f"{name}: expected numbers, not {type(value).__name__}")
 
 
-def _real(name: str, dtype: Any) -> np.dtype[Any]:
+def _real(name: str, dtype: Any) -> DType:
     kind = as_dtype(dtype or float32)
     if kind.kind != "f":
         raise NotImplementedError(f"{name}: dtype must be a float type, not {kind}; for integers use minidl.randint")

@@ -183,8 +183,7 @@ def show_images(
         raise TypeError(f"titles: expected a word for each {thing}, not a text; path= and title= take one")
     if titles is not None and len(titles) != expected:
         raise ValueError(f"titles: expected {expected}, one for each {thing}, not {len(titles)}")
-    figure = _draw_sheet(rows, names, above, title)
-    return _saved(figure, path)
+    return _saved(_draw_sheet(rows, names, above, title), path)
 
 
 def _as_colours(images: Images) -> Array:

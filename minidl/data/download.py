@@ -147,8 +147,7 @@ def _ask(url: str, patience: float, answers: Queue[tuple[str, str | None]]) -> N
     _, requests, _ = _packages()
     try:
         with requests.get(url, stream=True, timeout=patience) as response:
-            problem = None if response.ok else f"HTTP status {response.status_code} {response.reason}"
-            answers.put((url, problem))
+            answers.put((url, None if response.ok else f"HTTP status {response.status_code} {response.reason}"))
     # What requests raises, and what it lets through: missing certificates, redirects without an address.
     except (OSError, ValueError) as error:
         answers.put((url, _reason(error)))

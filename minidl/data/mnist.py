@@ -207,8 +207,7 @@ def _load(folder: Path, name: str, download: bool) -> tuple[Path, Array]:
 
 def _read_known(path: Path, name: str) -> Array:
     values = read_idx(path)
-    header = struct.pack(f">4B{values.ndim}I", 0, 0, UNSIGNED_BYTE, values.ndim, *values.shape)
-    digest = hashlib.sha256(header)
+    digest = hashlib.sha256(struct.pack(f">4B{values.ndim}I", 0, 0, UNSIGNED_BYTE, values.ndim, *values.shape))
     digest.update(values.data)
     if digest.hexdigest() != UNPACKED[name]:
         print(f"{path}: used as it is, but not the official file (unpacked sha256 {digest.hexdigest()})", flush=True)

@@ -20,10 +20,8 @@ class _BatchNorm(Module):
 
     _dimensions: tuple[int, ...]
 
-    _repr_format = (
-        "{0.num_features}, eps={0.eps}, momentum={0.momentum}, affine={0.affine}, bias={0.affine}, "
-        "track_running_stats=True"
-    )
+    _repr_format = "{0.num_features}, eps={0.eps}, momentum={0.momentum}, affine={0.affine}, bias={0.affine}"
+    _repr_format += ", track_running_stats=True"
 
     def __init__(
         self,

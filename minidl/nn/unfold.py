@@ -16,6 +16,8 @@ class Unfold(Module):
     kernel_size, dilation, padding, stride : int or (int, int)
     """
 
+    _repr_format = "kernel_size={0.kernel_size}, dilation={0.dilation}, padding={0.padding}, stride={0.stride}"
+
     def __init__(
         self, kernel_size: Pairlike, dilation: Pairlike = 1, padding: Pairlike = 0, stride: Pairlike = 1
     ) -> None:
@@ -25,11 +27,6 @@ class Unfold(Module):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C KH KW, OH OW)."""
         return unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
-
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        names = "kernel_size", "dilation", "padding", "stride"
-        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 class Fold(Unfold):
@@ -41,6 +38,8 @@ class Fold(Unfold):
         Height and width of the images.
     kernel_size, dilation, padding, stride : int or (int, int)
     """
+
+    _repr_format = "output_size={0.output_size}, " + Unfold._repr_format
 
     def __init__(
         self,
@@ -56,7 +55,3 @@ class Fold(Unfold):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C KH KW, OH OW) to (N, C, H, W)."""
         return fold(input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
-
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return f"output_size={self.output_size}, {super().extra_repr()}"

@@ -268,12 +268,9 @@ def operands(name: str, *values: Any) -> list[Tensor]:
     """
     first = values[0]
     for x in values:
-        if not (
-            isinstance(x, Tensor)
-            and type(x.array) is np.ndarray
-            and x.array.dtype == first.array.dtype
-            and x.array.shape == first.array.shape
-        ):
+        if not isinstance(x, Tensor) or type(x.array) is not np.ndarray:
+            return _brought_together(name, *values)
+        if x.array.dtype != first.array.dtype or x.array.shape != first.array.shape:
             return _brought_together(name, *values)
     return list(values)  # the common case, kept fast
 

@@ -57,8 +57,7 @@ class Optimizer:
         given = _listed(params)
         if not given:
             raise ValueError("the optimizer got an empty parameter list: pass model.parameters()")
-        groups = given if isinstance(given[0], dict) else [{"params": given}]
-        for group in groups:
+        for group in given if isinstance(given[0], dict) else [{"params": given}]:
             self.add_param_group(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -72,11 +71,9 @@ class Optimizer:
         seen = {id(p) for other in self.param_groups for p in other["params"]}
         for p in group["params"]:
             if not isinstance(p, Tensor):
-                kind = type(p).__name__
-                raise TypeError(f"an optimizer can only optimize tensors, not {kind}; pass model.parameters()")
+                raise TypeError(f"an optimizer optimizes tensors, not {type(p).__name__}; pass model.parameters()")
             if not p.is_leaf:
-                made = f"a tensor that {p.grad_fn!r} computed"
-                raise ValueError(f"can't optimize {made}, only leaf tensors such as parameters")
+                raise ValueError(f"can't optimize a tensor that {p.grad_fn!r} computed, only leaves such as parameters")
             if id(p) in seen:
                 raise ValueError(f"a parameter of shape {p.shape} appears more than once in the parameter groups")
             seen.add(id(p))

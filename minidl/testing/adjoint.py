@@ -78,11 +78,9 @@ def _compare_products(
     __tracebackhide__ = True
     ax, aty = forward(_copy(x)), adjoint(_copy(y))
     for name, result, wanted in (("forward", ax, y), ("adjoint", aty, x)):
-        if (result.shape, result.dtype) != (wanted.shape, wanted.dtype):
-            raise AssertionError(
-                f"check_adjoint: {name} returned shape {result.shape} in {result.dtype} instead of {wanted.shape} in "
-                f"{wanted.dtype}"
-            )
+        found, expected = (f"{v.shape} in {v.dtype}" for v in (result, wanted))
+        if found != expected:
+            raise AssertionError(f"check_adjoint: {name} returned shape {found} instead of {expected}")
     left, right = _inner(ax, y), _inner(x, aty)
     scale = np.sqrt(_inner(ax, ax) * _inner(y, y)) + np.sqrt(_inner(x, x) * _inner(aty, aty))
     bound = rtol if rtol is not None else (1e-12 if x.dtype == y.dtype == np.float64 else 1e-5)

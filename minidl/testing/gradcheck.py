@@ -131,8 +131,7 @@ def gradgradcheck(
         x = [a for a in args[: len(own)] if isinstance(a, Tensor) and a.requires_grad]
         return _gradients(_real_outputs("gradgradcheck", func(*args[: len(own)])), x, args[len(own) :], True)
 
-    original = functools.partial(func, *own)
-    function = _Function("gradgradcheck", gradient, [*own, *cotangents], original, listed)
+    function = _Function("gradgradcheck", gradient, [*own, *cotangents], functools.partial(func, *own), listed)
     return _checked(function, _tolerance("gradgradcheck", eps, atol, rtol), raise_exception)
 
 
@@ -166,7 +165,7 @@ def _own_copies(name: str, listed: list[Any]) -> list[Any]:
         if isinstance(x, Tensor) and x.is_cuda:
             raise ValueError(f"{name}: input {i} is on {x.device}: differences are taken on the CPU, pass x.cpu()")
         if isinstance(x, Tensor) and x.requires_grad and x.dtype != np.float64:
-            raise ValueError(f"{name}: input {i} is {x.dtype}: differences need more digits, pass x.double()")
+            raise ValueError(f"{name}: input {i} is {x.dtype}; convert it with .double(): float32 keeps 7 digits")
     return [Tensor(x.array.copy(order="K"), x.requires_grad) if isinstance(x, Tensor) else x for x in listed]
 
 
