@@ -817,6 +817,8 @@ LAUNCHES = {
     "conv2d": 3,  # im2col, product, bias
     "conv2d_input": 2,  # product, col2im with the bias
     "conv2d_weight": 3,  # im2col, order of the axes, product
+    "im2col": 2,  # im2col, order of the axes
+    "col2im": 2,  # order of the axes, col2im
     "matmul": 2,  # product, bias
     "max_pool2d": 1,
     "resample": 1,
