@@ -1,9 +1,10 @@
 """Reverse-mode automatic differentiation: the chain rule, applied from a loss back to everything it came from.
 
-An operation y = f(x) enters a node in the computational graph: for each input x, a function that takes gy, the
-gradient of the loss in y, to gx, that in x. For a vector y this is the product of gy with the Jacobian dy/dx (the
-vector-Jacobian product), without that matrix. `backward` visits the nodes in reverse topological order, so that a
-node's gy is complete (summed over all uses of y) when its turn comes. The contract of a gradient function:
+An operation y = f(x) adds a node to the computational graph. For each input x the node holds a function that maps gy,
+the gradient of the loss with respect to y (for short: in y), to gx, the gradient in x. For a vector y this is the
+product of gy with the Jacobian dy/dx (the vector-Jacobian product), computed without that matrix. `backward` visits the
+nodes in reverse topological order, so that a node's gy is complete (summed over all uses of y) when its turn comes; the
+order in which they were made is such an order. The contract of a gradient function:
 
 1. It gets gy, a Tensor of y's shape and dtype, and returns gx, a Tensor of x's. It adds nothing to x.grad itself.
 2. It is written in tensor operations, so with `create_graph` it is recorded too, and can be differentiated again.
@@ -35,8 +36,8 @@ from minidl.grad_mode import set_grad_enabled as set_grad_enabled
 from minidl.kernels import devices
 from minidl.tensor import Array, Tensor
 
-Gradient = Callable[..., Tensor]
-Edge = tuple[Tensor, Gradient]
+VJP = Callable[..., Tensor]  # a gradient function: gy to gx, a vector-Jacobian product
+Edge = tuple[Tensor, VJP]
 Source: TypeAlias = "Node | Tensor"
 
 _order = itertools.count()
@@ -62,7 +63,7 @@ class Node:
     def __init__(self, name: str, y: Tensor, edges: Sequence[Edge], keep_output: bool) -> None:
         self.name, self.order = name, next(_order)
         self.shape, self.dtype = y.array.shape, y.array.dtype
-        self.edges: list[tuple[Source, Gradient]] | None = [(x.grad_fn or x, f) for x, f in edges]
+        self.edges: list[tuple[Source, VJP]] | None = [(x.grad_fn or x, f) for x, f in edges]
         self.saved = versions.noted(edges)
         self.output = (y.array, y._storage) if keep_output else None
         if keep_output:
@@ -100,7 +101,7 @@ class Node:
         return gx.clone() if shared and isinstance(source, Tensor) else gx
 
     def leads_to(self, sources: set[Source]) -> bool:
-        """Whether one of the sources is among this node's. A freed node has forgotten them, and has to say so."""
+        """Whether one of the sources is among this node's. A freed node says yes, so that `gradients` raises."""
         return self.edges is None or any(source in sources for source, _ in self.edges)
 
     def release(self) -> None:
@@ -333,7 +334,7 @@ def _leading_to(targets: Sequence[Source], seeds: Iterable[Source]) -> set[Sourc
 
 
 def _accumulate(leaf: Tensor, g: Tensor, create_graph: bool, handed_out: set[int]) -> None:
-    """Add g to leaf.grad, which owns its memory: it shares it with no other gradient, view or tensor of the user."""
+    """Add g to leaf.grad, whose memory no other gradient, view or tensor of the user's may share."""
     if leaf._grad is not None and not create_graph and devices.writable(leaf._grad.array):
         leaf._grad.array += g.array
         versions.written(leaf._grad)

@@ -102,7 +102,7 @@ class capture:
         self.graph: Any = None
         self.pool: Any = None  # owns the memory that the graph reads and writes
         self.inputs: list[Tensor] = []
-        self.recording: devices.Recording | None = None  # the buffers to fill before a replay
+        self.recording: devices.Capture | None = None  # the buffers to fill before a replay
         self.result: Any = None
 
     def __call__(self, *inputs: Tensor) -> Any:
@@ -133,7 +133,7 @@ class capture:
         copies = [Tensor(np.empty_like(x.array)) for x in inputs]
         pool = cuda.MemoryPool()
         devices.cupy().get_default_memory_pool().free_all_blocks(self.stream)  # those of the eager step
-        with cuda.using_allocator(pool.malloc), devices.recorded() as recording:
+        with cuda.using_allocator(pool.malloc), devices.captured() as recording:
             self.stream.begin_capture()
             try:
                 result = self.step(*copies)

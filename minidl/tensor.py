@@ -72,7 +72,7 @@ class Tensor(Methods):
         else:
             storage.sole = False
         self._storage = storage
-        self._known = storage.recorded  # the recorded changes of the memory that grad_fn accounts for
+        self._known = storage.recorded  # how many recorded writes to the memory grad_fn reflects
         if requires_grad:
             self.requires_grad = True
 

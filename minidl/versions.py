@@ -5,7 +5,7 @@ So each piece of memory counts its changes, as in PyTorch:
 
     noted(edges)                at the forward pass: what the edges' gradient functions read, and its versions
     refuse_changed(name, ...)   before they run: raises if one of these versions is no longer current
-    refuse_stale(name, x)       raises if x shares memory that an operation recorded for another tensor has overwritten
+    refuse_stale(name, x)       raises if a recorded in-place operation overwrote x's memory through another tensor
     written(x)                  after a change in place: counts it
 """
 

@@ -1,7 +1,13 @@
 """The loops of minidl: arrays in, arrays out, nothing recorded.
 
-Every kernel has a definition in `reference.py` and fast twins of the same name and signature, for the CPU in `cpu/` and
-for a GPU in `gpu/`. Which one runs is decided here, from the type of the first array, and nowhere else in the project.
+Every kernel has a definition in `reference.py`, and fast twins of the same name and signature: in `gpu/` for a GPU, and
+in `cpu/` where a compiled loop is faster than NumPy. Which one runs is decided here, from the type of the first array,
+and nowhere else in the project.
+
+To add a kernel: define it in `reference.py` (any public function there becomes a kernel), write its twins in a file of
+`cpu/` and in `gpu/kernels.py`, and add it to the tables at the top of tests/kernels/test_kernels.py and in
+tests/gpu/test_gpu_kernels.py, which compare the three. `relu` in cpu/elementwise.py is a short model. The operation
+that calls it goes into `ops/`, with its gradient, and into tests/ops/test_gradients.py.
 
 With the environment variable ``MINIDL_KERNELS=reference`` the definitions run in place of the CPU's kernels. Nothing is
 compiled then, and Numba need not be installed.

@@ -91,7 +91,7 @@ def moved(array: Array, place: Place) -> Array:
         return array
     if place == CPU:
         return cupy().asnumpy(array)
-    if recording() and place_of(array) == CPU:
+    if capturing() and place_of(array) == CPU:
         return sent(lambda: array, array.shape, array.dtype, place)
     arrived = _written(array) if on_gpu(array) else None
     with cupy().cuda.Device(place.number):
@@ -115,7 +115,7 @@ def number(value: Array, place: Place) -> Array:
     """A 0-d NumPy array in another memory; the same array for the same number, so that none is sent twice."""
     if place == CPU:
         return value
-    if recording():  # a buffer of the graph, not to be used by others
+    if capturing():  # a buffer of the graph, not to be used by others
         return sent(lambda: value, (), value.dtype, place, again=False)
     return _number(value.item(), math.copysign(1, value), value.dtype.char, place)  # 0.0 == -0.0
 
@@ -203,7 +203,7 @@ class Feed(NamedTuple):
     again: bool
 
 
-class Recording:
+class Capture:
     """What is sent to the GPU while a graph is captured, and the memory for it.
 
     The memory is not the graph's own pool: there, a buffer could share memory with a temporary of an earlier kernel,
@@ -220,25 +220,25 @@ class Recording:
 
 
 class _Current(threading.local):
-    recording: Recording | None = None
+    capture: Capture | None = None
 
 
 _current = _Current()
 
 
-def recording() -> bool:
+def capturing() -> bool:
     """Whether this thread is capturing a graph: what is computed now has no values yet that could be read."""
-    return _current.recording is not None
+    return _current.capture is not None
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[Recording]:
+def captured() -> Iterator[Capture]:
     """The context of a capture: notes what is sent to the GPU inside."""
-    _current.recording = Recording()
+    _current.capture = Capture()
     try:
-        yield _current.recording
+        yield _current.capture
     finally:
-        _current.recording = None
+        _current.capture = None
 
 
 def sent(draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any, place: Place, again: bool = True) -> Array:
@@ -247,13 +247,13 @@ def sent(draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any, place: Pla
     During a capture `draw` is not called: the result is a buffer that will be filled before each replay, or (without
     `again`) before the first.
     """
-    recording = _current.recording
-    if recording is None or place == CPU:
+    capture = _current.capture
+    if capture is None or place == CPU:
         return moved(draw(), place)
-    recording.feeds.append(Feed(recording.buffer(shape, dtype), draw, again))
-    return recording.feeds[-1].buffer
+    capture.feeds.append(Feed(capture.buffer(shape, dtype), draw, again))
+    return capture.feeds[-1].buffer
 
 
 def any_true(mask: Array) -> bool:
     """Whether any element is true; False during a capture, when nothing can be read back."""
-    return not recording() and bool(mask.any())
+    return not capturing() and bool(mask.any())

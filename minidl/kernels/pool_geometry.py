@@ -220,7 +220,7 @@ def _map_length(op: str, ceil_mode: bool, name: str, length: int, k: int, s: int
 
 
 def _refuse_empty_window(op: str, g: PoolGeometry, axis: int) -> None:
-    """Raise if a window has no tap inside the image, as with dilation: nothing has no maximum."""
+    """Raise if a window has no tap inside the image, as with dilation: an empty window has no maximum."""
     count = g.windows(axis)[:, 1]
     if count.min() < 1:
         i = int(np.argmin(count > 0))

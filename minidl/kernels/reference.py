@@ -335,7 +335,7 @@ def cross_entropy(x: Array, classes: Array) -> Array:
     -------
     (N, ...) array
     """
-    below = x - x.max(axis=1, keepdims=True)  # the quotient is the same, and no power overflows
+    below = x - x.max(axis=1, keepdims=True)  # the difference is the same, and no power overflows
     return np.log(np.exp(below).sum(axis=1)) - np.take_along_axis(below, classes[:, None], 1)[:, 0]
 
 
@@ -420,9 +420,9 @@ def adam_step(
 
     Notes
     -----
-    Moments smaller than the smallest normal number are set to zero. A parameter whose gradient is exactly zero
-    (behind a dead ReLU, say) halves its moments every seventh step or so; after some 800 steps they are denormal
-    numbers, which a processor computes with many times more slowly, and they say nothing that zero does not.
+    Moments smaller than the smallest normal number are set to zero. If a gradient stays exactly zero (behind a dead
+    ReLU, say), m halves about every seventh step at beta1 = 0.9; after some 800 steps it is a denormal number, which
+    slows a processor down many times and means no more than zero does.
 
     Source: Kingma and Ba 2015, Adam: a method for stochastic optimization, arXiv:1412.6980.
     """

@@ -25,7 +25,7 @@ from minidl.tensor import Array, Tensor
 
 @operation()
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """y = max(x, 0), NaN where x is NaN;  gx = gy where y > 0, else 0. With `inplace`, y overwrites x."""
+    """y = max(x, 0), NaN where x is NaN;  gx = 0 where y <= 0, else gy. With `inplace`, y overwrites x."""
     if input.array.dtype.kind == "f":
         y = record("relu", kernels.relu(input.array), (input, relu_backward), keep_output=True)
     elif input.dtype == bool:
@@ -84,7 +84,7 @@ def relu_rule(name: str) -> Iterator[None]:
 
 
 def relu_backward(gy: Tensor, y: Tensor) -> Tensor:
-    """gx = gy where y > 0, else 0: linear in gy, and constant in y but for its jump. See also `relu_rule`."""
+    """gx = 0 where y <= 0, else gy: linear in gy, and constant in y but for its jump. See also `relu_rule`."""
     if _rule.name != "gradient":
         gy = _where_positive(gy, gy)
     return gy if _rule.name == "deconv" else _where_positive(gy, y)

@@ -2,7 +2,8 @@
 
 Letters: x, a, b are inputs, y the result, gx, ga, gb, gy the gradients of the loss in them. An elementwise function
 has a diagonal Jacobian, so its vector-Jacobian product is a multiplication: gx = gy dy/dx. The operands that reach a
-formula have one dtype and, where they need a gradient, one shape (`operands`).
+formula have one dtype and, where they need a gradient, one shape: `operands` broadcasts them by `expand`, whose
+gradient is the sum over the repeated elements (`ops/shape.py`).
 
 Source: A. Baydin et al., Automatic differentiation in machine learning: a survey, arXiv:1502.05767, 2018, section 3.
 """

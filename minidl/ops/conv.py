@@ -128,6 +128,7 @@ def conv_transpose2d(
 ) -> Tensor:
     """Transposed convolution: the gradient of ``conv2d`` in its input, used as an operation of its own.
 
+    Its input is what is the map y at the top of this file, and its output the image x; here they are called x and y.
     Each input pixel adds its value times the kernel to the output, `stride` pixels apart:
     y[n,c, i s - p + u d, j s - p + v d] += w[o,c,u,v] x[n,o,i,j], plus bias[c].
 

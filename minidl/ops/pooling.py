@@ -74,7 +74,7 @@ def max_pool2d(
         (N, C, OH, OW) with OH = (H + 2 p - d (k - 1) - 1) / s + 1, rounded down, or up with `ceil_mode`.
     indices : Tensor
         h W + w of each maximum, int64, of y's shape; the first of equal values, row by row. NaN counts as greater
-        than any number.
+        than any number; of several NaNs the last is taken.
 
     Raises
     ------

@@ -200,7 +200,7 @@ def each_step(numbers: Callable[[], Any], shape: tuple[int, ...], p: Tensor) -> 
     While a step is captured into a CUDA graph (`minidl.cuda.capture`) they are a float64 buffer of this shape on p's
     device instead: each replay calls `numbers` again and refills it.
     """
-    if not devices.recording():
+    if not devices.capturing():
         return numbers()
     return devices.sent(lambda: np.array(numbers(), np.float64), shape, np.float64, devices.place_of(p.array))
 

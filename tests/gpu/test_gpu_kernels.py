@@ -645,6 +645,8 @@ def cases(dtype: type) -> dict[str, tuple[list[np.ndarray], Callable[..., Any]]]
         "conv2d": ([a["x"], a["w"], bias], lambda gpu, x, w, b: gpu.conv2d(x, w, CONV, b)),
         "conv2d_input": ([a["y"], a["w"], bias[:3]], lambda gpu, y, w, b: gpu.conv2d_input(y, w, CONV, b)),
         "conv2d_weight": ([a["x"], a["y"]], lambda gpu, x, y: gpu.conv2d_weight(x, y, CONV)),
+        "im2col": ([a["x"]], lambda gpu, x: gpu.im2col(x, CONV)),
+        "col2im": ([reference.im2col(a["x"], CONV)], lambda gpu, columns: gpu.col2im(columns, CONV)),
         "matmul": ([x[0, 0], z[0, 0].T.copy(), x[0, 0, :, 0].copy()], lambda gpu, a, b, c: gpu.matmul(a, b, c)),
         "max_pool2d": ([x], lambda gpu, x: gpu.max_pool2d(x, POOL)),
         "pick": ([x, indices], lambda gpu, x, k: gpu.pick(x, k)),
@@ -815,6 +817,8 @@ LAUNCHES = {
     "conv2d": 3,  # im2col, product, bias
     "conv2d_input": 2,  # product, col2im with the bias
     "conv2d_weight": 3,  # im2col, order of the axes, product
+    "im2col": 2,  # im2col, order of the axes
+    "col2im": 2,  # order of the axes, col2im
     "matmul": 2,  # product, bias
     "max_pool2d": 1,
     "resample": 1,

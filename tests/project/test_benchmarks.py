@@ -298,7 +298,7 @@ def test_a_step_by_the_kernels_of_a_gpu_is_that_of_the_cpu(models, monkeypatch, 
     assert 20 < launched <= MOST_LAUNCHES.get(name, 100), cupy_stand_in.counts
 
 
-@pytest.mark.parametrize("name", ["mnist_ae", "mlp", "vae"])
+@pytest.mark.parametrize("name", ["mnist_ae", pytest.param("mlp", marks=pytest.mark.slow), "vae"])
 def test_gpu_step(gpu_step, name):
     """Eager and recorded, with all that is drawn anew in each step: dropout, the VAE's noise."""
     printed, figures = gpu_step(*OWN, "--only", name)

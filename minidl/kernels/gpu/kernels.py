@@ -203,7 +203,7 @@ def col2im(columns: Array, geometry: ConvGeometry) -> Array:
 def _add_columns(columns: Array, bias: Array | None, x: Array, geometry: ConvGeometry) -> None:
     """Fill images x with the sums of the columns (N, K, P) that meet each pixel, and a bias."""
     sizes = (len(x), geometry.image_channels, *_windows(geometry), *_steps(geometry))
-    _launch("col2im", x.size, x.dtype, _taps_first(columns), _optional(bias), x, *sizes)
+    _launch("col2im", x.size, x.dtype, _plain(_taps_first(columns)), _optional(bias), x, *sizes)
 
 
 def _columns(x: Array, geometry: ConvGeometry) -> Array:
