@@ -152,7 +152,7 @@ def _encode(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
     if isinstance(obj, dict):
         items = [(_encode_key(key, where), _encode(value, f"{where}[{key!r}]", arrays)) for key, value in obj.items()]
         return ["dict", items]
-    raise TypeError(f"save: cannot save {where}, a {type(obj).__name__}; of a model or optimizer save its state_dict()")
+    raise TypeError(f"save: cannot save {where}, a {type(obj).__name__}; for models and optimizers, save state_dict()")
 
 
 def _encode_key(key: Any, where: str) -> Any:

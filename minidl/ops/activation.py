@@ -117,12 +117,9 @@ def sigmoid(input: Tensor) -> Tensor:
 
 def sigmoid_backward(gy: Tensor, y: Tensor) -> Tensor:
     """gx = gy y (1 - y)."""
-    return record(
-        "sigmoid_backward",
-        kernels.sigmoid_backward(gy.array, y.array),
-        (gy, lambda ggx: sigmoid_backward(ggx, y)),
-        (y, lambda ggx: ggx * gy * (1 - 2 * y)),
-    )
+    gx = kernels.sigmoid_backward(gy.array, y.array)
+    to_gy, to_y = (gy, lambda ggx: sigmoid_backward(ggx, y)), (y, lambda ggx: ggx * gy * (1 - 2 * y))
+    return record("sigmoid_backward", gx, to_gy, to_y)
 
 
 @operation(errstate=True)
@@ -134,12 +131,8 @@ def tanh(input: Tensor) -> Tensor:
 
 def tanh_backward(gy: Tensor, y: Tensor) -> Tensor:
     """gx = gy (1 - y^2)."""
-    return record(
-        "tanh_backward",
-        kernels.tanh_backward(gy.array, y.array),
-        (gy, lambda ggx: tanh_backward(ggx, y)),
-        (y, lambda ggx: ggx * gy * -2 * y),
-    )
+    gx = kernels.tanh_backward(gy.array, y.array)
+    return record("tanh_backward", gx, (gy, lambda ggx: tanh_backward(ggx, y)), (y, lambda ggx: ggx * gy * -2 * y))
 
 
 @operation(errstate=True, axis=True)
@@ -151,12 +144,8 @@ def softmax(input: Tensor, dim: int) -> Tensor:
     x = floating(input)
     d = dimension("softmax", dim, x.ndim)
     powers = np.exp(_below_max(x, d))
-    return record(
-        "softmax",
-        powers / powers.sum(axis=d, keepdims=True),
-        (x, lambda gy, y: y * (gy - (gy * y).sum(d, keepdim=True))),
-        keep_output=True,
-    )
+    y = powers / powers.sum(axis=d, keepdims=True)
+    return record("softmax", y, (x, lambda gy, y: y * (gy - (gy * y).sum(d, keepdim=True))), keep_output=True)
 
 
 @operation(errstate=True, axis=True)
@@ -165,12 +154,8 @@ def log_softmax(input: Tensor, dim: int) -> Tensor:
     x = floating(input)
     d = dimension("log_softmax", dim, x.ndim)
     below = _below_max(x, d)
-    return record(
-        "log_softmax",
-        below - np.log(np.exp(below).sum(axis=d, keepdims=True)),
-        (x, lambda gy, y: gy - y.exp() * gy.sum(d, keepdim=True)),
-        keep_output=True,
-    )
+    y = below - np.log(np.exp(below).sum(axis=d, keepdims=True))
+    return record("log_softmax", y, (x, lambda gy, y: gy - y.exp() * gy.sum(d, keepdim=True)), keep_output=True)
 
 
 def _below_max(x: Tensor, dim: int) -> Array:

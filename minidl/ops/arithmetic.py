@@ -89,13 +89,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
     def gradient_p(gy: Tensor, y: Tensor) -> Tensor:
         return gy * y * log(where((x == 0) & (p >= 0), 1, x))
 
-    return record(
-        "pow",
-        y.astype(x.dtype, copy=False),
-        (x, gradient_x),
-        (p, gradient_p),
-        keep_output=p.requires_grad,
-    )
+    return record("pow", y.astype(x.dtype, copy=False), (x, gradient_x), (p, gradient_p), keep_output=p.requires_grad)
 
 
 @operation()

@@ -78,9 +78,7 @@ def _check_matmul(a: Any, b: Any) -> None:
         )
     same_device("matmul", a, b)
     if a.dtype != b.dtype:
-        raise RuntimeError(
-            f"matmul: dtypes {a.dtype} and {b.dtype} differ; convert one of them, for example with .float()"
-        )
+        raise RuntimeError(f"matmul: dtypes {a.dtype} and {b.dtype} differ; convert one, for example with .float()")
 
 
 @operation()

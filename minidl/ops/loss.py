@@ -47,9 +47,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     _check_reduction("mse_loss", reduction)
     x, t = operands("mse_loss", input, target)
     if not x.is_floating_point():
-        raise NotImplementedError(
-            f"mse_loss: input or target must be a float tensor, not {x.dtype}; convert them with .float()"
-        )
+        raise NotImplementedError(f"mse_loss: input or target must be floats, not {x.dtype}; convert with .float()")
     if reduction == "none":
         errors = np.square(x.array - t.array)
         return record("mse_loss", errors, (x, lambda gy: (x - t) * (gy * 2)), (t, lambda gy: (t - x) * (gy * 2)))

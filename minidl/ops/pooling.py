@@ -152,10 +152,8 @@ def max_unpool2d(
     """
     only_compiled("max_unpool2d", input)
     if indices.dtype != "int64" or indices.shape != input.shape:
-        raise RuntimeError(
-            f"max_unpool2d: indices must be int64 and of the input's shape {input.shape}, not {indices.dtype} of shape "
-            f"{indices.shape}"
-        )
+        found = f"{indices.dtype} of shape {indices.shape}"
+        raise RuntimeError(f"max_unpool2d: indices must be int64 and of the input's shape {input.shape}, not {found}")
     g = PoolGeometry.of_max_unpool2d(input.shape, kernel_size, stride, padding, output_size)
     refuse_bad_index(indices.array, g.image_size)
     return put(input, indices, g.image_size)

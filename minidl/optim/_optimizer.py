@@ -71,7 +71,8 @@ class Optimizer:
         seen = {id(p) for other in self.param_groups for p in other["params"]}
         for p in group["params"]:
             if not isinstance(p, Tensor):
-                raise TypeError(f"an optimizer optimizes tensors, not {type(p).__name__}; pass model.parameters()")
+                kind = type(p).__name__
+                raise TypeError(f"an optimizer can only optimize tensors, not {kind}; pass model.parameters()")
             if not p.is_leaf:
                 raise ValueError(f"can't optimize a tensor that {p.grad_fn!r} computed, only leaves such as parameters")
             if id(p) in seen:

@@ -271,7 +271,7 @@ def _real_outputs(name: str, outputs: Any) -> list[Tensor]:
         raise ValueError(f"{name}: the function returned no float tensor, but {found}{hint}")
     for k, y in enumerate(real):
         if y.dtype != np.float64:
-            raise GradcheckError(f"{name}: output {k} is {y.dtype}, though all checked inputs are float64: keep that")
+            raise GradcheckError(f"{name}: output {k} is {y.dtype}, though all checked inputs are float64")
     return real
 
 
