@@ -79,9 +79,8 @@ def python() -> Finding:
 def packages() -> Finding:
     """Versions of minidl and its required packages, and the path minidl was imported from."""
     found = {"numpy": np.__version__, **({"numba": numba.__version__} if kernels.CPU else {})}
-    text = f"minidl {minidl.__version__}, NumPy {np.__version__}"
-    text += f", Numba {numba.__version__}, llvmlite {llvmlite.__version__}" if kernels.CPU else ""
-    text += f"; minidl is in {Path(minidl.__file__).parent}"
+    compiler = f", Numba {numba.__version__}, llvmlite {llvmlite.__version__}" if kernels.CPU else ""
+    text = f"minidl {minidl.__version__}, NumPy {np.__version__}{compiler}; minidl is in {Path(minidl.__file__).parent}"
     if old := [f'"{name}>={NEEDED[name]}"' for name in found if _older(found[name], NEEDED[name])]:
         return Finding("packages", WRONG, f"too old: {text}", f"python -m pip install {' '.join(old)}")
     return Finding("packages", OK, text)
