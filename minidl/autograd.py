@@ -165,10 +165,7 @@ def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None,
 
 
 def backward(
-    output: Tensor,
-    gradient: Tensor | None = None,
-    retain_graph: bool | None = None,
-    create_graph: bool = False,
+    output: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
 ) -> None:
     """Add the gradient of `output` to the `grad` of every leaf it was computed from.
 
@@ -285,10 +282,7 @@ def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
 
 
 def _propagate(
-    seeds: dict[Source, Tensor],
-    retain_graph: bool | None,
-    create_graph: bool,
-    targets: Sequence[Source] | None = None,
+    seeds: dict[Source, Tensor], retain_graph: bool | None, create_graph: bool, targets: Sequence[Source] | None = None
 ) -> dict[Source, Tensor]:
     """Propagate gradients from the seeds to all leaves, or only to the targets; return them by source."""
     retain = create_graph if retain_graph is None else retain_graph

@@ -447,4 +447,5 @@ def _as_array(value: Any, index: int) -> Array:
     for kinds, dtype in ITEM_DTYPES:
         if isinstance(value, kinds):
             return np.asarray(value, dtype)
-    raise TypeError(f"item {index} holds a {type(value).__name__}; expected tensors, arrays, numbers or tuples")
+    wanted = "tensors, arrays, numbers and bools, or of tuples of them"
+    raise TypeError(f"item {index} holds a {type(value).__name__}; a batch is made of {wanted}")

@@ -102,7 +102,8 @@ class RegularisedLoss(Module):
         """Compute the sum from the arguments of the loss and those of the regulariser."""
         for args in (loss_args, regulariser_args):
             if not isinstance(args, tuple | list):
-                raise TypeError(f"RegularisedLoss: pass each term's arguments as a tuple, not {type(args).__name__}")
+                wanted = "pass both terms' arguments as tuples, ((input, target), (mean, log_var))"
+                raise TypeError(f"RegularisedLoss: {wanted}, not {type(args).__name__}")
         loss, regulariser = self.loss(*loss_args), self.regulariser(*regulariser_args)
         self.loss_term, self.regulariser_term = loss.item(), regulariser.item()
         return loss + self.weight * regulariser

@@ -165,7 +165,8 @@ def _own_copies(name: str, listed: list[Any]) -> list[Any]:
         if isinstance(x, Tensor) and x.is_cuda:
             raise ValueError(f"{name}: input {i} is on {x.device}: differences are taken on the CPU, pass x.cpu()")
         if isinstance(x, Tensor) and x.requires_grad and x.dtype != np.float64:
-            raise ValueError(f"{name}: input {i} is {x.dtype}; convert it with .double(): float32 keeps 7 digits")
+            why = "float32 keeps 7 digits, and a difference over a small step loses most of them"
+            raise ValueError(f"{name}: input {i} is {x.dtype}; convert it with .double(): {why}")
     return [Tensor(x.array.copy(order="K"), x.requires_grad) if isinstance(x, Tensor) else x for x in listed]
 
 
@@ -271,7 +272,8 @@ def _real_outputs(name: str, outputs: Any) -> list[Tensor]:
         raise ValueError(f"{name}: the function returned no float tensor, but {found}{hint}")
     for k, y in enumerate(real):
         if y.dtype != np.float64:
-            raise GradcheckError(f"{name}: output {k} is {y.dtype}, though all checked inputs are float64")
+            what = f"output {k} is {y.dtype}, though all checked inputs are float64"
+            raise GradcheckError(f"{name}: {what}: let it keep the dtype")
     return real
 
 

@@ -389,7 +389,7 @@ def test_tuples_of_different_lengths():
 
 
 def test_items_that_are_no_numbers():
-    with pytest.raises(TypeError, match="item 1 holds a str; expected tensors"):
+    with pytest.raises(TypeError, match="item 1 holds a str; a batch is made of tensors"):
         list(DataLoader([(1, 2), (1, "two")], batch_size=2))
 
 
