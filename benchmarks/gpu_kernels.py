@@ -139,6 +139,8 @@ class Cases:
 
         n = max(1, self.images // 9)  # so that the columns have so many elements
         geometry = ConvGeometry.of_conv2d((n, CHANNELS, PIXELS, PIXELS), (MAPS, CHANNELS, 3, 3), 1, 1, 1)
+        yield self.of("im2col", self.array(*geometry.image_shape), geometry)
+        yield self.of("col2im", self.array(n, 9 * CHANNELS, PIXELS * PIXELS), geometry)
         shapes = {"x": geometry.image_shape, "w": geometry.weight_shape, "y": geometry.map_shape}
         given = {"conv2d": "xw", "conv2d_input": "yw", "conv2d_weight": "xy"}
         seen = set()

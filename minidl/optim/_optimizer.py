@@ -93,8 +93,9 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set the gradients of all parameters to None, or to zeros."""
-        for p in self._parameters():
-            zero_grad(p, set_to_none)
+        for group in self.param_groups:
+            for p in group["params"]:
+                zero_grad(p, set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.

@@ -168,7 +168,7 @@ def test_second_gradients_inside_a_rule(rule):
 def test_variants_of_losses_are_refused_by_name():
     with pytest.raises(NotImplementedError, match="CrossEntropyLoss: ignore_index=0 is not supported"):
         nn.CrossEntropyLoss(ignore_index=0)
-    with pytest.raises(TypeError, match="arguments as a tuple"):
+    with pytest.raises(TypeError, match="arguments as tuples"):
         nn.RegularisedLoss(nn.MSELoss(), F.gaussian_kl)(minidl.ones(2, 4), minidl.ones(2, 4))
     with pytest.raises(RuntimeError, match=r"must be floats of shape \(N, classes, ...\), not float32 of shape \(\)"):
         F.cross_entropy(minidl.tensor(1.0), minidl.tensor([0]))

@@ -54,6 +54,8 @@ LAYERS = {
     "Upsample": text("Upsample({n}, mode={m!r})", IMAGE, **RESIZED, m=st.sampled_from(["nearest", "bilinear"])),
     "UpsamplingNearest2d": text("UpsamplingNearest2d({n})", IMAGE, **RESIZED),
     "UpsamplingBilinear2d": text("UpsamplingBilinear2d({n})", IMAGE, **RESIZED),
+    "Unfold": text("Unfold({k}, {d}, {p}, {t})", IMAGE, k=PAIR, d=st.integers(1, 2), p=st.integers(0, 2), t=PAIR),
+    "Fold": text("Fold((5, 6), 2)", st.tuples(st.integers(0, 3), st.sampled_from([4, 8]), st.just(20))),
     "Sequential": text("Sequential(nn.Conv2d({s[1]}, {o}, 3), nn.ReLU(), nn.Flatten())", IMAGE, o=FEW),
 }  # fmt: skip
 REDUCED = {"r": st.sampled_from(["mean", "sum", "none"])}
