@@ -1,0 +1,80 @@
+"""The guide: each chapter names its sources and the files it explains, has exercises, and their solutions are right."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import minidl
+
+ROOT = Path(minidl.__file__).parents[1]
+DOCS = ROOT / "docs"
+CHAPTERS = [path for path in sorted((DOCS / "chapters").glob("[0-9]*.py")) if not path.name.startswith("01_")]
+chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+
+
+def first_chapter():
+    """What docs/conf.py writes as chapter 1."""
+    return (ROOT / "examples" / "tiny_tape.py").read_text() + (DOCS / "chapters" / "exercises_of_01.txt").read_text()
+
+
+def functions(text):
+    return {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+
+
+def gaps(text):
+    """The functions that the reader is to write: they return an ellipsis."""
+    return [name for name, node in functions(text).items() if ast.unparse(node.body[-1]) == "return ..."]
+
+
+def solved(text, solutions):
+    """The chapter's code with the solutions in the gaps."""
+    answers, module = functions(solutions), ast.parse(text)
+    module.body = [answers.get(node.name, node) if isinstance(node, ast.FunctionDef) else node for node in module.body]
+    solution_imports = [node for node in ast.parse(solutions).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    module.body = solution_imports + [node for node in module.body if not _from_future(node)]
+    return ast.fix_missing_locations(module)
+
+
+def _from_future(node):
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+
+
+@chapters
+def test_a_chapter_has_a_source_and_names_files_that_exist(chapter):
+    introduction = ast.get_docstring(ast.parse(chapter.read_text()))
+    assert re.search(r"^Sources?: ", introduction, re.MULTILINE)
+    named = re.findall(r"``((?:minidl|examples|docs|benchmarks|tests)/[^`]*)``", chapter.read_text())
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@chapters
+def test_a_chapter_is_short_and_its_code_fits_a_page(chapter):
+    lines = chapter.read_text().splitlines()
+    assert 100 <= len(lines) <= 250
+    assert [line for line in lines if len(line) > 100 and not line.startswith("#")] == []
+
+
+@chapters
+def test_a_chapter_has_exercises_and_each_a_solution(chapter):
+    open_ones = gaps(chapter.read_text())
+    assert 1 <= len(open_ones) <= 2
+    assert set(open_ones) <= set(functions((DOCS / "solutions" / chapter.name).read_text()))
+
+
+def run_solved(text, solutions, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    exec(compile(solved(text, solutions), "<chapter>", "exec"), {"__name__": "__main__"})
+    pyplot.close("all")
+
+
+@pytest.mark.slow
+@chapters
+def test_the_solutions_are_right(chapter, monkeypatch, capsys):
+    text = chapter.read_text()
+    run_solved(text, (DOCS / "solutions" / chapter.name).read_text(), monkeypatch)
+    output = capsys.readouterr().out
+    assert [name for name in gaps(text) if f"{name}: right" not in output] == []
