@@ -330,7 +330,7 @@ def randn_like(
 
 
 def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Fill x with draws from the uniform distribution on [from_, to)."""
+    """Fill x with draws from the uniform distribution on ``[from_, to)``."""
     kind = _real("uniform_", input.dtype)
     _numbers("uniform_", from_, to)
     if not from_ <= to:

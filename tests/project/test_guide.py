@@ -2,7 +2,9 @@
 
 import ast
 import re
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -10,6 +12,7 @@ import minidl
 
 ROOT = Path(minidl.__file__).parents[1]
 DOCS = ROOT / "docs"
+BUILT = DOCS / "_build"
 CHAPTERS = [path for path in sorted((DOCS / "chapters").glob("[0-9]*.py")) if not path.name.startswith("01_")]
 chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 
@@ -78,3 +81,31 @@ def test_the_solutions_are_right(chapter, monkeypatch, capsys):
     run_solved(text, (DOCS / "solutions" / chapter.name).read_text(), monkeypatch)
     output = capsys.readouterr().out
     assert [name for name in gaps(text) if f"{name}: right" not in output] == []
+
+
+class Page(HTMLParser):
+    """The links and anchors of an HTML page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.anchors = [], {"", "top"}
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        names = dict(attributes)
+        self.links += [names[key] for key in ("href", "src") if names.get(key)]
+        self.anchors |= {names[key] for key in ("id", "name") if names.get(key)}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BUILT.exists(), reason="the guide is not built: sphinx-build -W docs docs/_build")
+def test_every_link_of_the_built_guide_leads_somewhere():
+    pages = {path.resolve(): Page(path) for path in BUILT.rglob("*.html")}
+    assert len(pages) > 200
+    for path, page in pages.items():
+        for link in page.links:
+            url = urlsplit(link)
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            if not url.scheme and not url.netloc:
+                assert target.exists(), f"{path.name}: {link}"
+                assert target not in pages or unquote(url.fragment) in pages[target].anchors, f"{path.name}: {link}"
