@@ -270,7 +270,7 @@ def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
                 f"backward: without a gradient the output must have one element, and shape {output.shape} has "
                 f"{output.numel()}: reduce it (.sum(), .mean()) or pass a gradient of its shape"
             )
-        one = devices.number(np.ones((), output.dtype), devices.place_of(output.array))
+        one = devices.number(np.ones((), output.dtype), devices.device_of(output.array))
         return Tensor(one.reshape(output.shape))
     if not isinstance(gradient, Tensor):
         raise TypeError(f"backward: gradient must be a Tensor, not {type(gradient).__name__}")

@@ -96,7 +96,7 @@ class Tensor(Methods):
     @property
     def device(self) -> device:
         """The device whose memory holds the array."""
-        return device(*devices.place_of(self.array))
+        return device(*devices.device_of(self.array))
 
     @property
     def is_cuda(self) -> bool:

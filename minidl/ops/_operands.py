@@ -18,7 +18,7 @@ import numpy as np
 
 from minidl.autograd import is_grad_enabled
 from minidl.kernels import devices
-from minidl.ops.conversion import DType, as_dtype, cast, float32, int64, quiet, to, to_place
+from minidl.ops.conversion import DType, as_dtype, cast, float32, int64, quiet, to, to_device
 from minidl.tensor import Tensor
 
 Number = bool | int | float
@@ -121,7 +121,7 @@ def _widened(x: Tensor) -> Tensor:
 
 def same_device(name: str, *values: Tensor) -> None:
     """Raise if the tensors are on different devices."""
-    places = sorted({str(devices.place_of(x.array)) for x in values})
+    places = sorted({str(devices.device_of(x.array)) for x in values})
     if len(places) > 1:
         found = " and ".join(places)
         raise RuntimeError(f"{name}: expected all tensors to be on the same device, and found {found}: use .to(device)")
@@ -286,21 +286,21 @@ def _brought_together(name: str, *values: Any) -> list[Tensor]:
     return [x.expand(shape) if x.requires_grad and x.shape != shape else x for x in tensors]
 
 
-def _home(name: str, values: Sequence[Any]) -> devices.Place:
+def _home(name: str, values: Sequence[Any]) -> devices.Device:
     """The device on which the operands meet: as in PyTorch, a 0-d tensor on the CPU goes to the others' device."""
     tensors = [x for x in values if isinstance(x, Tensor)]
     if devices.all_on_cpu(*[x.array for x in tensors]):
         return devices.CPU
     fixed = [x for x in tensors if x.ndim or x.is_cuda]
     same_device(name, *fixed)
-    return devices.place_of(fixed[0].array)
+    return devices.device_of(fixed[0].array)
 
 
-def _as(dtype: DType, x: Any, home: devices.Place) -> Tensor:
+def _as(dtype: DType, x: Any, home: devices.Device) -> Tensor:
     if not isinstance(x, Tensor):
         return Tensor(devices.number(cast(np.asarray(x), dtype), home))
     x = x if x.array.dtype == dtype else to(x, dtype)
-    return x if home is devices.CPU else to_place(x, home)
+    return x if home is devices.CPU else to_device(x, home)
 
 
 def common_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:

@@ -188,7 +188,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     def draw() -> Array:
         return np.multiply(_bits(input.numel()).reshape(input.shape) >= p * 2**32, scale, dtype=input.dtype)
 
-    y = input * Tensor(devices.sent(draw, input.shape, input.dtype, devices.place_of(input.array)))
+    y = input * Tensor(devices.sent(draw, input.shape, input.dtype, devices.device_of(input.array)))
     return replace("dropout", input, y) if inplace else y
 
 

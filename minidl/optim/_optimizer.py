@@ -124,7 +124,7 @@ class Optimizer:
         lists: dict[Any, list[Tensor]] = {}
         for p in params:
             state = self.state.setdefault(p, {})
-            key = p.array.dtype, devices.place_of(p.array), state.get("step", 0), state.get("momentum_buffer") is None
+            key = p.array.dtype, devices.device_of(p.array), state.get("step", 0), state.get("momentum_buffer") is None
             lists.setdefault(key, []).append(p)
         return lists.values()
 
@@ -204,7 +204,7 @@ def each_step(numbers: Callable[[], Any], shape: tuple[int, ...], p: Tensor) -> 
     """
     if not devices.capturing():
         return numbers()
-    return devices.sent(lambda: np.array(numbers(), np.float64), shape, np.float64, devices.place_of(p.array))
+    return devices.sent(lambda: np.array(numbers(), np.float64), shape, np.float64, devices.device_of(p.array))
 
 
 def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
