@@ -149,7 +149,7 @@ def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None,
     if view_of is not None and not np.may_share_memory(array, view_of.array):
         view_of = None
     y = Tensor(array, storage=None if view_of is None else view_of._storage)
-    y._storage.sole = view_of is None
+    y._storage.exclusive = view_of is None
     if grad_mode.mode.enabled:
         wanted = []
         for x, gradient in edges:

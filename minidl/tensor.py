@@ -1,4 +1,4 @@
-"""Tensor: an array, its gradient and its place in the computational graph.
+"""Tensor: an array, its gradient and its node in the computational graph.
 
 This file knows no operation: `minidl.autograd` and `minidl.ops` import it and bind their functions to Tensor as methods
 and operators (`ops/_methods.py` lists them). So imports run in one direction only.
@@ -70,7 +70,7 @@ class Tensor(Methods):
         if storage is None:
             storage = Storage()
         else:
-            storage.sole = False
+            storage.exclusive = False
         self._storage = storage
         self._known = storage.recorded  # how many recorded writes to the memory grad_fn reflects
         if requires_grad:
@@ -124,7 +124,7 @@ class Tensor(Methods):
         """Whether the elements are floats; only these can have gradients."""
         return self.dtype.kind == "f"
 
-    # -- its place in the graph ---------------------------------------------------------------------------
+    # -- its node in the graph ----------------------------------------------------------------------------
 
     @property
     def requires_grad(self) -> bool:
@@ -200,7 +200,7 @@ class Tensor(Methods):
         if self.requires_grad and not value.is_floating_point():
             raise RuntimeError(f"data of {value.dtype} for a tensor that requires grad: convert it with .float()")
         self.array, self._storage, self._known = value.array, value._storage, DETACHED
-        self._storage.sole = False
+        self._storage.exclusive = False
 
     # -- its values ---------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class Tensor(Methods):
         """
         if self.requires_grad:
             raise RuntimeError("numpy() would lose the graph of a tensor that requires grad: use x.detach().numpy()")
-        self._storage.sole = False
+        self._storage.exclusive = False
         if self.is_cuda:
             raise TypeError(f"numpy() of a tensor on {self.device}: copy it to the CPU's memory first, x.cpu().numpy()")
         return self.array

@@ -35,17 +35,18 @@ class Storage:
     version : int
         How often the memory was written to.
     recorded : int
-        How often a *recorded* operation wrote to it. Only the tensor it wrote through (`writer`) moves to that
-        operation's place in the graph; views of the same memory now hold values that their own place does not explain.
+        How often a *recorded* operation wrote to it. Only the tensor it wrote through (`writer`) gets that
+        operation's node in the graph; views of the same memory now hold values that their own nodes did not compute.
     writer : weakref to Tensor, or None
         The tensor through which the last recorded write went.
-    sole : bool
-        Whether an operation allocated the memory and only its result refers to it.
+    exclusive : bool
+        Whether one tensor alone uses the memory, an operation's result: no view, detached tensor or NumPy array shares
+        it. Only then may `reshape` rearrange it.
     """
 
     version = 0  # defaults of the class, since each operation makes a Storage and few ever change
     recorded = 0
-    sole = False
+    exclusive = False
     writer: ReferenceType[Tensor] | None = None
 
 

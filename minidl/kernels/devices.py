@@ -1,7 +1,7 @@
 """Where arrays live: NumPy's in the CPU's memory, CuPy's in a GPU's.
 
-CuPy is imported only when a GPU is first asked for. NumPy's own functions
-(``np.exp``) hand a CuPy array over to CuPy's function of the same name, and raise on a mixture of both.
+CuPy is imported only when a GPU is first asked for. NumPy's own functions (``np.exp``) hand a CuPy array over to
+CuPy's function of the same name, and raise on a mixture of both.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def pick(x: Array, indices: Array) -> Array:
     (N, C, OH, OW) array
     """
     n, c, h, w = x.shape
-    refuse_bad_index(indices, (h, w))
+    refuse_bad_index("pick", indices, (h, w))
     images, channels = np.ogrid[:n, :c]  # (N, 1), (1, C)
     return x.reshape(n, c, h * w)[images[..., None, None], channels[..., None, None], indices]
 
@@ -251,7 +251,7 @@ def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
     Source: Zeiler and Fergus 2014, arXiv:1311.2901, section 2.1.
     """
     (n, c), (h, w) = y.shape[:2], size
-    refuse_bad_index(indices, size)
+    refuse_bad_index("put", indices, size)
     x = np.zeros((n, c, h * w), y.dtype)
     images, channels = np.ogrid[:n, :c]  # (N, 1), (1, C)
     np.add.at(x, (images[..., None, None], channels[..., None, None], indices), y)
@@ -380,7 +380,7 @@ def tanh_backward(gy: Array, y: Array) -> Array:
 
 
 def add_at(y: Array, index: tuple[Any, ...], values: Array) -> None:
-    """y[index] += values, in place; where arrays in the index name a place several times, all of its values are added.
+    """y[index] += values, in place. Where arrays in the index name an element several times, all its values are added.
 
     Parameters
     ----------

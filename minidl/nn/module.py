@@ -108,9 +108,9 @@ class Module:
         object.__setattr__(self, name, value)
 
     def _forget(self, name: str, other_than: Any = None) -> bool:
-        places = vars(self), self._parameters, self._buffers, self._modules
-        others = [place for place in places if place is not other_than]
-        return sum(place.pop(name, self) is not self for place in others) > 0  # pops from each, so no any()
+        registries = vars(self), self._parameters, self._buffers, self._modules
+        others = [registry for registry in registries if registry is not other_than]
+        return sum(registry.pop(name, self) is not self for registry in others) > 0  # pops from each, so no any()
 
     def __getattr__(self, name: str) -> Any:  # called only if normal look-up fails
         for registry in ("_parameters", "_buffers", "_modules"):

@@ -1,4 +1,8 @@
-"""The door of an operation: which arguments it takes, and how they are converted before it computes.
+"""What happens to an operation's arguments before it computes: checks, type promotion and broadcasting.
+
+The decorator `@operation` wraps the function that computes. At each call it raises unless the tensors among the
+arguments are tensors, all on one device; where the operation asks for it, it makes a batch of a single image or float32
+of float16, and undoes that in the result. `operands` promotes dtypes and broadcasts, for operations with two operands.
 
 Operands of different dtypes meet by PyTorch's rule: the tensors with dimensions decide; a 0-d tensor, and after it a
 plain number, counts only if its kind is higher (bool < integer < real). So float32 with int64, with a 0-d float64 or
@@ -48,18 +52,18 @@ def operation(
         Compute in float32 what is given in float16, which cannot hold the sum that a mean is made of.
     """
 
-    def at_door(function: F) -> F:
+    def decorate(function: F) -> F:
         name, signature = function.__name__, inspect.signature(function).parameters
         kinds = ((i, p, x.annotation) for i, (p, x) in enumerate(signature.items()))
         expected = [(i, p, "None" in kind) for i, p, kind in kinds if kind in ("Tensor", "Tensor | None")]
-        tensors = {place for i, p, _ in expected for place in (i, p)}
-        batches = {place for i, p, _ in expected if p in images for place in (i, p)}
+        tensors = {key for i, p, _ in expected for key in (i, p)}  # arguments by position and by name
+        batches = {key for i, p, _ in expected if p in images for key in (i, p)}
         body: Function = quiet(function) if errstate else function
         if not expected and not axis:
             return typed(F, body)
 
         @functools.wraps(function)
-        def door(*args: Any, **named: Any) -> Any:
+        def checked(*args: Any, **named: Any) -> Any:
             if axis and named:
                 _rename_axis(name, named)
             given: list[Tensor] = []
@@ -83,9 +87,9 @@ def operation(
                 return to(y, functools.reduce(_promote, [x.dtype for x in given]))
             return body(*args, **named)
 
-        return typed(F, door)
+        return typed(F, checked)
 
-    return at_door
+    return decorate
 
 
 def _rename_axis(name: str, named: dict[str, Any]) -> None:
@@ -101,8 +105,8 @@ def _call_changed(
 ) -> Any:
     """Call with those tensors changed that are given at these positions or by these names."""
 
-    def changed(place: int | str, x: Any) -> Any:
-        return change(x) if place in which and isinstance(x, Tensor) else x
+    def changed(key: int | str, x: Any) -> Any:
+        return change(x) if key in which and isinstance(x, Tensor) else x
 
     return function(*starmap(changed, enumerate(args)), **{p: changed(p, x) for p, x in named.items()})
 
@@ -121,9 +125,9 @@ def _widened(x: Tensor) -> Tensor:
 
 def same_device(name: str, *values: Tensor) -> None:
     """Raise if the tensors are on different devices."""
-    places = sorted({str(devices.device_of(x.array)) for x in values})
-    if len(places) > 1:
-        found = " and ".join(places)
+    different = sorted({str(devices.device_of(x.array)) for x in values})
+    if len(different) > 1:
+        found = " and ".join(different)
         raise RuntimeError(f"{name}: expected all tensors to be on the same device, and found {found}: use .to(device)")
 
 

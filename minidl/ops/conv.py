@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from minidl import kernels
 from minidl.autograd import Edge, record
-from minidl.kernels.geometry import ConvGeometry, Pairlike, geometry
+from minidl.kernels.geometry import ConvGeometry, Pairlike, cached
 from minidl.ops._operands import operation
 from minidl.tensor import Tensor
 
@@ -111,7 +111,7 @@ def conv2d(
     (1, 2, 2, 2)
     """
     _check("conv2d", input, weight, bias, groups, outputs=0)
-    g = geometry(ConvGeometry.of_conv2d, input.shape, weight.shape, stride, padding, dilation)
+    g = cached(ConvGeometry.of_conv2d, input.shape, weight.shape, stride, padding, dilation)
     return convolve(input, weight, g, bias)
 
 
@@ -172,7 +172,7 @@ def conv_transpose2d(
     """
     _check("conv_transpose2d", input, weight, bias, groups, outputs=1)
     sizes = input.shape, weight.shape, stride, padding, output_padding, dilation
-    g = geometry(ConvGeometry.of_conv_transpose2d, *sizes)
+    g = cached(ConvGeometry.of_conv_transpose2d, *sizes)
     return convolve_input(input, weight, g, bias)
 
 

@@ -161,7 +161,7 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
     y = kernels.cross_entropy(x.array, classes) if x.numel() else np.zeros_like(x.array, shape=classes.shape)
     each = 1.0
     if reduction != "none":
-        y, each = _reduced(y, reduction)
+        y, each = _mean_or_sum(y, reduction)
     return record("cross_entropy", y, (x, lambda gy: _cross_entropy_backward(gy * each, x, classes)))
 
 
@@ -197,10 +197,10 @@ def _check_classes(name: str, scores: str, x: Tensor, t: Tensor) -> None:
         raise error(f"{name}: {scores} of shape {x.shape} need a target of shape {wanted}, not {t.shape}")
     wrong = (t.array < 0) | (t.array >= x.shape[1])
     if devices.any_true(wrong):
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        position = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise IndexError(
-            f"{name}: target {t.array[place]} at index {place} is out of bounds: {scores} of shape {x.shape} have "
-            f"classes 0 to {x.shape[1] - 1}; PyTorch's ignore_index is not supported"
+            f"{name}: target {t.array[position]} at index {position} is out of bounds: {scores} of shape {x.shape} "
+            f"have classes 0 to {x.shape[1] - 1}; PyTorch's ignore_index is not supported"
         )
 
 
@@ -373,7 +373,7 @@ def _each(count: int, reduction: str) -> float:
     return (1 / count if count else np.nan) if reduction == "mean" else 1.0
 
 
-def _reduced(losses: Array, reduction: str) -> tuple[Array, float]:
+def _mean_or_sum(losses: Array, reduction: str) -> tuple[Array, float]:
     """The mean or sum of a loss's elements, and its derivative in each."""
     each = _each(losses.size, reduction)
     return kernels.total(losses[...], each), each  # [...] makes an array of NumPy's scalars

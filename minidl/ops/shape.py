@@ -51,7 +51,7 @@ def reshape(input: Tensor, *args: Any, shape: Sequence[int] | None = None) -> Te
     """
     new, old = _completed("reshape", sizes("reshape", args, shape), input.numel()), input.shape
     array = input.array.reshape(new)
-    if input._storage.sole and not np.may_share_memory(array, input.array):
+    if input._storage.exclusive and not np.may_share_memory(array, input.array):
         # A kernel left the input in another memory order than PyTorch's would. Reordered, it has a view of this shape,
         # as in PyTorch, and writes to that view are not lost.
         input.array = array.reshape(old)

@@ -36,8 +36,8 @@ class Adam(Optimizer):
     1 - beta1^t and 1 - beta2^t are the bias correction: m and v start at 0, so after t steps the weights of the
     gradients in m sum to only 1 - beta1^t, and those of their squares in v to 1 - beta2^t.
 
-    Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization, arXiv:1412.6980, 2015, with PyTorch's
-    place for eps.
+    Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization, arXiv:1412.6980, 2015, with eps
+    added where PyTorch adds it.
     """
 
     def __init__(

@@ -396,7 +396,7 @@ ERRORS = [
         lambda: F.max_pool2d(x[:, :, :, :3], (1, 2), 2, (0, 1), (1, 5), ceil_mode=True),
     ),
     (RuntimeError, "max_unpool2d: index 16 at .0, 0, 1, 0.* 0 to 4.4 - 1 = 15", lambda: unpooled(0, 1, 16, -1)),
-    (RuntimeError, "index -1 at .0, 0, 0, 1. .* no pixel of the output's 4 x 4 planes", lambda: unpooled(0, -1, 9, 3)),
+    (RuntimeError, "index -1 at .0, 0, 0, 1. .* no pixel of the 4 x 4 planes", lambda: unpooled(0, -1, 9, 3)),
     (
         RuntimeError,
         r"indices must be int64 and of the input's shape \(1, 1, 2, 2\), not int32",
