@@ -7,7 +7,7 @@ and operators (`ops/_methods.py` lists them). So imports run in one direction on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -312,6 +312,16 @@ def _plain(array: Any) -> Array:
 def _not_numbers(value: Any) -> TypeError:
     kind = getattr(value, "dtype", type(value).__name__)
     return TypeError(f"Tensor wraps an array of numbers, and got {kind}: use minidl.tensor(data) for other data")
+
+
+def zero_grads(tensors: Iterable[Tensor], set_to_none: bool) -> None:
+    """Drop the gradients of these tensors, or set them to zero."""
+    for x in tensors:
+        if set_to_none:
+            x.grad = None
+        elif x.grad is not None:
+            x.grad = x.grad.detach()
+            x.grad.zero_()
 
 
 def is_tensor(obj: Any) -> bool:

@@ -6,7 +6,7 @@ So each piece of memory counts its changes, as in PyTorch:
     noted(edges)                at the forward pass: what the edges' gradient functions read, and its versions
     refuse_changed(name, ...)   before they run: raises if one of these versions is no longer current
     refuse_stale(name, x)       raises if a recorded in-place operation overwrote x's memory through another tensor
-    written(x)                  after a change in place: counts it
+    written(x, ...)             after a change in place: counts it
 """
 
 from __future__ import annotations
@@ -105,13 +105,14 @@ def refuse_stale(name: str, x: Tensor) -> None:
         )
 
 
-def written(x: Tensor, recorded: bool = False) -> None:
-    """Count a change of x's memory. If it was recorded, x knows of it, and other tensors with that memory do not."""
-    x._storage.version += 1
-    if recorded:
-        x._storage.recorded += 1
-        x._storage.writer = ref(x)
-        x._known = x._storage.recorded
+def written(*changed: Tensor, recorded: bool = False) -> None:
+    """Count a change of each tensor's memory. If it was recorded, these tensors know of it; views of them do not."""
+    for x in changed:
+        x._storage.version += 1
+        if recorded:
+            x._storage.recorded += 1
+            x._storage.writer = ref(x)
+            x._known = x._storage.recorded
 
 
 def learn_of_own_view(x: Tensor, view: Any) -> None:

@@ -144,6 +144,6 @@ def refuse_unwritable(name: str, x: Tensor) -> None:
 def _enter(x: Tensor, result: Tensor) -> None:
     """Count the change and, if it was recorded, give x the result's node in the graph."""
     recorded = is_grad_enabled() and result.requires_grad
-    written(x, recorded)
+    written(x, recorded=recorded)
     if recorded:
         x.grad_fn = result.grad_fn

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.optim._optimizer import Optimizer, Params, State, each_step
+from minidl.optim._optimizer import Optimizer, Params, State, once_per_step
 from minidl.tensor import Array, Tensor
 
 
@@ -66,12 +66,12 @@ class Adam(Optimizer):
         ms, vs = ([state[name].array for state in states] for name in ("exp_avg", "exp_avg_sq"))
         beta1, beta2 = group["betas"]
 
-        def next_step() -> tuple[float, float]:
+        def count_step() -> tuple[float, float]:
             for state in states:
                 state["step"] += 1
             return bias_corrected(group["lr"], beta1, beta2, states[0]["step"])
 
-        settings = each_step(next_step, (2,), params[0]), beta1, beta2, group["eps"], group["weight_decay"]
+        settings = once_per_step(count_step, (2,), params[0]), beta1, beta2, group["eps"], group["weight_decay"]
         kernels.adam_step([p.array for p in params], grads, ms, vs, *settings)
 
 
