@@ -40,8 +40,8 @@ class Storage:
     writer : weakref to Tensor, or None
         The tensor through which the last recorded write went.
     exclusive : bool
-        Whether one tensor alone uses the memory, an operation's result: no view, detached tensor or NumPy array shares
-        it. Only then may `reshape` rearrange it.
+        Whether the memory is a result's alone: no view, detached tensor or NumPy array shares it. Only then may
+        `reshape` rearrange it.
     """
 
     version = 0  # defaults of the class, since each operation makes a Storage and few ever change
@@ -106,7 +106,7 @@ def refuse_stale(name: str, x: Tensor) -> None:
 
 
 def written(*changed: Tensor, recorded: bool = False) -> None:
-    """Count a change of each tensor's memory. If it was recorded, these tensors know of it; views of them do not."""
+    """Count a change of each tensor's memory. If it was recorded, these tensors know; others that share it do not."""
     for x in changed:
         x._storage.version += 1
         if recorded:

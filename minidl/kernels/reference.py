@@ -1,15 +1,9 @@
 """The kernels in plain NumPy: short, and the definition of what the fast ones have to compute.
 
-A convolution is a trilinear form in an image x, a weight w and a feature map y:
-
-    T(x, w, y) = sum over n, o, c, i, j, u, v of
-                 y[n,o,i,j] * w[o,c,u,v] * x[n, c, i*s - p + u*d, j*s - p + v*d]
-
-with x = 0 outside the image. Each of the three convolution kernels is its derivative in one argument, so each
-is the gradient of the others, and the backward pass of a backward pass needs no further kernel.
-
-All three are matrix products. `im2col` writes the window of each map pixel as a column of a matrix. With
-X = im2col(x) of shape (N, C*KH*KW, OH*OW), rows(w) of shape (O, C*KH*KW) and pixels(y) of shape (N, O, OH*OW),
+The three convolution kernels are the derivatives of one trilinear form T(x, w, y) in its map y, its image x and its
+weight w: `minidl/ops/conv.py` states T, and why each kernel's gradients are the other two. Here they are computed, each
+as a matrix product. `im2col` writes the window of each map pixel as a column of a matrix. With X = im2col(x) of shape
+(N, C*KH*KW, OH*OW), rows(w) of shape (O, C*KH*KW) and pixels(y) of shape (N, O, OH*OW),
 
     T(x, w, y) = sum over n of <pixels(y)[n], rows(w) @ X[n]>
 
@@ -343,8 +337,8 @@ def cross_entropy_backward(gy: Array, x: Array, classes: Array) -> Array:
     """Gradient of `cross_entropy` in x: gy * (softmax(x)_c - [c = class]), with gy (N, ...)."""
     powers = np.exp(x - x.max(axis=1, keepdims=True))
     excess = powers / powers.sum(axis=1, keepdims=True)  # (N, C, ...)
-    meant = np.take_along_axis(excess, classes[:, None], 1) - 1
-    np.put_along_axis(excess, classes[:, None], meant.astype(x.dtype), 1)
+    at_class = np.take_along_axis(excess, classes[:, None], 1) - 1
+    np.put_along_axis(excess, classes[:, None], at_class.astype(x.dtype), 1)
     return gy[:, None] * excess
 
 

@@ -37,19 +37,19 @@ _KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 def operation(
     *, errstate: bool = False, axis: bool = False, images: Sequence[str] = (), wide: bool = False
 ) -> Callable[[F], F]:
-    """Let only tensors on one device into an operation, for each of its parameters that is annotated as a Tensor.
+    """Check an operation's arguments: a parameter annotated as Tensor must get one, and all must be on one device.
 
     Parameters
     ----------
     errstate : bool
         NumPy gives no warning inside: 1/0 is inf.
     axis : bool
-        Take NumPy's ``axis=`` for ``dim=`` and ``keepdims=`` for ``keepdim=`` too, as PyTorch does.
+        Accept NumPy's ``axis=`` for ``dim=`` and ``keepdims=`` for ``keepdim=`` too, as PyTorch does.
     images : sequence of str
         These arguments are (N, C, H, W); if the first is one image (C, H, W), they become batches of one, and the
         results single images again.
     wide : bool
-        Compute in float32 what is given in float16, which cannot hold the sum that a mean is made of.
+        Compute float16 inputs in float32, since the sum behind a mean can exceed float16's range.
     """
 
     def decorate(function: F) -> F:
@@ -103,7 +103,7 @@ def _rename_axis(name: str, named: dict[str, Any]) -> None:
 def _call_changed(
     function: Function, which: set[int | str], change: Function, args: Sequence[Any], named: dict[str, Any]
 ) -> Any:
-    """Call with those tensors changed that are given at these positions or by these names."""
+    """Call the function with `change` applied to the tensors given at these positions or by these names."""
 
     def changed(key: int | str, x: Any) -> Any:
         return change(x) if key in which and isinstance(x, Tensor) else x
@@ -273,24 +273,24 @@ def operands(name: str, *values: Any) -> list[Tensor]:
     first = values[0]
     for x in values:
         if not isinstance(x, Tensor) or type(x.array) is not np.ndarray:
-            return _brought_together(name, *values)
+            return _promoted(name, *values)
         if x.array.dtype != first.array.dtype or x.array.shape != first.array.shape:
-            return _brought_together(name, *values)
+            return _promoted(name, *values)
     return list(values)  # the common case, kept fast
 
 
-def _brought_together(name: str, *values: Any) -> list[Tensor]:
+def _promoted(name: str, *values: Any) -> list[Tensor]:
     values = tuple(operand(name, value) for value in values)
-    dtype, home = result_type(*values), _home(name, values)
+    dtype, device = result_type(*values), _common_device(name, values)
     # Numbers wrap around like the elements of tensors: uint8 + -1 is uint8 + 255.
-    tensors = [_as(dtype, x, home) for x in values]
+    tensors = [_converted(x, dtype, device) for x in values]
     shape = common_shape(name, *[x.shape for x in tensors])
     if not is_grad_enabled():
         return tensors
     return [x.expand(shape) if x.requires_grad and x.shape != shape else x for x in tensors]
 
 
-def _home(name: str, values: Sequence[Any]) -> devices.Device:
+def _common_device(name: str, values: Sequence[Any]) -> devices.Device:
     """The device on which the operands meet: as in PyTorch, a 0-d tensor on the CPU goes to the others' device."""
     tensors = [x for x in values if isinstance(x, Tensor)]
     if devices.all_on_cpu(*[x.array for x in tensors]):
@@ -300,11 +300,11 @@ def _home(name: str, values: Sequence[Any]) -> devices.Device:
     return devices.device_of(fixed[0].array)
 
 
-def _as(dtype: DType, x: Any, home: devices.Device) -> Tensor:
+def _converted(x: Any, dtype: DType, device: devices.Device) -> Tensor:
     if not isinstance(x, Tensor):
-        return Tensor(devices.number(cast(np.asarray(x), dtype), home))
+        return Tensor(devices.number(cast(np.asarray(x), dtype), device))
     x = x if x.array.dtype == dtype else to(x, dtype)
-    return x if home is devices.CPU else to_device(x, home)
+    return x if device is devices.CPU else to_device(x, device)
 
 
 def common_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:

@@ -84,7 +84,7 @@ def relu_rule(name: str) -> Iterator[None]:
 
 
 def relu_backward(gy: Tensor, y: Tensor) -> Tensor:
-    """gx = 0 where y <= 0, else gy: linear in gy, and constant in y but for its jump. See also `relu_rule`."""
+    """gx = 0 where y <= 0, else gy: linear in gy, and piecewise constant in y. See also `relu_rule`."""
     if _rule.name != "gradient":
         gy = _where_positive(gy, gy)
     return gy if _rule.name == "deconv" else _where_positive(gy, y)

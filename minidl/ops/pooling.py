@@ -1,6 +1,6 @@
 """Pooling and unpooling: max-pool picks by flat indices, unpool puts by them; the average is a linear map.
 
-Letters: x is an image (N, C, H, W), y a map (N, C, OH, OW) with one pixel for each window; k, s, p, d are window,
+Letters: x is an image (N, C, H, W), y a map (N, C, OH, OW) with one pixel for each window; k, s, p, d are window size,
 stride, padding and dilation. Once a max-pool has chosen its maxima, it is the linear map `pick`, and
 
     sum over n,c,i,j of  y[n,c,i,j] x[n, c, indices[n,c,i,j]]
@@ -123,7 +123,8 @@ def max_unpool2d(
     kernel_size, stride, padding : int or (int, int)
         Those of the pooling; they only determine the output's size.
     output_size : (int, int) or (int, int, int, int), optional
-        H and W, or N, C, H and W of the output. With stride s, s heights are pooled to the same one: this chooses.
+        H and W, or N, C, H and W of the output. A pooling with stride s maps s neighbouring heights to the same one;
+        this chooses among them.
 
     Returns
     -------

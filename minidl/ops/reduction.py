@@ -52,7 +52,7 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
 
 @operation(axis=True, wide=True)
 def mean(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """y = sum of x over `dim` / n, the number of its elements;  gx = gy / n, repeated. NaN where n = 0."""
+    """y = (sum of x over `dim`) / n, with n elements in each sum;  gx = gy / n, repeated. NaN where n = 0."""
     count = math.prod(input.shape[d] for d in _reduced_dims("mean", input, dim))
     only_floats("mean", input)
     return sum(input, dim, keepdim) / count
@@ -141,6 +141,7 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
 
 
 def _extreme(name: str, input: Tensor, of: Callable[[Array], Any]) -> Tensor:
+    """The extreme element of all, found by `np.max` or `np.min`; equal ones share its gradient."""
     if input.numel() == 0:
         which = "greatest" if name == "max" else "least"
         raise RuntimeError(f"{name}: a tensor of shape {input.shape} has no {which} element")

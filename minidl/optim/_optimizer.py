@@ -193,20 +193,20 @@ def _refuse_variants(group: Mapping[str, Any]) -> None:
             raise ValueError(f"optimizer: {name}={group[name]} is not supported")
 
 
-def once_per_step(count: Callable[[], Any], shape: tuple[int, ...], p: Tensor) -> Any:
-    """`count()`: the number or numbers in a formula that change from step to step, such as Adam's bias correction.
+def once_per_step(numbers: Callable[[], Any], shape: tuple[int, ...], p: Tensor) -> Any:
+    """`numbers()`: the number or numbers in a formula that change from step to step, such as Adam's bias correction.
 
     It is called exactly once in each step, so it may count steps. While a step is captured into a CUDA graph
     (`minidl.cuda.capture`) the result is a float64 buffer of this shape on p's device instead, and each replay of the
-    graph calls `count` and refills the buffer.
+    graph calls `numbers` and refills the buffer.
     """
     if not devices.capturing():
-        return count()
-    return devices.sent(lambda: np.array(count(), np.float64), shape, np.float64, devices.device_of(p.array))
+        return numbers()
+    return devices.sent(lambda: np.array(numbers(), np.float64), shape, np.float64, devices.device_of(p.array))
 
 
 def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
-    """Copy the loaded state of p; its buffers get p's dtype and device, and must have p's shape."""
+    """Copy the loaded state of p; its buffers are converted to p's dtype and device, and must have p's shape."""
     copied: dict[str, Any] = {"step": int(state["step"])} if "step" in state else {}
     for name in state.keys() - {"step"}:
         value = state[name].cpu() if isinstance(state[name], Tensor) else state[name]

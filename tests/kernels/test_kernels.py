@@ -243,9 +243,9 @@ def test_a_padded_copy_too_large_to_keep_is_not_kept(monkeypatch: pytest.MonkeyP
     a = draw_arrays(geometry, 0)
     expected = convolution.conv2d(a["x"], a["w"], geometry)
     monkeypatch.setattr(convolution, "LARGEST_KEPT", 0)
-    monkeypatch.setattr(convolution, "_cache", convolution._Cache())
+    monkeypatch.setattr(convolution, "_buffers", convolution._Buffers())
     np.testing.assert_array_equal(convolution.conv2d(a["x"], a["w"], geometry), expected)
-    assert convolution._cache.buffers == {}
+    assert convolution._buffers.by_key == {}
 
 
 def test_convolution_checks_shapes_and_types():

@@ -314,12 +314,12 @@ def _padded(x: Array, geometry: ConvGeometry) -> Array:
     return padded
 
 
-class _Cache(threading.local):
+class _Buffers(threading.local):
     def __init__(self) -> None:
-        self.buffers: dict[tuple[str, np.dtype], Array] = {}
+        self.by_key: dict[tuple[str, np.dtype], Array] = {}
 
 
-_cache = _Cache()
+_buffers = _Buffers()
 
 
 def _scratch(name: str, size: int, dtype: np.dtype) -> Array:
@@ -327,9 +327,9 @@ def _scratch(name: str, size: int, dtype: np.dtype) -> Array:
     if size > LARGEST_KEPT:
         return np.empty(size, dtype)
     key = name, dtype
-    if key not in _cache.buffers or _cache.buffers[key].size < size:
-        _cache.buffers[key] = np.empty(size, dtype)
-    return _cache.buffers[key][:size]
+    if key not in _buffers.by_key or _buffers.by_key[key].size < size:
+        _buffers.by_key[key] = np.empty(size, dtype)
+    return _buffers.by_key[key][:size]
 
 
 def _lines(geometry: ConvGeometry) -> tuple[int, int, int, int]:
