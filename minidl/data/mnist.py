@@ -181,7 +181,7 @@ def _read_at_most(stream: Stream, size: int) -> bytearray:
 
 def found_in(folder: Path, name: str) -> list[Path]:
     """All paths of a file below `folder`, gzipped or not; the first is used."""
-    paths = [folder / place / file for place in SUBFOLDERS for file in (name, f"{name}.gz")]
+    paths = [folder / sub / file for sub in SUBFOLDERS for file in (name, f"{name}.gz")]
     return [path for path in paths if path.is_file()]
 
 
@@ -189,7 +189,7 @@ def _load(folder: Path, name: str, download: bool) -> tuple[Path, Array]:
     """A file's path and values; downloaded if it is missing, or is a damaged download."""
     archive, found = f"{name}.gz", found_in(folder, name)
     if not found and not download:
-        looked = "\n  ".join(str(folder / place) for place in SUBFOLDERS)
+        looked = "\n  ".join(str(folder / sub) for sub in SUBFOLDERS)
         raise FileNotFoundError(
             f"neither {name} nor {archive} is in any of\n  {looked}\n"
             "Pass download=True to fetch it, or say where it is: MNIST(root), --data-dir in the examples, or the "

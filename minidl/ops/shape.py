@@ -51,9 +51,9 @@ def reshape(input: Tensor, *args: Any, shape: Sequence[int] | None = None) -> Te
     """
     new, old = _completed("reshape", sizes("reshape", args, shape), input.numel()), input.shape
     array = input.array.reshape(new)
-    if input._storage.sole and not np.may_share_memory(array, input.array):
-        # A kernel left the input in another memory order than PyTorch's would. Reordered, it has a view of this shape,
-        # as in PyTorch, and writes to that view are not lost.
+    if input._storage.exclusive and not np.may_share_memory(array, input.array):
+        # NumPy had to copy, since a kernel left the input in channels-last order. In PyTorch it would be contiguous and
+        # the result a view of it. So let the input use the copy too: same values, and writes to one reach the other.
         input.array = array.reshape(old)
     return record("reshape", array, (input, lambda gy: gy.reshape(old)), view_of=input)
 
