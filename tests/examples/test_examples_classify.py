@@ -61,7 +61,7 @@ def test_both_classifiers(run, tmp_path, capsys):
         results = metrics(out / model)["results"]
         printed = capsys.readouterr().out
         assert results["parameters"] == parameters
-        assert re.search(rf"^together +{parameters:,}$", printed, re.MULTILINE)
+        assert re.search(rf"^total +{parameters:,}$", printed, re.MULTILINE)
         confusion = np.array(results["confusion"])
         assert (confusion.sum(axis=1) == 100).all()  # every class has a tenth of the test images
         assert results["test_accuracy"] == pytest.approx(np.trace(confusion) / 1000)
