@@ -54,7 +54,7 @@ def collapse(kl: list[float], beta: float, warmup: float) -> str:
         return f"No posterior collapse: each of the {len(kl)} units has a KL above {ACTIVE} nats per image."
     active = len(kl) - len(inactive)
     tries = ["a smaller --beta"] * (beta > 1) + [f"a --warmup longer than {warmup:g}"]
-    tries += [f"--latent {active}, which should do just as well"] if active else []
+    tries += [f"--latent {active}, which should do as well"] if active else []
     where = f"{len(inactive)} of {len(kl)} units (KL at most {ACTIVE} nats per image)"
     return f"Posterior collapse in {where}: {', '.join(map(str, inactive))}. Try {' or '.join(tries)}."
 
