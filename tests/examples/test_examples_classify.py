@@ -93,7 +93,7 @@ def test_classifier_resumed(run, tmp_path):
 def test_curves_leave_out_what_was_trained_on_other_images(run, tmp_path, capsys):
     run("cifar_classifier", *SMALL, "--model", "mlp", "--epochs", 1)
     run("cifar_classifier", "--data", "synthetic", "--train-size", 50, "--model", "cnn", "--epochs", 1)
-    assert "The curves leave out the mlp: it was trained on other images." in capsys.readouterr().out
+    assert "The mlp is left out of the curves: it was trained on other images." in capsys.readouterr().out
 
 
 # -- pixelwise_prediction ---------------------------------------------------------------------------------------
