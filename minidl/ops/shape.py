@@ -299,7 +299,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise NotImplementedError(f"pad: mode {mode!r} is not supported, only 'constant'")
     widths = listed_sizes("pad", pad)
     if len(widths) % 2 or len(widths) > 2 * input.ndim:
-        raise RuntimeError(f"pad: widths come in pairs, at most one for each dimension of {input.shape}, not {widths}")
+        rule = "widths come in pairs (before, after), at most one for each dimension"
+        raise RuntimeError(f"pad: {rule} of {input.shape}, not {widths}")
     pairs = [(0, 0)] * (input.ndim - len(widths) // 2) + list(zip(widths[-2::-2], widths[::-2], strict=True))
     if any(size + before + after < 0 for size, (before, after) in zip(input.shape, pairs, strict=True)):
         raise RuntimeError(f"pad: widths {widths} cut off more than shape {input.shape} has")

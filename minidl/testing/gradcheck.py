@@ -143,7 +143,7 @@ def _cotangents(func: Callable[..., Any], inputs: list[Any], given: Tensor | Seq
     listed = [given] if isinstance(given, Tensor) else list(given)
     found, wanted = [gy.shape for gy in listed], [y.shape for y in outputs]
     if found != wanted:
-        raise ValueError(f"gradgradcheck: grad_outputs of shapes {found} for outputs of shapes {wanted}")
+        raise ValueError(f"gradgradcheck: grad_outputs must have the outputs' shapes {wanted}, not {found}")
     return [Tensor(np.array(gy.array, np.float64), requires_grad=True) for gy in listed]
 
 
