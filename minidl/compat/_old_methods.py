@@ -1,0 +1,73 @@
+"""Methods of Tensor and Module that only old code uses. ``install()`` adds them; the engine does without."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import minidl
+from minidl.compat.torch._types import TENSOR_TYPES, Size, Tensor, TensorType, construct, type_name
+from minidl.nn import Module
+
+Method = Callable[..., Any]
+
+
+def _type(self: minidl.Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+    if dtype is None:
+        return type_name(self.dtype, self.device)
+    wanted = TENSOR_TYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if wanted is Tensor:
+        return self.float()
+    return self.to(wanted.device, wanted.dtype) if isinstance(wanted, TensorType) else self.to(minidl.ops.conversion.as_dtype(wanted))
+
+
+def _type_of_module(self: Module, dst_type: Any) -> Module:
+    for tensor in [*self.parameters(), *self.buffers()]:
+        tensor.data = tensor.data.type(dst_type)
+    return self
+
+
+def _without_hints(function: Method) -> Method:
+    """The method, with the arguments that change no value taken and dropped."""
+
+    @functools.wraps(function)
+    def method(self: Any, *args: Any, non_blocking: bool = False, memory_format: Any = None, **named: Any) -> Any:
+        return function(self, *[x for x in args if not isinstance(x, bool)], **named)
+
+    return method
+
+
+def _new(create: Method) -> Method:
+    """x.new_zeros and its kin: with the dtype and device of x."""
+
+    def method(self: minidl.Tensor, *args: Any, dtype: Any = None, device: Any = None, **named: Any) -> Any:
+        return create(*args, dtype=dtype or self.dtype, device=device or self.device, **named)
+
+    return method
+
+
+def _constant(value: Any) -> Method:
+    return lambda self: value
+
+
+T = minidl.Tensor
+METHODS: dict[type, dict[str, Any]] = {
+    T: {
+        "type": _type,
+        "new": lambda self, *args: construct("new", args, self.dtype, self.device),
+        **{f"new_{name}": _new(getattr(minidl, name)) for name in ("empty", "zeros", "ones", "full", "tensor")},
+        **{name: _without_hints(getattr(T, name)) for name in ("to", "cuda", "contiguous", "clone")},
+        "size": lambda self, dim=None: Size(self.array.shape) if dim is None else self.array.shape[dim],
+        "shape": property(lambda self: Size(self.array.shape)),
+        "ndimension": T.dim,
+        "nelement": T.numel,
+        "element_size": lambda self: self.dtype.itemsize,
+        "get_device": lambda self: self.device.index or 0 if self.is_cuda else -1,
+        "is_contiguous": lambda self: self.array.flags.c_contiguous,
+        "pin_memory": lambda self: self,
+        "is_complex": _constant(False),
+        **{name: property(_constant(False)) for name in ("is_xpu", "is_mps", "is_sparse", "volatile")},
+    },
+    Module: {"type": _type_of_module},
+}

@@ -1,0 +1,111 @@
+"""PyTorch's classes of tensors, ``torch.Tensor(2, 3)`` and ``FloatTensor``, and its class of shapes.
+
+minidl has one class of tensors. The classes here make such tensors, and recognise them in ``isinstance``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+import minidl
+from minidl.compat._said import said_once
+from minidl.tensor import Tensor as AnyTensor
+
+DTYPES = {
+    "Float": minidl.float32, "Double": minidl.float64, "Half": minidl.float16, "Byte": minidl.uint8,
+    "Char": minidl.int8, "Short": minidl.int16, "Int": minidl.int32, "Long": minidl.int64, "Bool": minidl.bool,
+}  # fmt: skip
+DEVICES = {"torch.": "cpu", "torch.cuda.": "cuda"}
+
+
+class Size(tuple[int, ...]):
+    """A shape: a tuple that counts its elements."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """The number of elements of a tensor of this shape."""
+        return math.prod(self)
+
+    def __repr__(self) -> str:
+        return f"torch.Size({list(self)})"
+
+
+class TensorType(type):
+    """The class of ``torch.Tensor`` and its kin: calling one makes a tensor from sizes, a list or an array."""
+
+    dtype: Any = None  # None: any, and float32 for new tensors
+    device: Any = None
+
+    def __call__(cls, *args: Any, device: Any = None) -> AnyTensor:
+        return construct(cls.__name__, args, cls.dtype, device or cls.device)
+
+    def __instancecheck__(cls, x: Any) -> bool:
+        return (
+            isinstance(x, AnyTensor)
+            and (cls.dtype is None or cls.dtype == x.dtype)
+            and (cls.device is None or cls.device == x.device.type)
+        )
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return other is cls or (cls.dtype is None and issubclass(other, AnyTensor))
+
+    def __eq__(cls, other: object) -> bool:  # so that type(x) == torch.Tensor
+        return other is cls or (cls.dtype is None and other is AnyTensor)
+
+    __hash__ = type.__hash__
+
+    def __getattr__(cls, name: str) -> Any:  # torch.Tensor.view
+        return getattr(AnyTensor, name)
+
+
+def construct(name: str, args: tuple[Any, ...], dtype: Any, device: Any) -> AnyTensor:
+    """PyTorch's old constructor: sizes make a tensor to be filled; a list or array is copied, a tensor is shared."""
+    if len(args) != 1 or isinstance(args[0], int | np.integer | Size):
+        sizes = args[0] if args and isinstance(args[0], Size) else args or (0,)
+        return minidl.empty(*sizes, dtype=dtype, device=device)
+    (data,) = args
+    if isinstance(data, AnyTensor):
+        if dtype is not None and data.dtype != dtype:
+            raise TypeError(f"{name}: expected a tensor of {dtype}, not {data.dtype}; convert it with x.to({dtype})")
+        return data
+    if not isinstance(data, list | tuple | range | np.ndarray):
+        raise TypeError(f"{name}: expected sizes, a list, an array or a tensor, not {type(data).__name__}")
+    return minidl.tensor(data, dtype=dtype or minidl.float32, device=device)
+
+
+Tensor = TensorType("Tensor", (), {"__module__": "torch"})
+
+
+class _VariableType(TensorType):
+    def __call__(cls, data: Any, requires_grad: bool = False, volatile: bool = False) -> AnyTensor:  # type: ignore[override]
+        if not isinstance(data, AnyTensor):
+            raise TypeError(f"Variable: expected a tensor, not {type(data).__name__}")
+        if volatile:
+            said_once("Variable: volatile does nothing any more; write `with torch.no_grad():` instead")
+        return data.detach().requires_grad_(requires_grad)
+
+
+Variable = _VariableType("Variable", (), {"__module__": "torch.autograd"})
+
+# "torch.FloatTensor", "torch.cuda.LongTensor" and the others
+TENSOR_TYPES = {
+    f"{module}{kind}Tensor": TensorType(
+        f"{module}{kind}Tensor", (), {"__module__": module[:-1], "dtype": dtype, "device": device}
+    )
+    for module, device in DEVICES.items()
+    for kind, dtype in DTYPES.items()
+}
+
+
+def tensor_types(module: str) -> dict[str, TensorType]:
+    """The classes of one module, "torch." or "torch.cuda.", by their names there."""
+    return {name.removeprefix(module): c for name, c in TENSOR_TYPES.items() if DEVICES[module] == c.device}
+
+
+def type_name(dtype: Any, device: Any) -> str:
+    """What ``x.type()`` returns, such as "torch.FloatTensor"."""
+    return next(name for name, c in TENSOR_TYPES.items() if c.dtype == dtype and c.device == device.type)

@@ -1,0 +1,3 @@
+"""``torch.nn``: minidl's layers."""
+
+from minidl.nn import *

@@ -1,0 +1,3 @@
+"""``torch.nn.functional``."""
+
+from minidl.nn.functional import *

@@ -1,0 +1,3 @@
+"""``torch.optim.lr_scheduler``."""
+
+from minidl.optim.lr_scheduler import *

@@ -1,0 +1,3 @@
+"""``torch.utils``."""
+
+from minidl.compat.torch.utils import data

@@ -1,0 +1,3 @@
+"""``torch.utils.data``: minidl's data sets and loader."""
+
+from minidl.utils.data import *
