@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl
-from minidl.compat.torch._types import TENSOR_TYPES, Size, Tensor, TensorType, construct, type_name
+from minidl.compat.torch._functions import SECOND_NAMES
+from minidl.compat.torch._types import TENSOR_TYPES, Size, TensorType, construct, type_name
 from minidl.nn import Module
+from minidl.ops import conversion
 
 Method = Callable[..., Any]
 
@@ -17,9 +19,9 @@ def _type(self: minidl.Tensor, dtype: Any = None, non_blocking: bool = False) ->
     if dtype is None:
         return type_name(self.dtype, self.device)
     wanted = TENSOR_TYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
-    if wanted is Tensor:
-        return self.float()
-    return self.to(wanted.device, wanted.dtype) if isinstance(wanted, TensorType) else self.to(minidl.ops.conversion.as_dtype(wanted))
+    if isinstance(wanted, TensorType):
+        return self.to(wanted.device or "cpu", wanted.dtype or minidl.float32)
+    return conversion.type_(self, wanted)
 
 
 def _type_of_module(self: Module, dst_type: Any) -> Module:
@@ -60,6 +62,7 @@ METHODS: dict[type, dict[str, Any]] = {
         **{name: _without_hints(getattr(T, name)) for name in ("to", "cuda", "contiguous", "clone")},
         "size": lambda self, dim=None: Size(self.array.shape) if dim is None else self.array.shape[dim],
         "shape": property(lambda self: Size(self.array.shape)),
+        **{name: getattr(T, own) for name, own in SECOND_NAMES.items() if hasattr(T, own)},
         "ndimension": T.dim,
         "nelement": T.numel,
         "element_size": lambda self: self.dtype.itemsize,

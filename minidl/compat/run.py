@@ -9,6 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
+from minidl.compat import _missing
 from minidl.compat._install import install
 
 USAGE = "usage: python -m minidl run [--check] (script.py | -m module) [the script's arguments]"
@@ -39,7 +40,9 @@ def run(arguments: list[str]) -> int:
 
 def _script(path: str) -> CodeType:
     if path.endswith(".ipynb"):
-        sys.exit(f"minidl: {path} is a notebook: put `import minidl.compat; minidl.compat.install()` into its first cell")
+        sys.exit(
+            f"minidl: {path} is a notebook; its first cell should be: import minidl.compat; minidl.compat.install()"
+        )
     try:
         with open(path, "rb") as file:
             source = file.read()
@@ -84,6 +87,11 @@ class _Trimmed:
         def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
             while trace is not None and trace.tb_frame.f_globals is not self.namespace:
                 trace = trace.tb_next
+            last = trace
+            while last is not None and last.tb_next is not None:
+                if last.tb_next.tb_frame.f_code.co_filename == _missing.__file__:
+                    last.tb_next = None
+                last = last.tb_next
             shown(kind, error.with_traceback(trace), trace)
 
         if error is not None:

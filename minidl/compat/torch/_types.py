@@ -30,6 +30,13 @@ class Size(tuple[int, ...]):
         """The number of elements of a tensor of this shape."""
         return math.prod(self)
 
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return Size(found) if isinstance(index, slice) else found
+
+    def __add__(self, other: Any) -> Any:
+        return Size(super().__add__(other))
+
     def __repr__(self) -> str:
         return f"torch.Size({list(self)})"
 

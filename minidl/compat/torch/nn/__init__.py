@@ -1,3 +1,9 @@
-"""``torch.nn``: minidl's layers."""
+"""``torch.nn``: minidl's layers, with PyTorch's old arguments of losses."""
 
 from minidl.nn import *
+
+from . import functional, init, parallel, parameter, utils
+from ._old_arguments import MODULES
+from .parallel import DataParallel
+
+globals().update(MODULES)

@@ -1,4 +1,5 @@
 """``torch.optim``: minidl's optimisers."""
 
-from minidl.compat.torch.optim import lr_scheduler
 from minidl.optim import *
+
+from . import lr_scheduler, optimizer

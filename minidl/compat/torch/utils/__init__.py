@@ -1,3 +1,3 @@
 """``torch.utils``."""
 
-from minidl.compat.torch.utils import data
+from . import data, tensorboard

@@ -1,3 +1,5 @@
-"""``torch.utils.data``: minidl's data sets and loader."""
+"""``torch.utils.data``: minidl's data sets, samplers and loader."""
 
 from minidl.utils.data import *
+
+from . import dataloader, dataset, sampler

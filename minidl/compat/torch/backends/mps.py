@@ -1,0 +1,11 @@
+"""``torch.backends.mps``: Apple's GPUs, which minidl does not use."""
+
+
+def is_available() -> bool:
+    """False."""
+    return False
+
+
+def is_built() -> bool:
+    """False."""
+    return False

@@ -1,0 +1,11 @@
+"""``torch.xpu``: Intel's GPUs, which minidl does not use."""
+
+
+def is_available() -> bool:
+    """False."""
+    return False
+
+
+def device_count() -> int:
+    """None."""
+    return 0
