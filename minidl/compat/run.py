@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -19,9 +20,7 @@ def run(arguments: list[str]) -> int:
     """Run the script or module that `arguments` name. What it raises passes through, SystemExit included."""
     match arguments:
         case ["--check", *rest]:
-            from minidl.compat import check
-
-            return check.main(rest)
+            return int(importlib.import_module("minidl.compat.check").main(rest))
         case ["-m", name, *rest]:
             install()
             code, path, spec = _module(name)
@@ -40,9 +39,7 @@ def run(arguments: list[str]) -> int:
 
 def _script(path: str) -> CodeType:
     if path.endswith(".ipynb"):
-        sys.exit(
-            f"minidl: {path} is a notebook; its first cell should be: import minidl.compat; minidl.compat.install()"
-        )
+        sys.exit(f"minidl: {path} is a notebook; run in its first cell: import minidl.compat; minidl.compat.install()")
     try:
         with open(path, "rb") as file:
             source = file.read()

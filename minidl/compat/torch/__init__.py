@@ -31,4 +31,4 @@ channels_last, contiguous_format = "channels_last", "contiguous_format"
 preserve_format, strided = "preserve_format", "strided"
 is_floating_point = _AnyTensor.is_floating_point
 
-globals().update(tensor_types("torch."), **{name: globals()[own] for name, own in SECOND_NAMES.items()})
+globals().update(tensor_types("torch"), **{name: globals()[own] for name, own in SECOND_NAMES.items()})

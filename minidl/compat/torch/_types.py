@@ -18,7 +18,7 @@ DTYPES = {
     "Float": minidl.float32, "Double": minidl.float64, "Half": minidl.float16, "Byte": minidl.uint8,
     "Char": minidl.int8, "Short": minidl.int16, "Int": minidl.int32, "Long": minidl.int64, "Bool": minidl.bool,
 }  # fmt: skip
-DEVICES = {"torch.": "cpu", "torch.cuda.": "cuda"}
+DEVICES = {"torch": "cpu", "torch.cuda": "cuda"}
 
 
 class Size(tuple[int, ...]):
@@ -48,7 +48,10 @@ class TensorType(type):
     device: Any = None
 
     def __call__(cls, *args: Any, device: Any = None) -> AnyTensor:
-        return construct(cls.__name__, args, cls.dtype, device or cls.device)
+        name = f"{cls.__module__}.{cls.__name__}"
+        if cls.device == "cuda" and not minidl.cuda.is_available():
+            raise TypeError(f"{name} makes tensors on a GPU, and minidl finds none here: use torch.{cls.__name__}")
+        return construct(name, args, cls.dtype, device or cls.device)
 
     def __instancecheck__(cls, x: Any) -> bool:
         return (
@@ -100,17 +103,15 @@ Variable = _VariableType("Variable", (), {"__module__": "torch.autograd"})
 
 # "torch.FloatTensor", "torch.cuda.LongTensor" and the others
 TENSOR_TYPES = {
-    f"{module}{kind}Tensor": TensorType(
-        f"{module}{kind}Tensor", (), {"__module__": module[:-1], "dtype": dtype, "device": device}
-    )
+    f"{module}.{kind}Tensor": TensorType(f"{kind}Tensor", (), {"__module__": module, "dtype": dtype, "device": device})
     for module, device in DEVICES.items()
     for kind, dtype in DTYPES.items()
 }
 
 
 def tensor_types(module: str) -> dict[str, TensorType]:
-    """The classes of one module, "torch." or "torch.cuda.", by their names there."""
-    return {name.removeprefix(module): c for name, c in TENSOR_TYPES.items() if DEVICES[module] == c.device}
+    """The classes of one module, "torch" or "torch.cuda", by their names there."""
+    return {c.__name__: c for c in TENSOR_TYPES.values() if c.__module__ == module}
 
 
 def type_name(dtype: Any, device: Any) -> str:

@@ -35,5 +35,9 @@ def assert_close(
     assert a.shape == b.shape, f"shape {a.shape}, and {b.shape} expected. {msg}"
     assert a.dtype == b.dtype or not check_dtype, f"dtype {a.dtype}, and {b.dtype} expected. {msg}"
     least, most = (max(TOLERANCES.get(str(x.dtype), (0.0, 0.0))[i] for x in (a, b)) for i in (0, 1))
-    within = {"rtol": least if rtol is None else rtol, "atol": most if atol is None else atol, "equal_nan": equal_nan}
+    within: dict[str, Any] = {
+        "rtol": least if rtol is None else rtol,
+        "atol": most if atol is None else atol,
+        "equal_nan": equal_nan,
+    }
     np.testing.assert_allclose(a.numpy(), b.numpy(), err_msg=str(msg or ""), **within)

@@ -11,7 +11,7 @@ from minidl.cuda import current_device, device_count, get_device_name, is_availa
 from minidl.kernels import devices
 from minidl.random import default_generator
 
-globals().update(tensor_types("torch.cuda."))
+globals().update(tensor_types("torch.cuda"))
 
 
 class OutOfMemoryError(RuntimeError):
