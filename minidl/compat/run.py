@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.util
 import os
 import sys
-from importlib.machinery import ModuleSpec
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
@@ -23,73 +26,76 @@ def run(arguments: list[str]) -> int:
             return int(importlib.import_module("minidl.compat.check").main(rest))
         case ["-m", name, *rest]:
             install()
-            code, path, spec = _module(name)
-            _execute(code, [path, *rest], __file__=path, __spec__=spec, __package__=spec.parent)
+            code, attributes = _module(name)
+            _execute(code, [code.co_filename, *rest], attributes)
         case [path, *_] if not path.startswith("-"):
-            code = _script(path)
+            code, attributes = _script(path)
             if not sys.flags.safe_path:
                 sys.path[0] = os.path.dirname(os.path.realpath(path))
             install()
-            _execute(code, arguments, __file__=code.co_filename, __spec__=None, __package__=None)
+            _execute(code, arguments, attributes)
         case _:
             print(USAGE, file=sys.stderr)
             return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
     return 0
 
 
-def _script(path: str) -> CodeType:
+def _script(path: str) -> tuple[CodeType, dict[str, Any]]:
+    """The code of a script, and what Python sets in its ``__main__``."""
     if path.endswith(".ipynb"):
         sys.exit(f"minidl: {path} is a notebook; run in its first cell: import minidl.compat; minidl.compat.install()")
+    where = os.path.abspath(path)
     try:
         with open(path, "rb") as file:
             source = file.read()
     except OSError as error:
-        print(f"{sys.executable}: can't open file {os.path.abspath(path)!r}: {error}", file=sys.stderr)
+        print(f"{sys.executable}: can't open file {where!r}: [Errno {error.errno}] {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
-    with _Trimmed(None):
-        return compile(source, os.path.abspath(path), "exec", dont_inherit=True)
+    with _traceback_from(None):
+        code = compile(source, where, "exec", dont_inherit=True)
+    return code, {"__file__": where, "__loader__": SourceFileLoader("__main__", where), "__cached__": None}
 
 
-def _module(name: str) -> tuple[CodeType, str, ModuleSpec]:
-    """The code of a module, or of a package's ``__main__``."""
-    spec = importlib.util.find_spec(name)
-    if spec and spec.submodule_search_locations is not None:
-        spec = importlib.util.find_spec(f"{name}.__main__")
+def _module(name: str) -> tuple[CodeType, dict[str, Any]]:
+    """The code of a module, or of a package's ``__main__``, and what Python sets in it."""
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec and spec.submodule_search_locations is not None:
+            spec = importlib.util.find_spec(f"{name}.__main__")
+    except ModuleNotFoundError as error:
+        sys.exit(f"{sys.executable}: {error}")
     code = getattr(spec and spec.loader, "get_code", lambda name: None)(spec and spec.name)
-    if spec is None or spec.origin is None or code is None:
+    if spec is None or code is None:
         sys.exit(f"{sys.executable}: No module named {name}, or none that can be run")
-    return code, spec.origin, spec
+    places = {"__file__": spec.origin, "__loader__": spec.loader, "__cached__": spec.cached}
+    return code, {"__spec__": spec, "__package__": spec.parent, **places}
 
 
-def _execute(code: CodeType, argv: list[str], **attributes: Any) -> None:
+def _execute(code: CodeType, argv: list[str], attributes: dict[str, Any]) -> None:
     main = sys.modules["__main__"] = ModuleType("__main__")
-    vars(main).update(attributes, __builtins__=__builtins__)
+    vars(main).update(attributes, __builtins__=builtins)
     sys.argv = argv
-    with _Trimmed(vars(main)):
+    with _traceback_from(vars(main)):
         exec(code, vars(main))
 
 
-class _Trimmed:
+@contextmanager
+def _traceback_from(namespace: dict[str, Any] | None) -> Iterator[None]:
     """Let an exception end the process as in Python itself, with a traceback that begins in the script."""
-
-    def __init__(self, namespace: dict[str, Any] | None) -> None:
-        self.namespace = namespace
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
+    try:
+        yield
+    except BaseException:
         shown = sys.excepthook  # perhaps the script's own
 
         def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-            while trace is not None and trace.tb_frame.f_globals is not self.namespace:
+            while trace is not None and trace.tb_frame.f_globals is not namespace:
                 trace = trace.tb_next
             last = trace
             while last is not None and last.tb_next is not None:
-                if last.tb_next.tb_frame.f_code.co_filename == _missing.__file__:
+                if last.tb_next.tb_frame.f_globals is vars(_missing):
                     last.tb_next = None
                 last = last.tb_next
             shown(kind, error.with_traceback(trace), trace)
 
-        if error is not None:
-            sys.excepthook = hook
+        sys.excepthook = hook
+        raise

@@ -23,36 +23,13 @@ class autocast(contextlib.ContextDecorator):
 
 
 class GradScaler:
-    """A scaler of losses that scales by 1, as PyTorch's does without a GPU."""
+    """Scales losses by 1, as PyTorch's does without a GPU."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    def scale(self, outputs: Any) -> Any:
-        """The loss itself."""
-        return outputs
-
-    def unscale_(self, optimizer: Any) -> None:
-        """Nothing to undo."""
-
-    def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-        """Take the optimiser's step."""
-        return optimizer.step(*args, **kwargs)
-
-    def update(self, new_scale: Any = None) -> None:
-        """The scale stays 1."""
-
-    def get_scale(self) -> float:
-        """1."""
-        return 1.0
-
-    def is_enabled(self) -> bool:
-        """False."""
-        return False
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to load."""
+    scale = staticmethod(lambda outputs: outputs)
+    step = staticmethod(lambda optimizer, *args, **kwargs: optimizer.step(*args, **kwargs))
+    update = unscale_ = load_state_dict = staticmethod(lambda *args, **kwargs: None)
+    get_scale, is_enabled = staticmethod(lambda: 1.0), staticmethod(lambda: False)
+    state_dict: Any = staticmethod(dict)
