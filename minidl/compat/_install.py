@@ -1,7 +1,5 @@
 """install(): from now on, ``import torch`` finds minidl in this process."""
 
-from __future__ import annotations
-
 import importlib.util
 import pkgutil
 import sys

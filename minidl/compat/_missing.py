@@ -4,8 +4,6 @@
 torch.fx`` ModuleNotFoundError.
 """
 
-from __future__ import annotations
-
 import dis
 import sys
 from collections.abc import Callable
@@ -31,7 +29,7 @@ def missing(module: str) -> Callable[[str], NoReturn]:
 
 
 def _imports(frame: FrameType) -> bool:
-    """Whether the frame is executing ``from module import name``."""
+    """Whether the frame executes ``from module import name``."""
     return frame.f_code.co_code[frame.f_lasti] == dis.opmap["IMPORT_FROM"]
 
 

@@ -1,33 +1,15 @@
 """Methods of Tensor and Module that only old code uses. ``install()`` adds them; the engine does without."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import minidl
 from minidl.compat.torch._functions import SECOND_NAMES
-from minidl.compat.torch._types import TENSOR_TYPES, Size, TensorType, construct, type_name
+from minidl.compat.torch._types import Size, as_type, construct, type_name
 from minidl.nn import Module
-from minidl.ops import conversion
 
 Method = Callable[..., Any]
-
-
-def _type(self: minidl.Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
-    if dtype is None:
-        return type_name(self.dtype, self.device)
-    wanted = TENSOR_TYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
-    if isinstance(wanted, TensorType):
-        return self.to(wanted.device or "cpu", wanted.dtype or minidl.float32)
-    return conversion.type_(self, wanted)
-
-
-def _type_of_module(self: Module, dst_type: Any) -> Module:
-    for tensor in [*self.parameters(), *self.buffers()]:
-        tensor.data = tensor.data.type(dst_type)
-    return self
 
 
 def _without_hints(function: Method) -> Method:
@@ -49,14 +31,10 @@ def _new(create: Method) -> Method:
     return method
 
 
-def _constant(value: Any) -> Method:
-    return lambda self: value
-
-
 T = minidl.Tensor
 METHODS: dict[type, dict[str, Any]] = {
     T: {
-        "type": _type,
+        "type": lambda self, dtype=None: type_name(self) if dtype is None else self.to(*as_type(dtype)),
         "new": lambda self, *args: construct("new", args, self.dtype, self.device),
         **{f"new_{name}": _new(getattr(minidl, name)) for name in ("empty", "zeros", "ones", "full", "tensor")},
         **{name: _without_hints(getattr(T, name)) for name in ("to", "cuda", "contiguous", "clone")},
@@ -65,12 +43,10 @@ METHODS: dict[type, dict[str, Any]] = {
         **{name: getattr(T, own) for name, own in SECOND_NAMES.items() if hasattr(T, own)},
         "ndimension": T.dim,
         "nelement": T.numel,
-        "element_size": lambda self: self.dtype.itemsize,
         "get_device": lambda self: self.device.index or 0 if self.is_cuda else -1,
         "is_contiguous": lambda self: self.array.flags.c_contiguous,
         "pin_memory": lambda self: self,
-        "is_complex": _constant(False),
-        **{name: property(_constant(False)) for name in ("is_xpu", "is_mps", "is_sparse", "volatile")},
+        **{name: property(lambda self: False) for name in ("is_xpu", "is_mps", "is_sparse", "volatile")},
     },
-    Module: {"type": _type_of_module},
+    Module: {"type": lambda self, dst_type: self.to(*as_type(dst_type))},
 }

@@ -1,7 +1,5 @@
 """What a name of PyTorch is that minidl lacks."""
 
-from __future__ import annotations
-
 
 def describe(name: str) -> str:
     """One sentence about a name that was asked for, such as "torch.nn.LSTM"."""

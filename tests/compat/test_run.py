@@ -85,7 +85,7 @@ def _python(*arguments, **environment):
 
 @pytest.fixture
 def run(monkeypatch):
-    """Run a script or module in this process, without install(), and give back what it leaves as its ``__main__``."""
+    """Run a script or module in this process, without install(). For a script, return its ``__main__`` as a dict."""
     monkeypatch.setattr(command, "install", lambda: None)
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
@@ -133,7 +133,8 @@ import sys
 import minidl
 assert not [name for name in sys.modules if name.startswith("minidl.compat")]
 before = set(dir(minidl.Tensor))
-assert not before & {"new", "ndimension", "is_xpu"} and type(minidl.ones(2).shape) is type(minidl.ones(2).size()) is tuple
+assert not before & {"new", "ndimension", "is_xpu"}
+assert type(minidl.ones(2).shape) is type(minidl.ones(2).size()) is tuple
 import minidl.compat
 import torch.nn
 try:
@@ -159,7 +160,9 @@ def test_install_refuses_to_mix_and_says_that_the_real_one_is_not_used(tmp_path)
     paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = _python("-c", PROCESS, PYTHONPATH=paths)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("install: PyTorch itself has been imported in this process (torch and 1 more modules)")
+    assert done.stdout.startswith(
+        "install: PyTorch itself has been imported in this process (torch and 1 more modules)"
+    )
     assert done.stderr.startswith("minidl: torch is minidl")
     assert done.stderr.endswith("the PyTorch installed here is not used\n")
     assert done.stderr.count("\n") == 1
@@ -179,22 +182,29 @@ def test_a_script_gets_what_python_sets(run, tmp_path):
     assert main["beside"].value == 3
 
 
-def test_a_module_or_package_runs_as_by_python_m(run, tmp_path, monkeypatch):
+def test_a_module_or_package_runs_as_by_python_m(run, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "package_here").mkdir()
     (tmp_path / "package_here/__init__.py").touch()
-    (tmp_path / "package_here/sums.py").write_text("import sys\nargv = sys.argv\n")
-    (tmp_path / "package_here/__main__.py").write_text("from .sums import argv\n")
-    main = run("-m", "package_here", "7")
-    assert main["argv"] == [str(tmp_path / "package_here/__main__.py"), "7"]
-    assert main["__package__"] == "package_here"
-    assert run("-m", "package_here.sums")["__spec__"].name == "package_here.sums"
+    (tmp_path / "package_here/sums.py").write_text("import sys\nprint(__name__, sys.argv)\n")
+    (tmp_path / "package_here/__main__.py").write_text("from . import sums\nprint(__name__, __package__)\n1 / 0\n")
+    with pytest.raises(ZeroDivisionError) as error:
+        run("-m", "package_here", "7")
+    main = str(tmp_path / "package_here/__main__.py")
+    assert capsys.readouterr().out == f"package_here.sums {[main, '7']}\n__main__ package_here\n"
+    assert [line for line in _shown(error, capsys).splitlines() if "File" in line] == [
+        f'  File "{main}", line 3, in <module>'
+    ]
+    (tmp_path / "alone_here.py").write_text("print(__name__)\n")
+    run("-m", "alone_here")
+    assert capsys.readouterr().out == "__main__\n"
 
 
 @pytest.mark.parametrize("name", ["no_such_module", "no_such.module", "minidl.no_such", "math"])
-def test_a_module_that_cannot_be_run_is_named(run, name):
-    with pytest.raises(SystemExit, match=name.split(".")[0]):
+def test_a_module_that_cannot_be_run_is_named(run, name, capsys):
+    with pytest.raises(ImportError, match=name.split(".")[0]) as error:
         run("-m", name)
+    assert "compat" not in _shown(error, capsys)
 
 
 def test_the_status_is_the_scripts(run, tmp_path):
@@ -216,7 +226,9 @@ def test_tracebacks_begin_in_the_script(run, tmp_path, capsys):
 
 def test_a_scripts_own_excepthook_is_called(run, tmp_path, capsys):
     script = tmp_path / "script.py"
-    script.write_text("import sys\nsys.excepthook = lambda *error: print(error[0].__name__, error[2].tb_lineno)\n1 / 0\n")
+    script.write_text(
+        "import sys\nsys.excepthook = lambda *error: print(error[0].__name__, error[2].tb_lineno)\n1 / 0\n"
+    )
     with pytest.raises(ZeroDivisionError) as error:
         run(script)
     sys.excepthook(type(error.value), error.value, error.value.__traceback__)

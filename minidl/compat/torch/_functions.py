@@ -1,13 +1,10 @@
 """Functions of torch itself that only scripts need: settings that minidl has not, and switches without effect."""
 
-from __future__ import annotations
-
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import minidl
-from minidl.compat._said import said_once
+from minidl.compat._said import said_once, without_effect
 from minidl.compat.torch._types import TENSOR_TYPES, Tensor
 
 SECOND_NAMES = {
@@ -65,15 +62,7 @@ def get_float32_matmul_precision() -> str:
     return "highest"
 
 
-def _without_effect(remark: str = "") -> Callable[..., None]:
-    def switch(*args: Any, **kwargs: Any) -> None:
-        if remark:
-            said_once(remark)
-
-    return switch
-
-
-set_printoptions = _without_effect("torch.set_printoptions has no effect: tensors are printed with 4 digits")
+set_printoptions = without_effect("torch.set_printoptions has no effect: tensors are printed with 4 digits")
 # What these ask for is given (the same results in each run), or allowed and not used (less precise products).
-use_deterministic_algorithms = set_deterministic_debug_mode = _without_effect()
-set_float32_matmul_precision = set_num_interop_threads = _without_effect()
+use_deterministic_algorithms = set_deterministic_debug_mode = without_effect()
+set_float32_matmul_precision = set_num_interop_threads = without_effect()

@@ -3,8 +3,6 @@
 minidl has one class of tensors. The classes here make such tensors, and recognise them in ``isinstance``.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 import minidl
 from minidl.compat._said import said_once
+from minidl.ops.conversion import as_dtype
 from minidl.tensor import Tensor as AnyTensor
 
 DTYPES = {
@@ -46,19 +45,15 @@ class TensorType(type):
 
     dtype: Any = None  # None: any, and float32 for new tensors
     device: Any = None
+    path = property(lambda cls: f"{cls.__module__}.{cls.__name__}")
 
     def __call__(cls, *args: Any, device: Any = None) -> AnyTensor:
-        name = f"{cls.__module__}.{cls.__name__}"
         if cls.device == "cuda" and not minidl.cuda.is_available():
-            raise TypeError(f"{name} makes tensors on a GPU, and minidl finds none here: use torch.{cls.__name__}")
-        return construct(name, args, cls.dtype, device or cls.device)
+            raise TypeError(f"{cls.path} makes tensors on a GPU, and minidl finds none here: use torch.{cls.__name__}")
+        return construct(cls.path, args, cls.dtype, device or cls.device)
 
     def __instancecheck__(cls, x: Any) -> bool:
-        return (
-            isinstance(x, AnyTensor)
-            and (cls.dtype is None or cls.dtype == x.dtype)
-            and (cls.device is None or cls.device == x.device.type)
-        )
+        return isinstance(x, AnyTensor) and (cls.dtype is None or type_name(x) == cls.path)
 
     def __subclasscheck__(cls, other: type) -> bool:
         return other is cls or (cls.dtype is None and issubclass(other, AnyTensor))
@@ -114,6 +109,14 @@ def tensor_types(module: str) -> dict[str, TensorType]:
     return {c.__name__: c for c in TENSOR_TYPES.values() if c.__module__ == module}
 
 
-def type_name(dtype: Any, device: Any) -> str:
+def type_name(x: AnyTensor) -> str:
     """What ``x.type()`` returns, such as "torch.FloatTensor"."""
-    return next(name for name, c in TENSOR_TYPES.items() if c.dtype == dtype and c.device == device.type)
+    return next(name for name, c in TENSOR_TYPES.items() if (c.dtype, c.device) == (x.dtype, x.device.type))
+
+
+def as_type(dtype: Any) -> tuple[Any, ...]:
+    """The device and dtype that the argument of ``x.type(dtype)`` asks for: a class, its name, or a dtype alone."""
+    wanted = TENSOR_TYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if isinstance(wanted, TensorType):
+        return wanted.device or "cpu", wanted.dtype or minidl.float32
+    return (as_dtype(wanted),)

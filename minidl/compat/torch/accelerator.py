@@ -1,7 +1,5 @@
 """``torch.accelerator``: the GPU, where there is one."""
 
-from __future__ import annotations
-
 from minidl.cuda import device_count, is_available, synchronize
 from minidl.device import device
 

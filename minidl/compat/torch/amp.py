@@ -1,25 +1,10 @@
 """``torch.amp``: automatic mixed precision, which minidl does not have. Everything stays in the tensors' precision."""
 
-from __future__ import annotations
-
-import contextlib
 from typing import Any
 
-from minidl.compat._said import said_once
+from minidl.compat._said import without_effect
 
-
-class autocast(contextlib.ContextDecorator):
-    """A context, or a decorator, that changes nothing."""
-
-    def __init__(self, *args: Any, enabled: bool = True, **kwargs: Any) -> None:
-        if enabled:
-            said_once("autocast has no effect: minidl computes in the precision of the tensors")
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        pass
+autocast = without_effect("autocast has no effect: minidl computes in the precision of the tensors")
 
 
 class GradScaler:

@@ -1,7 +1,5 @@
 """``torch.random``: the state of the default generator."""
 
-from __future__ import annotations
-
 import secrets
 
 from minidl.random import default_generator, manual_seed

@@ -1,7 +1,5 @@
 """``torch.testing``: assert_close."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

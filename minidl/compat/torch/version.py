@@ -1,10 +1,7 @@
 """``torch.version``: the PyTorch whose names minidl follows."""
 
-from __future__ import annotations
-
 import operator
 import re
-from collections.abc import Callable
 from typing import Any
 
 
@@ -14,13 +11,11 @@ class Version(str):
     __slots__ = ()
 
 
-def _numbers(version: Any) -> list[int]:
-    text = ".".join(map(str, version)) if isinstance(version, tuple) else str(version)
-    return [int(n) for n in re.findall(r"\d+", text.partition("+")[0])]
+def _by_numbers(compare: Any) -> Any:
+    def numbers(version: str) -> list[int]:
+        return [int(n) for n in re.findall(r"\d+", version.partition("+")[0])]
 
-
-def _by_numbers(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    return lambda self, other: compare(_numbers(self), _numbers(other))
+    return lambda self, other: compare(numbers(self), numbers(other))
 
 
 for _name in ("__lt__", "__le__", "__gt__", "__ge__"):

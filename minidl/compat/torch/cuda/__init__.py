@@ -1,8 +1,5 @@
 """``torch.cuda``: minidl's GPUs, and what scripts call where there is none."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 from minidl.compat.torch._types import tensor_types
@@ -24,23 +21,21 @@ def manual_seed(seed: int) -> None:
         default_generator.manual_seed(seed)
 
 
-manual_seed_all = manual_seed
-
-
 def empty_cache() -> None:
     """Free the memory that is kept for later tensors on the GPU."""
     if is_available():
         devices.cupy().get_default_memory_pool().free_all_blocks()
 
 
-def _bytes_of(name: str) -> Callable[..., int]:
-    def count(device: Any = None) -> int:
-        if is_available():
-            raise NotImplementedError(f"torch.cuda.{name}: minidl does not count the memory of a GPU")
-        return 0
-
-    return count
+def memory_allocated(device: Any = None) -> int:
+    """The bytes of all tensors on the GPU."""
+    return devices.cupy().get_default_memory_pool().used_bytes() if is_available() else 0
 
 
-for _name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
-    globals()[_name] = _bytes_of(_name)
+def memory_reserved(device: Any = None) -> int:
+    """The bytes of all tensors and of the memory kept for later ones, which is the most that was used until now."""
+    return devices.cupy().get_default_memory_pool().total_bytes() if is_available() else 0
+
+
+manual_seed_all = manual_seed
+max_memory_allocated = max_memory_reserved = memory_reserved

@@ -1,7 +1,5 @@
 """Arguments that PyTorch still takes: ``size_average`` and ``reduce`` of the losses, softmax without ``dim``."""
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Callable
@@ -19,6 +17,7 @@ LOSSES = {
     ("BCELoss", "binary_cross_entropy"): "weight size_average reduce reduction",
     ("BCEWithLogitsLoss", "binary_cross_entropy_with_logits"): "weight size_average reduce reduction pos_weight",
 }
+SOFTMAX = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}
 DEFAULTS: dict[str, Any] = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}  # all others: None
 
 
@@ -61,21 +60,14 @@ def _guessing_dim(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return softmax
 
 
+def _layer(base: Any, function: str) -> type[nn.Module]:
+    def forward(self: Any, input: Tensor) -> Tensor:
+        return FUNCTIONS[function](input, self.dim, _stacklevel=4)
+
+    return type(base.__name__, (base,), {"forward": forward, "__doc__": base.__doc__})
+
+
 FUNCTIONS = {name: _function(getattr(nn.functional, name), order) for (_, name), order in LOSSES.items()}
-FUNCTIONS |= {name: _guessing_dim(getattr(nn.functional, name)) for name in ("softmax", "log_softmax")}
-
-
-class Softmax(nn.Softmax):
-    """minidl's, which may be without `dim`."""
-
-    forward = lambda self, input: FUNCTIONS["softmax"](input, self.dim)  # noqa: E731
-
-
-class LogSoftmax(nn.LogSoftmax):
-    """minidl's, which may be without `dim`."""
-
-    forward = lambda self, input: FUNCTIONS["log_softmax"](input, self.dim)  # noqa: E731
-
-
-MODULES: dict[str, type[nn.Module]] = {"Softmax": Softmax, "LogSoftmax": LogSoftmax}
-MODULES |= {name: _module(getattr(nn, name), order) for (name, _), order in LOSSES.items()}
+FUNCTIONS |= {name: _guessing_dim(getattr(nn.functional, name)) for name in SOFTMAX.values()}
+MODULES = {name: _module(getattr(nn, name), order) for (name, _), order in LOSSES.items()}
+MODULES |= {name: _layer(getattr(nn, name), function) for name, function in SOFTMAX.items()}

@@ -1,7 +1,5 @@
 """``torch.nn.init``: minidl's, and the names of before 2018, without an underscore at the end."""
 
-from __future__ import annotations
-
 import functools
 import warnings
 from typing import Any

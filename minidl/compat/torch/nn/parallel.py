@@ -1,7 +1,5 @@
 """``torch.nn.parallel``: DataParallel on one device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from minidl.nn import Module
