@@ -10,8 +10,7 @@ Explains ``minidl/testing/gradcheck.py``, ``minidl/testing/_diagnosis.py``,
 ``minidl/testing/adjoint.py`` and ``minidl/testing/property_test.py``.
 
 Sources: A. Baydin et al., Automatic differentiation in machine learning: a survey,
-arXiv:1502.05767, 2018; N. Higham, Accuracy and stability of numerical algorithms, SIAM 2002,
-chapter 1.
+arXiv:1502.05767, 2018; N. Higham, Accuracy and stability of numerical algorithms, SIAM 2002.
 """
 
 from functools import partial
@@ -36,7 +35,7 @@ from minidl.tools.exercise import check
 #           \frac{f(x+h) - f(x-h)}{2h} = f' + \frac{h^2}{6} f''' + \ldots
 #
 # In the *central* quotient, on the right, the term with h cancels, as both sides are mistaken by
-# the same amount in opposite directions. Half the step gives half the error of the forward
+# the same amount in opposite directions. Half the step gives about half the error of the forward
 # quotient, and a quarter of that of the central one:
 
 
@@ -77,14 +76,14 @@ axes[0].legend()
 plt.show()
 
 # %%
-# The right arm has slope 1 or 2, the order of the quotient, and the left arm -1. The sum of h and
-# :math:`\varepsilon / h` is least at :math:`h = \varepsilon^{1/2}`, that of :math:`h^2` and
-# :math:`\varepsilon / h` near :math:`h = \varepsilon^{1/3}`, where it is about
-# :math:`\varepsilon^{2/3}`.
+# The right arm has slope 1 or 2, the order of the quotient, and the left arm -1, up to where x + h
+# rounds to x. The sum of h and :math:`\varepsilon / h` is least at :math:`h = \varepsilon^{1/2}`,
+# that of :math:`h^2` and :math:`\varepsilon / h` near :math:`h = \varepsilon^{1/3}`, where it is
+# about :math:`\varepsilon^{2/3}`.
 #
 # So central differences in float64 are right to ten digits, enough to tell a wrong formula from a
-# right one. In float32 it is four or five digits, and fewer for a loss that sums over a batch. That
-# is why `minidl.gradcheck` takes central differences with a step of 1e-6, and float64 only.
+# right one. In float32 it is four or five, and fewer for a loss that sums over a batch. That is why
+# `minidl.gradcheck` takes central differences with a step of 1e-6, and float64 only.
 #
 # gradcheck
 # ---------
@@ -152,7 +151,7 @@ minidl.check_adjoint(forth, back, *sizes)
 try:
     minidl.check_adjoint(forth, wrong, *sizes)
 except AssertionError as error:
-    print(error)
+    print(*str(error).split(": "), sep="\n")
 
 # %%
 # Property tests: many inputs
