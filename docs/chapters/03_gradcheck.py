@@ -29,14 +29,16 @@ from minidl.tools.exercise import check
 # Two difference quotients
 # ------------------------
 # The derivative is the limit of a difference quotient, and a small step h comes close to it.
-# Taylor's formula tells how close:
+# Taylor's formula tells how close, for the *forward* quotient
 #
-# .. math:: \frac{f(x+h) - f(x)}{h} = f' + \frac{h}{2} f'' + \ldots \qquad
-#           \frac{f(x+h) - f(x-h)}{2h} = f' + \frac{h^2}{6} f''' + \ldots
+# .. math:: \frac{f(x+h) - f(x)}{h} = f' + \frac{h}{2} f'' + \ldots
 #
-# In the *central* quotient, on the right, the term with h cancels, as both sides are mistaken by
-# the same amount in opposite directions. Half the step gives about half the error of the forward
-# quotient, and a quarter of that of the central one:
+# and for the *central* one, where the term with h cancels: both sides err by as much in opposite
+# directions.
+#
+# .. math:: \frac{f(x+h) - f(x-h)}{2h} = f' + \frac{h^2}{6} f''' + \ldots
+#
+# Half the step gives about half the error of the former, and a quarter of that of the latter:
 
 
 def forward(f, x, h):
@@ -81,8 +83,8 @@ plt.show()
 # that of :math:`h^2` and :math:`\varepsilon / h` near :math:`h = \varepsilon^{1/3}`, where it is
 # about :math:`\varepsilon^{2/3}`.
 #
-# So central differences in float64 are right to ten digits, enough to tell a wrong formula from a
-# right one. In float32 it is four or five, and fewer for a loss that sums over a batch. That is why
+# So central differences in float64 are right to ten digits, enough to find a wrong formula. In
+# float32 it is four or five, and fewer for a loss that sums over a batch. That is why
 # `minidl.gradcheck` takes central differences with a step of 1e-6, and float64 only.
 #
 # gradcheck
@@ -158,9 +160,8 @@ except AssertionError as error:
 # ---------------------------
 # A check at one point says nothing about other points, shapes and dtypes.
 # `minidl.testing.property_test_gradient` turns a function that applies an operation into a test.
-# Hypothesis draws shapes and values, away from kinks and ties, and looks for the smallest failing
-# case. First and second derivatives are compared with differences, float32 with float64. Here are
-# four operations with a mistake each:
+# Hypothesis draws shapes and values, away from kinks and ties. First and second derivatives are
+# compared with differences, float32 with float64. Four operations with a mistake each:
 
 
 def leaky_relu(x):
@@ -204,7 +205,7 @@ for f in leaky_relu, cube, double, softmax:
     assert (total, drawn) == (True, False)
 
 # %%
-# Each True has its reason.
+# Each True is a mistake that was missed, and has its reason.
 #
 # - ``leaky_relu``: all elements of x are positive. A check sees only the branches that x takes.
 # - ``cube``: gradcheck needs the values of gx only. `minidl.gradgradcheck` compares the derivative
