@@ -136,7 +136,8 @@ assert minidl.allclose(project(model[:5], images, seed, "deconv"), steps[-2], at
 # %%
 # Three rules
 # -----------
-# With y the output of the ReLU, and gy what arrives from above,
+# With y the output of the ReLU, gy what arrives from above, and [condition] 1 if it holds and 0 if
+# not,
 #
 # .. math:: gx_{\text{gradient}} = gy \,[y > 0] \qquad gx_{\text{deconv}} = gy \,[gy > 0]
 #           \qquad gx_{\text{guided}} = gy \,[y > 0]\,[gy > 0].
@@ -176,7 +177,7 @@ show_images({"image": cut(images), **{rule: grey(maps) for rule, maps in project
 # The guided pictures are the cleanest: a signal reaches the image only along units that were active
 # and speak for the activation. But a cleaner picture is not a truer one. Only the first rule
 # computes a derivative, which predicts how the eight activations change with the pixels; here, by
-# how much they grow in all if the contrast does, by 1 %.
+# how much they grow together when the contrast rises by 1 %.
 
 active = (seed > 0).float()
 with minidl.no_grad():
