@@ -137,14 +137,14 @@ assert minidl.allclose(project(model[:5], images, seed, "deconv"), steps[-2], at
 # Three rules
 # -----------
 # With y the output of the ReLU, gy what arrives from above, and [condition] 1 if it holds and 0 if
-# not,
+# not, the rules are
 #
-# .. math:: gx_{\text{gradient}} = gy \,[y > 0] \qquad gx_{\text{deconv}} = gy \,[gy > 0]
-#           \qquad gx_{\text{guided}} = gy \,[y > 0]\,[gy > 0].
+# - the gradient, :math:`gx = gy \, [y > 0]`: units that were active pass on what arrives;
+# - the deconvnet, :math:`gx = gy \, [gy > 0]`: all units pass on what is positive;
+# - *guided backpropagation*, :math:`gx = gy \, [y > 0] \, [gy > 0]`: both conditions.
 #
-# The gradient passes on what arrives at a unit that was active. The deconvnet passes on what is
-# positive, whether the unit was active or not. *Guided backpropagation* asks for both. Here are all
-# four combinations of an active unit or not, and a positive signal or not, then minidl's code:
+# Here are the four combinations of an active unit or not and a positive signal or not, then
+# minidl's code:
 
 x = minidl.tensor([3.0, 3.0, -3.0, -3.0], requires_grad=True)
 gy = minidl.tensor([1.0, -1.0, 1.0, -1.0])
