@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ HEADER = (
 )  # fmt: skip
 NUMBERS = range(4, 9)  # columns
 LEGEND = (
-    "receptive field: pixels of the input that one unit sees, padding included; step: to what its neighbour sees.\n"
+    "receptive field: the input's pixels that one unit sees, padding included. step: to those of the unit beside it.\n"
     "bytes: 0 where an output shares memory with an earlier one."
 )
 
@@ -33,8 +32,10 @@ class Layer:
         The output's size, computed: one text, or one for the height and one for the width.
     parameters, multiply_adds, bytes : int
         Parameters and memory that an earlier row counted are not counted again.
-    receptive_field, step : (float, float) or None
-        Height and width of what one unit sees, and the distance to what its neighbour sees, in pixels of the input.
+    receptive_field : (int, int) or None
+        Height and width of what one unit sees, in pixels of the input.
+    step : (float, float) or None
+        How far from it its neighbours' receptive fields lie; 0 if all units see the same.
     """
 
     name: str
@@ -44,21 +45,20 @@ class Layer:
     parameters: int = 0
     multiply_adds: int = 0
     bytes: int = 0
-    receptive_field: tuple[float, float] | None = None
+    receptive_field: tuple[int, int] | None = None
     step: tuple[float, float] | None = None
 
     def cells(self) -> list[str]:
         """As printed."""
         shape = "" if self.output_shape is None else str(self.output_shape)
         numbers = [f"{n:,}" if n else "-" for n in (self.parameters, self.multiply_adds)]
-        size = self.receptive_field and [math.floor(n + 1e-9) for n in self.receptive_field]
-        fields = [_both(pair) if pair and any(pair) else "" for pair in (size, self.step)]
+        fields = [_both(pair) if pair and any(pair) else "" for pair in (self.receptive_field, self.step)]
         return [self.name, self.kind, shape, "\n".join(self.sizes), *numbers, f"{self.bytes:,}", *fields]
 
 
 def _both(pair: Sequence[float]) -> str:
     """Height and width, or one number for both."""
-    return "x".join(f"{n:g}" for n in (pair[:1] if pair[0] == pair[1] else pair))
+    return "x".join(f"{n:.4g}" for n in (pair[:1] if pair[0] == pair[1] else pair))
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,4 +95,4 @@ class Explanation:
     def __repr__(self) -> str:
         totals = [f"{n:,}" for n in (self.parameters, self.multiply_adds, self.bytes)]
         rows = [*(row.cells() for row in self.rows), ["total", "", "", "", *totals, "", ""]]
-        return "\n".join([self.title, "", table(HEADER, rows, NUMBERS), LEGEND, *self.notes])
+        return "\n".join([self.title, table(HEADER, rows, NUMBERS), LEGEND, *self.notes])

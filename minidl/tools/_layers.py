@@ -1,13 +1,12 @@
 """What each kind of layer does to sizes: the arithmetic as text, its multiply-adds, and its receptive field.
 
-Letters: a unit of the input has size r and step j (see `Field`); k, s, p, d are window, stride, padding and dilation
-along one axis.
+Letters: k, s, p, d are window, stride, padding and dilation along one axis, o is a unit of the output.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from minidl import nn
@@ -20,29 +19,43 @@ WEIGHTED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 class Field(NamedTuple):
-    """A receptive field along one axis, in pixels of the model's input, those in the padding included.
+    """What each unit of a layer's output sees of the model's input, along one axis.
 
-    Attributes
-    ----------
-    size : float
-        As many pixels influence a unit: at most floor(size) where the step is a fraction.
-    step : float
-        The distance between the fields of neighbouring units; 0 where all units see the same.
-    units : int
-        The number of units.
+    Unit i sees the pixels lows[i] to highs[i], and the unit after these P = len(lows) units sees `shift` pixels
+    further on, and so forth: the step from unit to unit is shift / P. Pixels in the padding have numbers too.
     """
 
-    size: float
-    step: float
-    units: int
+    lows: tuple[int, ...]
+    highs: tuple[int, ...]
+    shift: int
+    units: int  # along the axis
+
+    @property
+    def size(self) -> int:
+        """How many pixels the unit sees that sees most."""
+        return max(high - low + 1 for low, high in zip(self.lows, self.highs, strict=True))
+
+    @property
+    def step(self) -> float:
+        """How far from it its neighbour's pixels lie, on average; 0 where all see the same."""
+        return self.shift / len(self.lows)
+
+    def low(self, unit: int) -> int:
+        """The first pixel that a unit sees."""
+        return self.lows[unit % len(self.lows)] + unit // len(self.lows) * self.shift
+
+    def high(self, unit: int) -> int:
+        """The last pixel that it sees."""
+        return self.highs[unit % len(self.lows)] + unit // len(self.lows) * self.shift
 
 
 Fields = tuple[Field, Field]  # along the height and the width
+Index = Callable[[int], int]
 
 
 def fields_of_pixels(height: int, width: int) -> Fields:
     """Each pixel of the input sees itself."""
-    return Field(1, 1, height), Field(1, 1, width)
+    return Field((0,), (0,), 1, height), Field((0,), (0,), 1, width)
 
 
 def windows(layer: Any) -> list[tuple[int, int, int, int]]:
@@ -52,23 +65,18 @@ def windows(layer: Any) -> list[tuple[int, int, int, int]]:
 
 
 def receptive_fields(layer: Any, fields: Fields, x: Tensor, y: Tensor, image: tuple[int, ...]) -> Fields | None:
-    """Those of the layer's output, from those of its input; None where no rule holds.
-
-    A window of k taps makes r' = r + d (k - 1) j and j' = s j. A transposed convolution moves its input's units apart
-    and then slides its window by 1: j' = j / s, and after that r' = r + d (k - 1) j'.
-    """
-    along = list(zip(fields, y.shape[2:], strict=False))  # of each axis of an image
+    """Those of the layer's output, from those of its input; None where no rule holds."""
     if isinstance(layer, READ):
-        return _both(_slid(f, k, s, d, n) for (f, n), (k, s, _, d) in zip(along, windows(layer), strict=True))
+        return _both(_reading(f, n, *w) for f, n, w in zip(fields, y.shape[2:], windows(layer), strict=True))
     if isinstance(layer, WRITTEN):
-        apart = [f._replace(step=f.step / s) for f, (_, s, _, _) in zip(fields, windows(layer), strict=True)]
-        return _both(
-            _slid(f, k, 1, d, n) for f, n, (k, _, _, d) in zip(apart, y.shape[2:], windows(layer), strict=True)
-        )
+        return _both(_written(f, n, *w) for f, n, w in zip(fields, y.shape[2:], windows(layer), strict=True))
     if isinstance(layer, nn.Upsample):
-        return _both(_resized(layer, f, n) for f, n in along)
+        return _both(_resized(layer, f, n) for f, n in zip(fields, y.shape[2:], strict=True))
     if isinstance(layer, nn.Linear) and x.ndim == 2:  # a unit sees what the units of its input see together
-        return _both(Field(min(n, f.size + (f.units - 1) * f.step), 0, 1) for f, n in zip(fields, image, strict=True))
+        return _both(
+            Field((max(f.low(0), 0),), (min(f.high(f.units - 1), n - 1),), 0, 1)
+            for f, n in zip(fields, image, strict=True)
+        )
     if isinstance(layer, nn.Linear | nn.Unfold):
         return None
     return on_grid(fields, y.shape[2:]) if y.ndim == 4 else fields
@@ -76,22 +84,44 @@ def receptive_fields(layer: Any, fields: Fields, x: Tensor, y: Tensor, image: tu
 
 def on_grid(fields: Fields, size: tuple[int, ...]) -> Fields | None:
     """The fields of units in this height and width, if there were as many, or if each sees the same."""
-    if any(f.step and f.units != n for f, n in zip(fields, size, strict=True)):
+    if any(f.shift and f.units != n for f, n in zip(fields, size, strict=True)):
         return None
     return _both(f._replace(units=n) for f, n in zip(fields, size, strict=True))
 
 
-def _slid(f: Field, k: int, s: int, d: int, units: int) -> Field:
-    return Field(f.size + d * (k - 1) * f.step, s * f.step, units)
+def _reading(f: Field, units: int, k: int, s: int, p: int, d: int) -> Field:
+    """Unit o reads the units o s - p to o s - p + d (k - 1): the size grows by d (k - 1) steps, the step s-fold."""
+    return _seen(f, units, lambda o: o * s - p, lambda o: o * s - p + d * (k - 1), (1, s))
+
+
+def _written(f: Field, units: int, k: int, s: int, p: int, d: int) -> Field:
+    """Unit i writes to the units i s - p to i s - p + d (k - 1): so many write to o, and the step is divided by s."""
+    return _seen(f, units, lambda o: -((d * (k - 1) - o - p) // s), lambda o: (o + p) // s, (s, 1))
 
 
 def _resized(layer: Any, f: Field, units: int) -> Field:
-    """Output i lies at i t between the input's units, with t = p / q: its neighbours there are not always the same."""
+    """Unit o lies at the position o a / b among the input's: nearest reads the one before, bilinear also the next."""
     corners = 1 if layer.align_corners else 0  # the first and the last unit stay where they are
-    p, q = f.units - corners, max(units - corners, 1)
-    parts = q // math.gcd(p, q)  # so many places between two units
-    spread = 1 - 1 / parts if layer.mode == "nearest" else 2 - (1 + corners) / parts
-    return f if f.units == units else Field(f.size + spread * f.step, p / q * f.step, units)
+    a, b = f.units - corners, max(units - corners, 1)
+    a, b = a // math.gcd(a, b), b // math.gcd(a, b)
+    if layer.mode == "nearest":
+        return _seen(f, units, lambda o: o * a // b, lambda o: o * a // b, (b, a))
+    offset = 0 if corners else a - b  # in parts of 2 b: the position is o a / b, or (o + 1/2) a / b - 1/2
+    below, above = lambda o: (2 * o * a + offset) // (2 * b), lambda o: -((-2 * o * a - offset) // (2 * b))
+    return _seen(f, units, below, above, (b, a))
+
+
+def _seen(f: Field, units: int, first: Index, last: Index, period: tuple[int, int]) -> Field:
+    """What the units of the output see, where o reads the input's units first(o) to last(o).
+
+    The unit o + period[0] reads period[1] units further on.
+    """
+    if units == 1:
+        return Field((f.low(first(0)),), (f.high(last(0)),), 0, 1)
+    repeats = len(f.lows) // math.gcd(len(f.lows), period[1])  # until the input's period is over too
+    outputs = range(period[0] * repeats)
+    shift = f.shift * period[1] * repeats // len(f.lows)
+    return Field(tuple(f.low(first(o)) for o in outputs), tuple(f.high(last(o)) for o in outputs), shift, units)
 
 
 def _both(fields: Iterable[Field]) -> Fields:

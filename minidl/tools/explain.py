@@ -47,9 +47,11 @@ def explain(model: Module, input_shape: Sequence[int]) -> Explanation:
     -----
     Multiply-adds are the products with weights, bias not included: C KH KW for each element of a convolution's output,
     O KH KW for each element of a transposed convolution's *input*. Bytes are those of the output, 0 where it shares its
-    memory with an input, as in ``Flatten``. The receptive field of one unit is r pixels wide and its neighbour's lies
-    j pixels further: a window of size k, stride s and dilation d makes r + d (k - 1) j of r, and s j of j. A transposed
-    convolution divides j by s first. The pixels in the padding count; where j is a fraction, r is an upper bound.
+    memory with an input, as in ``Flatten``.
+
+    One unit sees r pixels of the input, its neighbour's lie j pixels further; at first r = j = 1. A window of size k,
+    stride s and dilation d then makes r + d (k - 1) j of r, and s j of j; pixels in the padding count. A transposed
+    convolution divides j by s, and its units see unequal parts of the input: r is that of the unit that sees most.
 
     Source: Dumoulin and Visin 2016, arXiv:1603.07285, for the sizes.
 
@@ -59,6 +61,18 @@ def explain(model: Module, input_shape: Sequence[int]) -> Explanation:
     >>> from minidl import nn
     >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))
     >>> minidl.explain(model, (1, 8, 8))
+    Sequential: one input of shape (1, 8, 8), float32
+    layer  type                                          param-  multiply-  output,  receptive  step,
+                    output     size: height and width     eters       adds    bytes  field, px     px
+    -------------------------------------------------------------------------------------------------
+    0      Conv2d   (4, 4, 4)  (8 + 2*1 - 3)//2 + 1 = 4      40        576      256          3      2
+    1      ReLU     (4, 4, 4)                                 -          -      256          3      2
+    2      Flatten  (64,)      4*4*4 = 64                     -          -        0          3
+    3      Linear   (10,)      64 -> 10                     650        640       40          8
+    -------------------------------------------------------------------------------------------------
+    total                                                   690      1,216      552
+    receptive field: the input's pixels that one unit sees, padding included. step: to those of the unit beside it.
+    bytes: 0 where an output shares memory with an earlier one.
     """
     if not isinstance(model, Module):
         raise TypeError(f"explain: model must be a Module, not {type(model).__name__}")
@@ -128,6 +142,8 @@ class _Calls:
 
     def _fields(self, layer: Module, x: Tensor, y: Tensor) -> Fields | None:
         """The receptive fields of a layer's output y."""
+        if next(layer.children(), None) is not None:  # they have computed what it returns
+            return self.fields[y] if y in self.fields else self._fields_between(y)
         fields = self.fields[x] if x in self.fields else self._fields_between(x)
         if fields is None:
             return None

@@ -149,6 +149,15 @@ def show_graph(loss: Tensor, names: Mapping[str, Tensor] | Iterable[tuple[str, T
     >>> import minidl
     >>> w = minidl.tensor([1.0, 2.0], requires_grad=True)
     >>> minidl.show_graph((w * w).exp().sum(), {"w": w})
+                                                          saved,
+       operation  output        computed from              bytes  gradient in its inputs
+    ------------------------------------------------------------------------------------
+    1  mul        float32 (2,)  w                              8  ga = gy b, gb = gy a
+    2  exp        float32 (2,)  1                              8  gx = gy y
+    3  sum        float32 ()    2                              0  gx = gy, repeated
+    ------------------------------------------------------------------------------------
+       total                    operations: 3, leaves: 1      16
+    saved: arrays that the gradients will read, each counted once. gy, gl: the loss's gradient in the output y or l.
     """
     if not isinstance(loss, Tensor):
         raise TypeError(f"show_graph: expected a tensor, not {type(loss).__name__}")
