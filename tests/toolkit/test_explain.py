@@ -1,6 +1,5 @@
 """minidl.explain: each number of its table against another way to find it, and that it leaves the model alone."""
 
-import importlib
 import itertools
 import math
 
@@ -12,16 +11,8 @@ from hypothesis import strategies as st
 import minidl
 from minidl import nn
 from minidl.testing import conv_geometries, pool_geometries
-from tests.helpers.example_files import EXAMPLES
 
 F = nn.functional
-
-
-@pytest.fixture
-def examples(monkeypatch):
-    """Imports an example by its name."""
-    monkeypatch.syspath_prepend(EXAMPLES)
-    return importlib.import_module
 
 
 def image_model(*layers, size=(12, 11), channels=1):
@@ -29,16 +20,7 @@ def image_model(*layers, size=(12, 11), channels=1):
     return minidl.explain(nn.Sequential(*layers), (channels, *size))
 
 
-# -- totals and sizes -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "parameters"), [("mlp", 813_398), ("cnn", 109_050)])
-def test_the_courses_classifiers(examples, name, parameters):
-    model = getattr(examples("cifar_classifier"), name)(0.25)
-    table = minidl.explain(model, (3, 32, 32))
-    assert table.parameters == parameters == sum(row.parameters for row in table.rows)
-    assert f"{parameters:,}" in str(table).splitlines()[-3]
-    assert [row.kind for row in table.rows] == [type(layer).__name__ for layer in model]
+# -- sizes ----------------------------------------------------------------------------------------------------------
 
 
 def check_sizes(layer, x_shape, y_shape):
@@ -265,13 +247,6 @@ def test_layers_that_share_a_parameter_and_layers_that_are_not_called():
     assert [row.parameters for row in table.rows] == [12, 0]
     assert table.parameters == 15
     assert "3 parameters belong to modules that this input did not pass." in table.notes
-
-
-def test_the_course_models_fit_into_120_columns(examples):
-    models = [(examples("mnist_autoencoder").Autoencoder(), (1, 28, 28)), (examples("mnist_vae").VAE(20), (1, 28, 28))]
-    models += [(examples("pixelwise_prediction").PixelClassifier(), (3, 32, 32))]
-    for model, shape in models:
-        assert max(map(len, str(minidl.explain(model, shape)).splitlines())) <= 120
 
 
 # -- the model stays as it is ---------------------------------------------------------------------------------------
