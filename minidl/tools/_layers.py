@@ -66,6 +66,8 @@ def windows(layer: Any) -> list[tuple[int, int, int, int]]:
 
 def receptive_fields(layer: Any, fields: Fields, x: Tensor, y: Tensor, image: tuple[int, ...]) -> Fields | None:
     """Those of the layer's output, from those of its input; None where no rule holds."""
+    if isinstance(layer, (*READ, *WRITTEN, nn.Upsample)) and not x.ndim == y.ndim == 4:
+        return None
     if isinstance(layer, READ):
         return _both(_reading(f, n, *w) for f, n, w in zip(fields, y.shape[2:], windows(layer), strict=True))
     if isinstance(layer, WRITTEN):
@@ -95,7 +97,10 @@ def _reading(f: Field, units: int, k: int, s: int, p: int, d: int) -> Field:
 
 
 def _written(f: Field, units: int, k: int, s: int, p: int, d: int) -> Field:
-    """Unit i writes to the units i s - p to i s - p + d (k - 1): so many write to o, and the step is divided by s."""
+    """Unit i writes to the units i s - p to i s - p + d (k - 1), and the step is divided by s.
+
+    First and last are the outermost that could write to o; with d > 1 they may write past it, so this is a bound.
+    """
     return _seen(f, units, lambda o: -((d * (k - 1) - o - p) // s), lambda o: (o + p) // s, (s, 1))
 
 
@@ -143,15 +148,21 @@ def multiply_adds(layer: Any, x: Tensor, y: Tensor) -> int:
 def size_arithmetic(layer: Any, x: Tensor, y: Tensor) -> list[str]:
     """The formula of the output's size with its numbers: one line for height and width if they agree, or one each."""
     if isinstance(layer, (*READ, *WRITTEN, nn.Upsample)):
-        axes = zip(x.shape[2:], y.shape[2:], _steps(layer), strict=True)
+        axes = zip(x.shape[-2:], y.shape[-2:], _steps(layer), strict=True)
         texts = [_formula(layer, h, oh, *step) for h, oh, step in axes]
         return texts[:1] if texts[0] == texts[1] else texts
     if isinstance(layer, nn.Linear):
         return [f"{x.shape[-1]} -> {y.shape[-1]}"]
-    if isinstance(layer, nn.Flatten | nn.Unflatten):
-        whole, parts = (y, x) if isinstance(layer, nn.Flatten) else (x, y)
-        return ["*".join(map(str, parts.shape[1:])) + f" = {whole.numel() // whole.shape[0]}"]
+    if isinstance(layer, nn.Flatten):
+        return [_product(x.shape[layer.start_dim % x.ndim : layer.end_dim % x.ndim + 1])]
+    if isinstance(layer, nn.Unflatten):
+        first = layer.dim % x.ndim
+        return [_product(y.shape[first : first + len(layer.unflattened_size)])]
     return []
+
+
+def _product(sizes: tuple[int, ...]) -> str:
+    return "*".join(map(str, sizes)) + f" = {math.prod(sizes)}"
 
 
 def _steps(layer: Any) -> list[tuple[Any, ...]]:

@@ -221,6 +221,28 @@ def test_what_a_model_computes_between_its_layers():
     assert "Receptive fields" not in str(image_model(nn.Conv2d(1, 1, 3), nn.ReLU()))
 
 
+class Padded(nn.Conv2d):
+    """A layer of the user's own, with a forward that is not its class's."""
+
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 1, 1, 1)))
+
+
+class Vector(nn.Module):
+    """Another, without parameters."""
+
+    def forward(self, x):
+        return x.reshape(len(x), -1)
+
+
+def test_layers_that_minidl_does_not_know():
+    rows = image_model(Padded(1, 2, 3), nn.ReLU(), Vector(), nn.Linear(32, 3), size=(4, 4)).rows
+    assert [row.output_shape for row in rows] == [(2, 4, 4), (2, 4, 4), (32,), (3,)]
+    assert [list(row.sizes) for row in rows] == [[], [], [], ["32 -> 3"]]
+    assert rows[0].multiply_adds == 2 * 4 * 4 * 9
+    assert rows[2].receptive_field is None
+
+
 # -- calls ----------------------------------------------------------------------------------------------------------
 
 
