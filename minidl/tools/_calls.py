@@ -12,7 +12,10 @@ from minidl.tensor import Tensor
 from minidl.tools._explanation import Explanation, Layer
 from minidl.tools._layers import Fields, fields_of_pixels, multiply_adds, on_grid, receptive_fields, size_arithmetic
 
-TAKEN = "Receptive fields: what is computed without a layer of minidl is taken to act on each pixel separately."
+TAKEN = (
+    "Receptive fields: what is computed without a layer of minidl is taken to act on each pixel separately;\n"
+    "where it changes height or width, they are left blank."
+)
 
 
 class Calls:
@@ -79,8 +82,8 @@ class Calls:
         if not known:
             return None
         self.notes[TAKEN] = None
-        if x.ndim != 4:
-            return known[-1]
+        if x.ndim != 4:  # a vector, of what the latest layer returned
+            return list(self.fields.values())[-1]
         fitting = [on for fields in known if (on := on_grid(fields, x.shape[2:])) is not None]
         return max(fitting, key=lambda fields: fields[0].size + fields[1].size, default=None)
 

@@ -86,7 +86,10 @@ def explain(model: Module, input_shape: Sequence[int]) -> Explanation:
         with no_grad():
             watched(calls.input)
     except Exception as error:
-        error.add_note(f"explain: {calls.place}. The layers before:\n\n{calls.explanation(complete=False)}")
+        before = (
+            f"The layers before it:\n\n{calls.explanation(complete=False)}" if calls.rows else "It is the first layer."
+        )
+        error.add_note(f"explain: {calls.place}. {before}")
         raise
     finally:
         random.default_generator.set_state(state)
