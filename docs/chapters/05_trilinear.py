@@ -22,8 +22,6 @@ from minidl.nn import functional as F
 from minidl.plot import show_images
 from minidl.tools.exercise import check
 
-minidl.manual_seed(0)
-
 # %%
 # A convolution is a matrix
 # -------------------------
@@ -64,7 +62,7 @@ plt.show()
 # A row of A is the filter laid over the image: the nine taps, and zeros for the pixels that the
 # window does not meet. The rows are shifted copies of one another, since the filter is the same
 # everywhere (such matrices are called *Toeplitz*, here in blocks), so a 3 x 3 filter fills the
-# matrix with only nine different numbers.
+# matrix with only nine different numbers and zeros.
 #
 # The matrix of `minidl.nn.functional.conv_transpose2d` with the same filter is A transposed: hence
 # the name *transposed convolution*. A column of it shows what the operation does. Each input pixel
@@ -75,12 +73,12 @@ plt.show()
 # -----------------------------
 # Read images as vectors. With y = A x, a loss whose gradient in y is gy has the gradient
 #
-# .. math:: \frac{\partial L}{\partial x_j} = \sum_i \frac{\partial L}{\partial y_i} A_{ij},
-#           \qquad\text{that is}\qquad g_x = A^\top g_y,
+# .. math:: \frac{\partial L}{\partial x_j} = \sum_i \frac{\partial L}{\partial y_i} A_{ij}
 #
-# by the chain rule. A is the convolution, so A transposed is the transposed convolution: it is the
-# backward pass of the convolution, used as a layer of its own.
+# by the chain rule, in short :math:`g_x = A^\top g_y`. A is the convolution, so A transposed is the
+# transposed convolution: the backward pass of the convolution, used as a layer of its own.
 
+minidl.manual_seed(0)
 x = minidl.randn(1, 1, 4, 4, requires_grad=True)
 gy = minidl.randn(1, 1, 2, 2)
 F.conv2d(x, w).backward(gy)
@@ -220,13 +218,12 @@ def backward_of_transposed(gx, w, stride, padding):
 
 
 def by_the_tape(gx, w, stride, padding):
-    y = minidl.zeros(2, 4, 3, 3, requires_grad=True)
+    y = minidl.zeros(2, 4, 3, 3, dtype=minidl.float64, requires_grad=True)
     return minidl.grad(F.conv_transpose2d(y, w, None, stride, padding), y, gx)[0]
 
 
-w = minidl.randn(4, 2, 3, 3)
-cases = [(minidl.randn(2, 2, 5, 5), w, 1, 0), (minidl.randn(2, 2, 5, 5), w, 2, 1)]
-check(backward_of_transposed, by_the_tape, cases)
+gx, w = minidl.randn(2, 2, 5, 5).double(), minidl.randn(4, 2, 3, 3).double()
+check(backward_of_transposed, by_the_tape, [(gx, w, 1, 0), (gx, w, 2, 1)])
 
 # %%
 # Exercise 2: the gradient of the weight, by a convolution
@@ -242,9 +239,10 @@ def gradient_of_weight(x, gy):
 
 
 def by_backward(x, gy):
-    w = minidl.zeros(gy.shape[1], x.shape[1], 3, 3, requires_grad=True)
+    w = minidl.zeros(gy.shape[1], x.shape[1], 3, 3, dtype=minidl.float64, requires_grad=True)
     return minidl.grad(F.conv2d(x, w), w, gy)[0]
 
 
-cases = [(minidl.randn(n, c, 7, 7), minidl.randn(n, o, 5, 5)) for n, c, o in ((1, 1, 1), (4, 3, 2))]
-check(gradient_of_weight, by_backward, cases)
+one = minidl.randn(1, 1, 7, 7).double(), minidl.randn(1, 1, 5, 5).double()
+many = minidl.randn(4, 3, 7, 7).double(), minidl.randn(4, 2, 5, 5).double()
+check(gradient_of_weight, by_backward, [one, many])

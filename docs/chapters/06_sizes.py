@@ -7,8 +7,7 @@ transposed convolution of that output come back a pixel short? Both formulas fol
 windows. The count is a floor division, so several inputs share an output size, and
 ``output_padding`` says which of them is meant.
 
-Explains ``minidl/kernels/geometry.py``, and ``Conv2d`` and ``ConvTranspose2d`` in
-``minidl/nn/layers.py``.
+Explains ``minidl/kernels/geometry.py``, and the arguments of ``minidl/ops/conv.py``.
 
 Sources: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning,
 arXiv:1603.07285, 2016; F. Yu, V. Koltun, Multi-scale context aggregation by dilated convolutions,

@@ -25,8 +25,6 @@ from minidl.nn import functional as F
 from minidl.plot import curves, show_images
 from minidl.tools.exercise import check
 
-minidl.manual_seed(0)
-
 # %%
 # Counting the overlap
 # --------------------
@@ -91,6 +89,7 @@ def enlarge(kind, c_in, c_out):
     }[kind]
 
 
+minidl.manual_seed(0)
 KINDS = "kernel 3", "kernel 4", "resize, kernel 3"
 noise = minidl.randn(16, 32, 12, 12)
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
