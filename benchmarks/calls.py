@@ -1,10 +1,10 @@
-"""How many Python calls one training step makes: what a reader who steps through it with a debugger has to pass.
+"""The number of Python calls in one training step: what a reader stepping through it with a debugger goes through.
 
     python benchmarks/calls.py
 
-counts, for each leg of a step, the calls of minidl's functions, the different functions among them, their files and
-how deep they nest. The model is an autoencoder of four layers (Conv2d, ReLU, ConvTranspose2d, Sigmoid) on two images of
-8x8. Compiled code makes no Python calls, so the JIT is off; the calls outside `kernels/` are the same with it.
+counts, for each leg of a step, the calls of minidl's functions, the distinct functions among them, the files they are
+in and their nesting depth. The model is an autoencoder of four layers (Conv2d, ReLU, ConvTranspose2d, Sigmoid) on two
+8x8 images. The JIT is off, as compiled code makes no Python calls; the calls outside `kernels/` are the same with it.
 """
 
 import os
@@ -42,7 +42,7 @@ class Calls:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count in this thread while the context lasts."""
+        """Count this thread's calls inside the context."""
         sys.setprofile(self._notice)
         try:
             yield
@@ -50,14 +50,14 @@ class Calls:
             sys.setprofile(None)
 
     def row(self) -> tuple[str, int, int, int, int, int]:
-        """Leg; calls outside kernels/, calls in all, functions, files, depth."""
+        """Leg, calls outside kernels/, total calls, functions, files, depth."""
         outside = sum(n for code, n in self.count.items() if not code.co_filename.startswith(KERNELS))
         files = {code.co_filename for code in self.count}
         return self.leg, outside, self.count.total(), len(self.count), len(files), self.depth
 
 
 def count_step() -> list[Calls]:
-    """The legs of the second training step: the first one fills caches."""
+    """Count the legs of the second training step, since the first fills caches."""
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3, stride=2, padding=1),  # (N, 1, 8, 8) -> (N, 4, 4, 4)
         nn.ReLU(),

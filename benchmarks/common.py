@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes that answer requests, and the printing of tables."""
+"""Code shared by the benchmarks: worker processes that answer requests, and the printing of tables."""
 
 import argparse
 import importlib
@@ -18,18 +18,18 @@ from typing import Any
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 THREAD_SETTINGS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 EAGER = ("torch", "torch_channels_last")
-WARM_UP, WARM_UP_A_ROUND, PAUSE = 10, 3, 0.2  # s: the threads of the process measured before stop spinning
+WARM_UP, WARM_UP_A_ROUND, PAUSE = 10, 3, 0.2  # s, in which the previous process's threads stop spinning
 
-GPU_SETTINGS = {"NVIDIA_TF32_OVERRIDE": "0", "CUPY_TF32": "0"}  # products of float32 in float32, whoever computes them
+GPU_SETTINGS = {"NVIDIA_TF32_OVERRIDE": "0", "CUPY_TF32": "0"}  # every library multiplies float32 in float32
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Of a process whose libraries are to use so many threads."""
+    """The environment variables of a process whose libraries use this many threads."""
     return os.environ | dict.fromkeys(THREAD_SETTINGS, str(threads)) | {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 
 class Worker:
-    """A process of its own, `script` with the option --worker; it sleeps unless asked."""
+    """A separate process that runs `script` with the option --worker and sleeps until it gets a request."""
 
     def __init__(self, script: str, threads: int, **options: Any) -> None:
         request = json.dumps({"threads": threads, **options})
@@ -54,12 +54,12 @@ class Worker:
 
 
 def serve(start: Callable[[], dict[str, Callable[..., Any]]]) -> None:
-    """In the worker: answer the requests that come in over stdin, a line of JSON each, until there are no more.
+    """In the worker: answer requests from stdin, one line of JSON each, until end of file.
 
-    `start` makes the functions that are called by name.
+    `start` returns the functions that requests call by name.
     """
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # keep a library's output out of the answers
     calls = start()
     for line in sys.stdin:
         name, *args = json.loads(line)
@@ -67,16 +67,16 @@ def serve(start: Callable[[], dict[str, Callable[..., Any]]]) -> None:
 
 
 def peak_mb() -> float:
-    """The most memory that this process ever held."""
+    """The peak memory of this process."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux, where ru_maxrss also counts what the parent held when it started this process
+    if status.exists():  # Linux, where ru_maxrss also counts the parent's memory when it started this process
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def spread(values: Sequence[float]) -> list[float]:
-    """Median, least and greatest."""
+    """Median, minimum and maximum."""
     return [median(values), min(values), max(values)]
 
 
@@ -85,14 +85,14 @@ def listed(figures: dict[str, str]) -> str:
 
 
 def print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """As Markdown."""
+    """Print a table in Markdown."""
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     for cells in [header, ["-" * width for width in widths], *lines]:
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |")
 
 
 def machine() -> dict[str, str]:
-    """The load before the run, and the versions of Python and of what is measured."""
+    """The load before the run, and the versions of Python and of the libraries measured."""
     found = {p: importlib.metadata.version(p) for p in ("numpy", "numba", "scipy", "torch", "jax") if installed(p)}
     load = {"load average before": f"{os.getloadavg()[0]:.1f}"}
     return load | {"python": platform.python_version(), "machine": platform.machine()} | found
@@ -103,21 +103,21 @@ def installed(package: str) -> bool:
 
 
 def usable(package: str, device: str) -> bool:
-    """Whether it is installed, and PyTorch, where a GPU is wanted, in a build that can use it."""
+    """Whether a package is installed; for PyTorch on a GPU, also whether the build can use it."""
     if not installed(package) or device == "cpu" or package != "torch":
         return installed(package)
     return bool(importlib.import_module("torch").cuda.is_available())
 
 
 def gpu() -> dict[str, str]:
-    """The GPU and what drives it; without TF32 from here on.
+    """The GPU and the versions of its driver and libraries. Turns TF32 off from here on.
 
     Raises
     ------
     RuntimeError
-        minidl's own, which says what of CuPy, driver and GPU is missing.
+        minidl's own, which says whether CuPy, the driver or the GPU is missing.
     """
-    os.environ.update(GPU_SETTINGS)  # before CuPy is imported, or a process started
+    os.environ.update(GPU_SETTINGS)  # before CuPy is imported or a process started
     name = importlib.import_module("minidl").cuda.get_device_name()
     cupy = importlib.import_module("cupy")
     runtime = cupy.cuda.runtime
@@ -128,7 +128,7 @@ def gpu() -> dict[str, str]:
 
 
 def names(allowed: Any) -> Callable[[str], list[str]]:
-    """The type of an option that takes names, separated by commas."""
+    """argparse type: names separated by commas."""
 
     def parse(text: str) -> list[str]:
         found = text.split(",")
@@ -140,18 +140,18 @@ def names(allowed: Any) -> Callable[[str], list[str]]:
 
 
 def numbers(text: str) -> list[int]:
-    """The type of an option that takes whole numbers, separated by commas."""
+    """argparse type: integers separated by commas."""
     return [int(number) for number in text.split(",")]
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:
-    """With the options that all benchmarks have."""
+    """A parser with the options common to all benchmarks."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    p.add_argument("--json", type=Path, metavar="FILE", help="also save the figures to FILE")
     p.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     return p
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that decide what is measured."""
+    """The options that affect what is measured."""
     return {key: value for key, value in vars(args).items() if key not in ("json", "worker")}

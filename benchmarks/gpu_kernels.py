@@ -1,8 +1,8 @@
-"""The speed of each kernel for a GPU on large inputs, beside what the GPU copies and multiplies.
+"""The speed of each GPU kernel on large inputs, relative to the GPU's copy bandwidth and matrix product.
 
     python benchmarks/gpu_kernels.py
 
-README.md says what the columns of its table mean.
+README.md explains the columns of its table.
 """
 
 import argparse
@@ -20,20 +20,20 @@ from common import spread
 
 HEADER = ("kernel", "arguments", "ms [min, max]", "GB/s", "of copy", "GFLOP/s", "of product")
 WANTED = 0.7  # of the bandwidth of a copy
-COPIED, SIDE = 2**30, 8192  # bytes, and the side of square matrices: of the calls that find the GPU's limits
-ELEMENTWISE = {  # how many arrays each takes
+COPIED, SIDE = 2**30, 8192  # bytes of the copy and side of the square matrices that determine the GPU's limits
+ELEMENTWISE = {  # number of array arguments
     "relu": 1,
     "relu_backward": 2,
     "sigmoid": 1,
     "sigmoid_backward": 2,
     "tanh_backward": 2,
 }
-IN_PLACE = {"adam_step": (0, 2, 3), "sgd_step": (0, 2), "add_at": (0,)}  # the arguments that each also writes
+IN_PLACE = {"adam_step": (0, 2, 3), "sgd_step": (0, 2), "add_at": (0,)}  # the arguments that each changes in place
 CHANNELS, MAPS, PIXELS, CLASSES = 16, 32, 28, 10  # PIXELS along each axis
 
 
 class Case(NamedTuple):
-    """A call, the bytes that it must read and write, and its operations where these limit it."""
+    """A call, the bytes that it must read and write, and its operations if it is bound by arithmetic."""
 
     kernel: str
     arguments: str
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 
 class Cases:
-    """Every kernel of `gpu`, a module like minidl/kernels/gpu/kernels.py, on arrays of about so many elements."""
+    """Every kernel of `gpu`, a module like minidl/kernels/gpu/kernels.py, on arrays of about `elements` elements."""
 
     def __init__(self, gpu: Any, cupy: Any, elements: int) -> None:
         self.gpu, self.cupy, self.elements = gpu, cupy, elements
@@ -51,7 +51,7 @@ class Cases:
         self.images = max(1, elements // (CHANNELS * PIXELS**2))
 
     def __iter__(self) -> Iterator[Case]:
-        """One after the other, so that only the arrays of one take memory."""
+        """Yield the cases one by one, so that only one case's arrays are in memory."""
         yield from self._elementwise()
         yield from self._sums()
         yield from self._cross_entropies()
@@ -101,7 +101,7 @@ class Cases:
         geometry = PoolGeometry.of_max_pool2d(x.shape, 2)
         yield self.of("max_pool2d", x, geometry)
         y, indices = self.gpu.max_pool2d(x, geometry)
-        yield self.of("pick", x, indices)  # reads all of x, since memory comes in pieces larger than a window
+        yield self.of("pick", x, indices)  # reads all of x: a memory transaction is larger than a window
         del x
         yield self.of("put", y, indices, (PIXELS, PIXELS))
 
@@ -122,10 +122,10 @@ class Cases:
         yield self.of("adam_step", p, g, m, v, (1e-2, 0.03), 0.9, 0.999, 1e-8, 0.0)
 
     def _adding(self) -> Case:
-        """In places that come in no order, one in eight on average."""
+        """Add at random places, one in eight on average."""
         n = self.elements // 8
         y, places, values = self.array(self.elements), self.integers(self.elements, n), self.array(n)
-        # What must move are the places of y that are named, twice, not all of it.
+        # Only the indexed elements of y must be read and written, not all of it.
         case = self.of("add_at", y, (places,), values)
         return case._replace(bytes=size((places, values, values, values)))
 
@@ -134,10 +134,10 @@ class Cases:
         return self.of("matmul", self.array(side, side), self.array(side, side), flops=2 * side**3)
 
     def _convolutions(self) -> Iterator[Case]:
-        """Each as a whole, and the kernels that it is made of."""
+        """Each convolution as a whole, and the kernels that it launches."""
         from minidl.kernels import ConvGeometry
 
-        n = max(1, self.images // 9)  # so that the columns have so many elements
+        n = max(1, self.images // 9)  # so that the columns have about `elements` elements
         geometry = ConvGeometry.of_conv2d((n, CHANNELS, PIXELS, PIXELS), (MAPS, CHANNELS, 3, 3), 1, 1, 1)
         yield self.of("im2col", self.array(*geometry.image_shape), geometry)
         yield self.of("col2im", self.array(n, 9 * CHANNELS, PIXELS * PIXELS), geometry)
@@ -156,7 +156,7 @@ class Cases:
 
 
 def launches(gpu: Any, call: Callable[[], Any]) -> list[tuple[Any, ...]]:
-    """The arguments of each launch of a kernel in CUDA C that a call makes."""
+    """The arguments of each CUDA C kernel launch that a call makes."""
     found, launch = [], gpu._launch
 
     def recording(*args: Any) -> None:
@@ -172,9 +172,9 @@ def launches(gpu: Any, call: Callable[[], Any]) -> list[tuple[Any, ...]]:
 
 
 def arrays(args: Any) -> list[Any]:
-    """Those among the arguments, also in a tuple or a list."""
+    """The arrays among the arguments, including those in a tuple or a list."""
     flat = [part for arg in args for part in (arg if isinstance(arg, tuple | list) else (arg,))]
-    return [a for a in flat if hasattr(a, "flags") and a.ndim]  # no NumPy scalar
+    return [a for a in flat if hasattr(a, "flags") and a.ndim]  # not NumPy scalars
 
 
 def described(args: Any) -> str:
@@ -182,13 +182,13 @@ def described(args: Any) -> str:
 
 
 def size(args: Any) -> int:
-    """Bytes of all arrays, each as often as it is named."""
+    """Bytes of all arrays; an array that is listed twice counts twice."""
     return sum(a.size * a.dtype.itemsize for a in arrays(args))
 
 
 def seconds(cupy: Any, call: Callable[[], Any], rounds: int, calls: int) -> list[float]:
-    """Of one call in each round, by the GPU's own clock."""
-    for _ in range(3):  # compiled, and its memory in the pool
+    """The time per call in each round, by the GPU's own clock."""
+    for _ in range(3):  # to compile the kernel and fill the memory pool
         call()
     times = []
     for _ in range(rounds):
@@ -203,7 +203,7 @@ def seconds(cupy: Any, call: Callable[[], Any], rounds: int, calls: int) -> list
 
 
 def limits(cupy: Any, args: argparse.Namespace) -> dict[str, float]:
-    """Bytes a second of a copy within the GPU, read and written, and FLOP/s of a product: the best of all rounds."""
+    """Bytes per second, read and written, of a copy within the GPU, and FLOP/s of a product: the best of all rounds."""
     blocks = [cupy.zeros(COPIED, np.uint8) for _ in range(2)]
     copy = min(seconds(cupy, partial(cupy.copyto, *blocks), args.rounds, args.calls))
     square = cupy.asarray(np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32))
@@ -212,7 +212,7 @@ def limits(cupy: Any, args: argparse.Namespace) -> dict[str, float]:
 
 
 def measured(case: Case, cupy: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """The row of one kernel."""
+    """Measure one kernel: its row of the table."""
     times = seconds(cupy, case.call, args.rounds, args.calls)
     found = {"kernel": case.kernel, "arguments": case.arguments, "bytes": case.bytes, "flops": case.flops}
     speeds = {"bandwidth": case.bytes / median(times), "speed": case.flops / median(times)}
@@ -220,7 +220,7 @@ def measured(case: Case, cupy: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def line(row: dict[str, Any], limit: dict[str, float]) -> list[str]:
-    """The cells of one row of the table; bold is less than what is wanted."""
+    """The cells of one row of the table; bandwidth below the goal is in bold."""
     share = f"{row['bandwidth'] / limit['copy']:.0%}"
     cells = [row["kernel"], row["arguments"], "{:.3f} [{:.3f}, {:.3f}]".format(*row["ms"])]
     cells += [f"{row['bandwidth'] / 1e9:.0f}", f"**{share}**" if slow(row, limit) else share]
@@ -230,12 +230,12 @@ def line(row: dict[str, Any], limit: dict[str, float]) -> list[str]:
 
 
 def slow(row: dict[str, Any], limit: dict[str, float]) -> bool:
-    """Whether memory should limit it, and does not."""
+    """Whether the kernel is memory-bound but below the bandwidth wanted."""
     return not row["flops"] and row["bandwidth"] < WANTED * limit["copy"]
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """The table, and what belongs around it."""
+    """Print the table, its heading and the lines under it."""
     limit, settings, rows = report["limits"], report["settings"], report["rows"]
     print(f"### {report['machine']['GPU']}, kernels on arrays of about {settings['elements']:,} elements\n")
     common.print_table(HEADER, [line(row, limit) for row in rows])
@@ -250,9 +250,9 @@ def print_report(report: dict[str, Any]) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = common.command_line(__doc__)
-    p.add_argument("--elements", type=int, default=2**27, help="of an array, about (%(default)s: 512 MiB)")
-    p.add_argument("--rounds", type=int, default=7, help="of each kernel (%(default)s)")
-    p.add_argument("--calls", type=int, default=20, help="in each round (%(default)s)")
+    p.add_argument("--elements", type=int, default=2**27, help="elements per array, about (%(default)s: 512 MiB)")
+    p.add_argument("--rounds", type=int, default=7, help="rounds per kernel (%(default)s)")
+    p.add_argument("--calls", type=int, default=20, help="calls per round (%(default)s)")
     return p
 
 

@@ -1,4 +1,4 @@
-"""The workloads of models.py on a GPU, in minidl and PyTorch: what a worker of train_step.py --device cuda runs."""
+"""The workloads of models.py on a GPU, in minidl and PyTorch, for the workers of train_step.py --device cuda."""
 
 import ctypes
 import hashlib
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import train_step
 
-KERNEL_NODE = 0  # what the driver calls CU_GRAPH_NODE_TYPE_KERNEL
+KERNEL_NODE = 0  # CU_GRAPH_NODE_TYPE_KERNEL of the driver API
 
 
 def start(library: str, device: str, **options: Any) -> Any:
-    """What is to be measured in this process."""
+    """The object to be measured in this process."""
     return Sgemm() if library == "sgemm" else Trainer(library, **options)
 
 
@@ -23,7 +23,7 @@ def on_gpu(x: Any) -> Any:
 
 
 class Trainer(train_step.Trainer):
-    """A workload on a GPU. A step is over when the GPU has done all of it, so that a clock may be read then."""
+    """A workload on a GPU. A step ends with a synchronisation, so that the clock may be read after it."""
 
     def __init__(self, library: str, name: str, batch: int, threads: int, check: bool) -> None:
         if train_step.LIBRARIES[library] == "torch":
@@ -43,12 +43,12 @@ class Trainer(train_step.Trainer):
 
     def step(self, i: int) -> Any:
         batch = self.batches[i % len(self.batches)]
-        loss = self.train(*(x for x in batch if x is not None))  # a recorded step takes nothing but tensors
+        loss = self.train(*(x for x in batch if x is not None))  # a recorded step only takes tensors
         self.m.cuda.synchronize()
         return loss
 
     def digest(self, steps: int) -> list[str]:
-        """What a run with a seed comes to, bit by bit: hashes of its losses and of the parameters after it."""
+        """Hashes of a seeded run's losses and final parameters, to compare runs bit by bit."""
         self.m.manual_seed(0)
         losses = np.array([self.step(i).item() for i in range(steps)])
         state = self.model.state_dict().values()
@@ -56,7 +56,7 @@ class Trainer(train_step.Trainer):
         return [hashlib.sha256(data).hexdigest() for data in (losses.tobytes(), parameters)]
 
     def figures(self) -> dict[str, Any]:
-        """The most memory of the GPU that the library's pools ever held, and the kernels of a recorded step."""
+        """The peak GPU memory held by the library's pools, and the number of kernels in a recorded step."""
         if self.m.__name__ == "torch":
             return {"peak": self.m.cuda.max_memory_reserved() / 2**20}
         held = importlib.import_module("cupy").get_default_memory_pool().total_bytes()
@@ -72,7 +72,7 @@ class Sgemm:
     def __init__(self) -> None:
         self.m = importlib.import_module("minidl")
         side = train_step.SIDE["cuda"]
-        self.a = self.m.rand(side, side, device="cuda")  # of ones a GPU takes less power, and runs faster
+        self.a = self.m.rand(side, side, device="cuda")  # not ones: on ones a GPU draws less power and runs faster
 
     def step(self, i: int) -> Any:
         product = self.a @ self.a
@@ -81,14 +81,14 @@ class Sgemm:
 
 
 def without_tf32() -> None:
-    """Let PyTorch compute in float32; cuDNN's convolutions do not unless told."""
+    """Make PyTorch compute in float32; by default cuDNN's convolutions use TF32."""
     torch = importlib.import_module("torch")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
 
 def kernels_of(graph: Any) -> int:
-    """How many kernels a graph of CuPy's launches. CuPy does not say; the driver does."""
+    """The number of kernels that a CuPy graph launches, from the driver, since CuPy does not expose it."""
     driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     handle, count = ctypes.c_void_p(graph.graph), ctypes.c_size_t()
     _check(driver.cuGraphGetNodes(handle, None, ctypes.byref(count)))
@@ -105,4 +105,4 @@ def _kind(driver: Any, node: int | None) -> int:
 
 def _check(status: int) -> None:
     if status:
-        raise RuntimeError(f"the CUDA driver cannot tell what is in a graph: error {status}")
+        raise RuntimeError(f"the CUDA driver could not list what is in a graph: error {status}")

@@ -1,4 +1,4 @@
-"""The workloads of models.py in JAX: channels last, a whole step under jit, the parameters of PyTorch's state_dict."""
+"""The workloads of models.py in JAX: channels last, a whole step under jit, parameters as in PyTorch's state_dict."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ Params = dict[str, jax.Array]
 
 
 def conv(p: Params, name: str, x: jax.Array, stride: int = 1, pad: int = 0) -> jax.Array:
-    """``Conv2d`` of the weight (C, K, KH, KW) with (N, H, W, C)."""
+    """``Conv2d`` of an input (N, H, W, K) with a weight (C, K, KH, KW)."""
     layout = ("NHWC", "OIHW", "NHWC")
     strides, pads = (stride, stride), ((pad, pad), (pad, pad))
     y = lax.conv_general_dilated(x, p[f"{name}.weight"], strides, pads, dimension_numbers=layout)
@@ -23,7 +23,7 @@ def conv(p: Params, name: str, x: jax.Array, stride: int = 1, pad: int = 0) -> j
 
 
 def deconv(p: Params, name: str, x: jax.Array, stride: int = 1, pad: int = 0, more: int = 0) -> jax.Array:
-    """``ConvTranspose2d``: a convolution of the input with holes and the weight turned round."""
+    """``ConvTranspose2d``: a convolution of the dilated input with the flipped weight."""
     w = p[f"{name}.weight"][:, :, ::-1, ::-1]
     before = w.shape[-1] - 1 - pad
     pads, layout = ((before, before + more),) * 2, ("NHWC", "IOHW", "NHWC")
@@ -131,7 +131,7 @@ def adam(p: jax.Array, g: jax.Array, state: Any, i: jax.Array, decay: float) -> 
 
 
 def make_step(loss: Callable[..., jax.Array], update: Callable[..., Any]) -> Callable[..., Any]:
-    """One step as one compiled function of parameters, the optimiser's state, the batch and the step's number."""
+    """One step as one compiled function of the parameters, the optimiser's state, the batch and the step number."""
 
     def step(params: Params, states: Any, x: jax.Array, second: Any, i: jax.Array) -> Any:
         key = jax.random.fold_in(jax.random.key(0), i)
@@ -143,10 +143,10 @@ def make_step(loss: Callable[..., jax.Array], update: Callable[..., Any]) -> Cal
 
 
 class Trainer:
-    """A workload in JAX; the interface of ``train_step.Trainer``."""
+    """A workload in JAX, with the interface of ``train_step.Trainer``."""
 
     def __init__(self, library: str, name: str, batch: int, threads: int, check: bool) -> None:
-        if hasattr(os, "sched_setaffinity"):  # XLA has as many threads as it sees cores, and no setting
+        if hasattr(os, "sched_setaffinity"):  # XLA starts a thread per visible core, without a setting
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
         rate = 0.0 if check else 0.25
         self.batches = [tuple(map(self._array, pair)) for pair in WORKLOADS[name].data(batch, give_noise=check)]

@@ -1,8 +1,8 @@
-"""The time of each kernel call of a training step, beside the machine's limits and PyTorch's same call.
+"""The time of each kernel call in a training step, beside the machine's limits and PyTorch's equivalent call.
 
     python benchmarks/kernels.py
 
-takes the calls from one step of each workload in models.py; README.md says what the columns of its table mean.
+records the calls of one step of each workload in models.py; README.md explains the columns of its table.
 """
 
 import argparse
@@ -38,7 +38,7 @@ Call = Callable[[], Any]
 
 
 def seconds(call: Call, budget: float, warm_up: int = 3) -> list[float]:
-    """The times of as many calls as fit into `budget` seconds, three at least."""
+    """The times of as many calls as fit into `budget` seconds, but at least three."""
     for _ in range(warm_up):
         call()
     times: list[float] = []
@@ -55,7 +55,7 @@ def seconds(call: Call, budget: float, warm_up: int = 3) -> list[float]:
 
 @functools.lru_cache
 def copies() -> list[Callable[[np.ndarray, np.ndarray], Any]]:
-    """NumPy's copy on one thread, and one on all."""
+    """NumPy's copy on one thread, and a copy on all threads."""
     import numba
 
     @numba.njit(parallel=True)
@@ -68,19 +68,19 @@ def copies() -> list[Callable[[np.ndarray, np.ndarray], Any]]:
 
 @functools.lru_cache
 def copy_seconds(size: int) -> float:
-    """To copy an array so large that `size` bytes are read and written, the faster way."""
+    """The time of a copy that reads and writes `size` bytes in all, by the faster method."""
     source, target = np.ones(size // 8, np.float32), np.ones(size // 8, np.float32)
     return min(min(seconds(functools.partial(copy, target, source), 0.01)) for copy in copies())
 
 
 def peak_flops(kernel: Callable[..., Any]) -> float:
-    """FLOP/s of a product of two 1024 x 1024 matrices, the best of several."""
+    """FLOP/s of a product of two 1024 x 1024 matrices, the best of several runs."""
     a = np.ones((1024, 1024), np.float32)
     return 2 * 1024**3 / min(seconds(lambda: kernel(a, a), 0.3))
 
 
 class Minidl:
-    """A workload's distinct kernel calls, to be timed again."""
+    """A workload's distinct kernel calls, recorded so that they can be timed."""
 
     def __init__(self, name: str, batch: int, **_: Any) -> None:
         import minidl_kernels
@@ -94,25 +94,25 @@ class Minidl:
             self.counts[named] = self.counts.get(named, 0) + 1
 
     def save(self, path: str) -> list[dict[str, Any]]:
-        """Hand the calls and their results over; a row for each call."""
+        """Save the calls and their results for PyTorch's worker; return a row per call."""
         rows, handed = [], []
         for (key, arguments), args in self.calls.items():
             kernel = getattr(self.own.kernels, key)
             row = {"kernel": key, "arguments": arguments, "calls": self.counts[key, arguments]}
             rows.append(row | {"flops": self.own.flops(key, args), "bytes": self.own.traffic(kernel, args)})
-            # A copy, since later calls change weights in place.
+            # Pickled now, since later calls change the weights in place.
             handed.append(pickle.dumps((key, [self.own.plain(a) for a in args], kernel(*args))))
         with open(path, "wb") as file:
             pickle.dump(handed, file)
         return rows
 
     def measure(self, budget: float) -> list[float]:
-        """Median seconds of each call."""
+        """Median time of each call in seconds."""
         calls = [functools.partial(getattr(self.own.kernels, key), *args) for (key, _), args in self.calls.items()]
         return [median(seconds(call, budget)) for call in calls]
 
     def limits(self, sizes: list[int]) -> dict[str, Any]:
-        """The speed of matrix products, and how long copying so many bytes takes."""
+        """The speed of matrix products in FLOP/s, and the time to copy each of `sizes` bytes."""
         found = {"minidl": peak_flops(self.own.kernels.matmul), "copy_s": [copy_seconds(size) for size in sizes]}
         return found | {"numpy": peak_flops(np.matmul)}
 
@@ -121,7 +121,7 @@ class Minidl:
 
 
 class Torch:
-    """The same calls in PyTorch, each in every variant that gives minidl's result."""
+    """The same calls in PyTorch, each in every variant that gives the same result as minidl."""
 
     def __init__(self, path: str, threads: int, **_: Any) -> None:
         from torch_kernels import torch, variants
@@ -132,17 +132,17 @@ class Torch:
         self.calls = [variants(key, args, wanted) for key, args, wanted in handed]
 
     def measure(self, budget: float) -> list[float | None]:
-        """Median seconds of the fastest variant of each call."""
+        """Median time of each call's fastest variant in seconds."""
         return [min((median(seconds(v, budget)) for v in calls), default=None) for calls in self.calls]
 
 
 def work(options: dict[str, Any]) -> dict[str, Callable[..., Any]]:
-    """What a worker can be asked for."""
+    """The requests that a worker answers."""
     worker: Any = (Torch if "path" in options else Minidl)(**options)
     return {key: getattr(worker, key) for key in ("save", "measure", "limits") if hasattr(worker, key)}
 
 
-# In the process that leads.
+# In the main process.
 
 
 def compare(name: str, args: argparse.Namespace, path: str) -> tuple[list[dict[str, Any]], dict[str, float]]:
@@ -171,7 +171,7 @@ def compare(name: str, args: argparse.Namespace, path: str) -> tuple[list[dict[s
 
 
 def judge(row: dict[str, Any], peak: float) -> None:
-    """Add what follows from the times: speeds, the least time that the machine allows, the ratio to PyTorch."""
+    """Add to a row what follows from the times: speeds, the roofline, the ratio to PyTorch."""
     row["s"], row["roofline_s"] = median(row["own_s"]), max(row["flops"] / peak, row["copy_s"])
     row["gflops"], row["gbytes"] = row["flops"] / row["s"] / 1e9, row["bytes"] / row["s"] / 1e9
     if row["torch_s"]:
@@ -190,7 +190,7 @@ def line(row: dict[str, Any]) -> list[str]:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """All kernels of one workload's step together."""
+    """The sum over all kernel calls of one workload's step."""
     name, own, roofline = rows[0]["workload"], _total(rows, "s"), _total(rows, "roofline_s")
     text = f"{name}: kernels of a step {own:.2f} ms, roofline {roofline:.2f} ms ({roofline / own:.0%})"
     both = [row for row in rows if row["torch_s"]]
@@ -207,11 +207,11 @@ def _total(rows: list[dict[str, Any]], key: str) -> float:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = common.command_line(__doc__)
-    p.add_argument("--only", type=names(WORKLOADS), default=list(WORKLOADS), help="workloads, with commas (all)")
-    p.add_argument("--threads", type=int, default=CORES, help="of each library (%(default)s)")
-    p.add_argument("--batch", type=int, help="samples a step (the published number)")
-    p.add_argument("--rounds", type=int, default=7, help="turns that each library gets (%(default)s)")
-    p.add_argument("--budget", type=float, default=20, help="ms for each call in each turn (%(default)s)")
+    p.add_argument("--only", type=names(WORKLOADS), default=list(WORKLOADS), help="workloads, comma-separated (all)")
+    p.add_argument("--threads", type=int, default=CORES, help="threads per library (%(default)s)")
+    p.add_argument("--batch", type=int, help="samples per step (the published number)")
+    p.add_argument("--rounds", type=int, default=7, help="turns per library (%(default)s)")
+    p.add_argument("--budget", type=float, default=20, help="ms per call and turn (%(default)s)")
     return p
 
 
@@ -237,7 +237,7 @@ def main() -> None:
     for name in args.only:
         print(summary([row for row in rows if row["workload"] == name]))
     if not common.installed("torch"):
-        print("Not installed, and left out: torch.")
+        print("Skipped because not installed: torch.")
     if args.json:
         report = {"settings": common.settings(args), "machine": machine, "peak_flops": peaks, "rows": rows}
         args.json.write_text(json.dumps(report, indent=1))

@@ -1,4 +1,4 @@
-"""The kernel calls of a training step of minidl: which, how much arithmetic, how much memory."""
+"""The kernel calls in a training step of minidl, with their arithmetic and memory traffic."""
 
 import dataclasses
 import inspect
@@ -15,7 +15,7 @@ import minidl.kernels as kernels
 
 
 def record(name: str, batch: int) -> list[tuple[str, tuple[Any, ...]]]:
-    """Every kernel that the second training step calls, in order, with its arguments."""
+    """Record every kernel call of the second training step, in order, with its arguments."""
     trainer = Trainer("minidl", name, batch, 0, check=False)
     trainer.step(0)
     originals = {key: f for key in kernels.__all__ if inspect.isfunction(f := getattr(kernels, key))}
@@ -24,7 +24,7 @@ def record(name: str, batch: int) -> list[tuple[str, tuple[Any, ...]]]:
     def recording(key: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             bound = inspect.signature(kernel).bind(*args, **kwargs)
-            if arrays(bound.args):  # others only compute a number or two
+            if arrays(bound.args):  # the others only compute a few scalars
                 calls.append((key, bound.args))
             return kernel(*args, **kwargs)
 
@@ -39,7 +39,7 @@ def record(name: str, batch: int) -> list[tuple[str, tuple[Any, ...]]]:
 
 
 def describe(args: tuple[Any, ...]) -> str:
-    """Shapes, and what else of the arguments decides the work."""
+    """The shapes, and the other arguments that determine the amount of work."""
     shapes = ["x".join(map(str, a.shape)) + " T" * (a.ndim == 2 and a.strides[0] < a.strides[1]) for a in arrays(args)]
     counts = [(shape, len(list(group))) for shape, group in itertools.groupby(shapes)]
     steps = [text for a in args if (text := _steps(a))]
@@ -47,13 +47,13 @@ def describe(args: tuple[Any, ...]) -> str:
 
 
 def arrays(args: Any) -> list[np.ndarray]:
-    """Those among the arguments, also in a list."""
+    """The arrays among the arguments, including those in a list."""
     flat = [part for arg in args for part in (arg if isinstance(arg, list) else (arg,))]
     return [a for a in flat if isinstance(a, np.ndarray)]
 
 
 def _steps(arg: Any) -> str:
-    """Of a geometry."""
+    """Describe a geometry: its sizes, and the settings that differ from the defaults."""
     if hasattr(arg, "sources"):
         return f"{arg.inputs} to {arg.outputs}"
     given = {key: getattr(arg, key)[0] for key in ("kernel", "stride", "padding", "dilation") if hasattr(arg, key)}
@@ -63,7 +63,7 @@ def _steps(arg: Any) -> str:
 
 
 def flops(name: str, args: tuple[Any, ...]) -> int:
-    """Of a convolution or a matrix product, two for each multiplication; of other kernels 0, as memory limits them."""
+    """Operations of a convolution or matrix product, two per multiplication; 0 for other kernels, bound by memory."""
     if name == "matmul":
         return 2 * args[0].size * args[1].shape[1]
     geometry = next((g for g in args if hasattr(g, "weight_shape")), None)
@@ -71,7 +71,7 @@ def flops(name: str, args: tuple[Any, ...]) -> int:
 
 
 def traffic(kernel: Callable[..., Any], args: tuple[Any, ...]) -> int:
-    """Bytes of all arrays read and written, each once; an array changed in place counts twice."""
+    """Bytes of all arrays read and written, each counted once, or twice if changed in place."""
     read = arrays(args)
     before = [a.copy() for a in read]
     result = kernel(*args)
@@ -81,7 +81,7 @@ def traffic(kernel: Callable[..., Any], args: tuple[Any, ...]) -> int:
 
 
 def plain(arg: Any) -> Any:
-    """An argument without minidl's types, for a process that does not import it."""
+    """An argument without minidl's types, for a process that does not import minidl."""
     if not dataclasses.is_dataclass(arg):
         return arg
     keys = [key for key in dir(arg) if not key.startswith("_") and key != "T" and not callable(getattr(arg, key))]

@@ -1,4 +1,4 @@
-"""The six workloads, each written once: `m` is either library's module, `minidl` or `torch`."""
+"""The six workloads, each written once for both libraries: `m` is the module `minidl` or `torch`."""
 
 import math
 from collections.abc import Callable
@@ -13,18 +13,18 @@ LATENT = 20
 
 @dataclass(frozen=True)
 class Workload:
-    """A model with the loss and the optimiser that train it.
+    """A model with its loss and optimiser.
 
     Attributes
     ----------
     batch : int
-        Samples a step.
+        Samples per step.
     sample : tuple of int
         The shape of one input.
     parameters : int
-        How many the model has: a check that it is the published one.
+        The model's number of parameters, to check that it is the published model.
     second : str
-        What a step needs beside images: "labels", "noise" (drawn in the step unless given) or nothing.
+        What a step needs besides images: "labels", "noise" (sampled in the step unless given) or nothing.
     model : callable
         ``model(m, dropout)`` builds it.
     loss : callable
@@ -42,7 +42,7 @@ class Workload:
     optimiser: Callable[..., Any]
 
     def data(self, batch: int, give_noise: bool) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """Batches of random images in [0, 1] and of labels or noise, always the same."""
+        """Batches of random images in [0, 1] with labels or noise, the same in every call."""
         rng = np.random.default_rng(0)
         second = {
             "labels": lambda: rng.integers(0, 10, batch),
@@ -200,10 +200,10 @@ WORKLOADS = {
 
 
 def flops(model: Any, sample: tuple[int, ...]) -> int:
-    """Operations a sample in the products of convolutions and linear layers, forward and backward.
+    """Operations per sample in the products of convolutions and linear layers, forward and backward.
 
-    A product forward and one for each gradient, two operations for each multiplication; the first layer needs no
-    gradient of its input. The layers' order of creation has to be the order of use, and the images square.
+    A layer has one product in the forward pass and one for each gradient, with two operations per multiplication; the
+    first layer needs no input gradient. Layers must be created in the order of use, and images must be square.
     """
     products, side = [], sample[-1]
     for layer in model.modules():

@@ -1,8 +1,8 @@
-"""The time of a training step against the batch and against the threads, and memory against the batch.
+"""How the time of a training step scales with batch size and threads, and its memory with batch size.
 
     python benchmarks/scaling.py
 
-README.md says what the columns of its two tables mean.
+README.md explains the columns of its two tables.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from train_step import Worker
 
 BATCHES = (16, 32, 64, 128, 256, 512, 1024)
 LIBRARIES = ("minidl", *EAGER)
-COMPARED = 1024, 128  # batches whose time per image should be the same
+COMPARED = 1024, 128  # batch sizes whose time per image should be equal
 BATCH_HEADER = (
     "workload",
     "batch",
@@ -47,14 +47,14 @@ Rounds = dict[Run, list[dict[str, float]]]
 
 
 def runs(name: str, args: argparse.Namespace) -> list[Run]:
-    """Every batch on all threads, and every number of threads at the workload's own batch."""
+    """Every batch size on all threads, and every number of threads at the workload's own batch size."""
     pairs = [(batch, max(args.threads)) for batch in args.batches]
     pairs += [(WORKLOADS[name].batch, threads) for threads in args.threads]
     return [Run(library, *pair) for pair in dict.fromkeys(pairs) for library in args.libs]
 
 
 def measure(name: str, args: argparse.Namespace) -> Rounds:
-    """All processes of one workload, in turn."""
+    """Measure all processes of one workload, in turn."""
     compile_kernels(name)
     found: Rounds = {run: [] for run in runs(name, args)}
     workers: dict[Run, Worker] = {}
@@ -75,7 +75,7 @@ def measure(name: str, args: argparse.Namespace) -> Rounds:
 
 
 def compile_kernels(name: str) -> None:
-    """In a process that is not measured, since a compiler's memory is not the batch's."""
+    """Compile in a process that is not measured, so that the compiler's memory does not count."""
     worker = Worker("minidl", 1, name=name, batch=16, check=False)
     try:
         worker.ask("measure", 1, 1)
@@ -84,20 +84,20 @@ def compile_kernels(name: str) -> None:
 
 
 def ms(found: Rounds, libraries: Iterable[str], batch: int, threads: int) -> list[float]:
-    """A step of the fastest of the libraries, a round each."""
+    """The step time of the fastest of the libraries in each round."""
     measured = [found[run] for library in libraries if (run := Run(library, batch, threads)) in found]
     return [min(r["ms"] for r in turn) for turn in zip(*measured, strict=True)]
 
 
 def batch_rows(name: str, found: Rounds) -> list[dict[str, Any]]:
-    """One for each batch, on all threads."""
+    """One row per batch size, on all threads."""
     threads = max(run.threads for run in found)
     batches = sorted({run.batch for run in found if run.threads == threads})
     return [batch_row(name, found, batch, threads) for batch in batches]
 
 
 def batch_row(name: str, found: Rounds, batch: int, threads: int) -> dict[str, Any]:
-    """Its times in both libraries; PyTorch's are those of the memory format that is faster, in each round."""
+    """A batch size's times in both libraries; PyTorch's are of the faster memory format in each round."""
     row: dict[str, Any] = {"workload": name, "batch": batch, "threads": threads}
     for key, libraries in {"minidl": ("minidl",), "torch": EAGER}.items():
         if times := ms(found, libraries, batch, threads):
@@ -114,7 +114,7 @@ def batch_row(name: str, found: Rounds, batch: int, threads: int) -> dict[str, A
 
 
 def thread_rows(name: str, found: Rounds) -> list[dict[str, Any]]:
-    """One for each library and number of threads, at the workload's own batch."""
+    """One row per library and number of threads, at the workload's own batch size."""
     batch = WORKLOADS[name].batch
     counts = sorted({run.threads for run in found})
     rows = []
@@ -127,7 +127,7 @@ def thread_rows(name: str, found: Rounds) -> list[dict[str, Any]]:
 
 
 def divided(above: list[float], below: list[float]) -> list[float]:
-    """The ratios of two times, round by round: median, least and greatest."""
+    """The ratios of two times, round by round: median, minimum and maximum."""
     return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
@@ -148,13 +148,13 @@ def batch_line(row: dict[str, Any]) -> list[str]:
 
 
 def thread_line(row: dict[str, Any]) -> list[str]:
-    """The cells of one row of the second."""
+    """The cells of one row of the second table."""
     cells = [row["workload"], str(row["batch"]), row["library"], str(row["threads"])]
     return cells + [f"{row['ms']:.2f}", ratio_text(row["speed_up"])]
 
 
 def conclusions(batches: list[dict[str, Any]], threads: list[dict[str, Any]]) -> list[str]:
-    """What the tables say of minidl, a sentence each."""
+    """What the tables show for minidl, one sentence each."""
     found = []
     large, small = ({row["workload"]: row for row in batches if row["batch"] == batch} for batch in COMPARED)
     for name in (name for name in large if name in small and "minidl" in large[name]):
@@ -172,12 +172,12 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     powers = [2**i for i in range(CORES.bit_length()) if 2**i < CORES]
     p = common.command_line(__doc__)
-    p.add_argument("--libs", type=names(LIBRARIES), default=list(LIBRARIES), help="separated by commas (all)")
-    p.add_argument("--only", type=names(WORKLOADS), default=["mnist_ae", "cnn"], help="likewise (mnist_ae,cnn)")
-    p.add_argument("--batches", type=numbers, default=list(BATCHES), help="likewise (16,32,64,...,1024)")
-    p.add_argument("--threads", type=numbers, default=[*powers, CORES], help="likewise (1,2,4,... to all cores)")
-    p.add_argument("--rounds", type=int, default=7, help="turns that each process gets (%(default)s)")
-    p.add_argument("--steps", type=int, default=40, help="measured in each turn, fewer over batch 128 (%(default)s)")
+    p.add_argument("--libs", type=names(LIBRARIES), default=list(LIBRARIES), help="libraries, comma-separated (all)")
+    p.add_argument("--only", type=names(WORKLOADS), default=["mnist_ae", "cnn"], help="workloads (mnist_ae,cnn)")
+    p.add_argument("--batches", type=numbers, default=list(BATCHES), help="batch sizes (16,32,64,...,1024)")
+    p.add_argument("--threads", type=numbers, default=[*powers, CORES], help="thread counts (1,2,4,... to all cores)")
+    p.add_argument("--rounds", type=int, default=7, help="turns per process (%(default)s)")
+    p.add_argument("--steps", type=int, default=40, help="timed steps per turn, fewer above batch 128 (%(default)s)")
     return p
 
 
@@ -199,7 +199,7 @@ def main() -> None:
     for sentence in (said := conclusions(batches, threads)):
         print(sentence)
     if missing:
-        print(f"Not installed, and left out: {', '.join(missing)}.")
+        print(f"Skipped because not installed: {', '.join(missing)}.")
     if args.json:
         report = {"settings": common.settings(args), "machine": machine, "batches": batches, "threads": threads}
         args.json.write_text(json.dumps(report | {"conclusions": said}, indent=1))

@@ -1,8 +1,8 @@
-"""The time from the start of a process until minidl is imported, or has taken its first training step; beside PyTorch.
+"""The time from process start until minidl is imported or has done its first training step, compared with PyTorch.
 
     python benchmarks/startup.py
 
-README.md says what the rows and columns of its table mean.
+README.md explains the rows and columns of its table.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from common import peak_mb
 print(peak_mb())
 """
 FIRST_STEP, EMPTY_CACHE = "{}: first step", "minidl: first step, empty cache"
-Run = dict[str, float]  # of one process: the seconds, and the MB
+Run = dict[str, float]  # one process: its seconds and MB
 
 
 def programs(workload: str) -> dict[str, str]:
-    """The code of each row; what is not installed is left out."""
+    """The code of each row; packages that are not installed are skipped."""
     found = {"Python alone": ""} | {f"import {name}": f"import {name}" for name in ("numba", "minidl", "torch")}
     for library in ("minidl", "torch"):
         step = STEP.format(library=library, name=workload, batch=WORKLOADS[workload].batch)
@@ -51,7 +51,7 @@ def programs(workload: str) -> dict[str, str]:
 
 
 def run(code: str, threads: int, cache: str | None) -> Run:
-    """From the start of a new process until `code` is done, with the kernels kept in the folder `cache`."""
+    """Time a new process from its start until `code` is done, with `cache` as the folder of compiled kernels."""
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = common.environment(threads) | {"PYTHONPATH": paths}
     if cache is not None:
@@ -65,10 +65,10 @@ def run(code: str, threads: int, cache: str | None) -> Run:
 
 
 def measure(args: argparse.Namespace, folder: str) -> dict[str, list[Run]]:
-    """The runs of each row: first those with an empty cache, then, with the cache they filled, the others in turn."""
+    """The runs of each row: first those with an empty cache, then the others in turn with the cache filled by them."""
     codes, cache = programs(args.workload), None
     found: dict[str, list[Run]] = {}
-    run(codes["import minidl"], args.threads, cache)  # so that Python's own compiled files are there
+    run(codes["import minidl"], args.threads, cache)  # so that Python's .pyc files exist
     for i in range(args.empty):
         cache = f"{folder}/{i}"
         again = run(codes[FIRST_STEP.format("minidl")], args.threads, cache)
@@ -77,7 +77,7 @@ def measure(args: argparse.Namespace, folder: str) -> dict[str, list[Run]]:
         print(f"round {i} of {args.runs} ...", file=sys.stderr, flush=True)
         for row, code in codes.items():
             again = run(code, args.threads, cache)
-            if i > 0:  # in the first round files are read from the disk
+            if i > 0:  # the first round reads files from the disk
                 found.setdefault(row, []).append(again)
     return found
 
@@ -89,7 +89,7 @@ def line(row: str, runs: list[Run]) -> list[str]:
 
 
 def ratios(found: dict[str, list[Run]], kind: str) -> list[float] | None:
-    """The seconds of minidl's process over those of PyTorch's, median and range over runs."""
+    """The time of minidl's process divided by PyTorch's: median and range over runs."""
     own, peer = found[kind.format("minidl")], found.get(kind.format("torch"))
     return spread([a["s"] / b["s"] for a, b in zip(own, peer, strict=True)]) if peer else None
 
@@ -97,10 +97,10 @@ def ratios(found: dict[str, list[Run]], kind: str) -> list[float] | None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = common.command_line(__doc__)
-    p.add_argument("--workload", choices=WORKLOADS, default="mnist_ae", help="of the first step (%(default)s)")
-    p.add_argument("--threads", type=int, default=CORES, help="of each library (%(default)s)")
-    p.add_argument("--runs", type=int, default=5, help="of each process (%(default)s)")
-    p.add_argument("--empty", type=int, default=1, metavar="RUNS", help="with an empty cache (%(default)s)")
+    p.add_argument("--workload", choices=WORKLOADS, default="mnist_ae", help="workload of the first step (%(default)s)")
+    p.add_argument("--threads", type=int, default=CORES, help="threads per library (%(default)s)")
+    p.add_argument("--runs", type=int, default=5, help="runs per process (%(default)s)")
+    p.add_argument("--empty", type=int, default=1, metavar="RUNS", help="runs with an empty cache (%(default)s)")
     return p
 
 
@@ -116,7 +116,7 @@ def main() -> None:
         if ratio:
             print(f"{kind.format('minidl')}: {{:.2f}} [{{:.2f}}, {{:.2f}}] times PyTorch's.".format(*ratio))
     if not common.installed("torch"):
-        print("Not installed, and left out: torch.")
+        print("Skipped because not installed: torch.")
     if args.json:
         report = {"settings": common.settings(args), "machine": machine, "rows": found, "minidl_over_torch": compared}
         args.json.write_text(json.dumps(report, indent=1))

@@ -1,8 +1,8 @@
-"""A long run: does a step get slower, or the process larger, when half of the units have died?
+"""A long run: do steps get slower, or does the process grow, after half of the units have died?
 
     python benchmarks/steady.py
 
-README.md says what the columns mean.
+README.md explains the columns.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from common import CORES, names, serve, spread
 from models import WORKLOADS
 
 LIBRARIES = ("minidl", "torch")
-ALIVE, MEASURED = 50, 100  # steps before the units die, and steps that are timed at the beginning and at the end
-DEAD = -1e3  # a bias under which no ReLU opens
+ALIVE, MEASURED = 50, 100  # steps before the units die, and steps timed at the beginning and at the end
+DEAD = -1e3  # a bias with which no ReLU is ever active
 HEADER = (
     "workload",
     "library",
@@ -37,7 +37,7 @@ HEADER = (
 
 
 class Trainer:
-    """A workload with Adam and without weight decay, which would keep the moments of dead weights from fading."""
+    """A workload with Adam, without weight decay: decay would keep the moments of dead weights from vanishing."""
 
     def __init__(self, library: str, name: str, threads: int) -> None:
         self.m = m = importlib.import_module(library)
@@ -51,7 +51,7 @@ class Trainer:
         self.batches = [[None if a is None else m.tensor(a) for a in pair] for pair in batches]
 
     def train(self, steps: int) -> dict[str, float]:
-        """The median time of a step in ms, and of its page faults."""
+        """The medians of a step's time in ms and of its page faults."""
         times, faults = [], []
         for i in range(steps):
             before, start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
@@ -64,20 +64,20 @@ class Trainer:
         return {"ms": median(times), "faults": median(faults), "mb": resident_mb()}
 
     def kill(self) -> None:
-        """Half of the units of every layer but the last never again have an output or a gradient."""
+        """Kill half of the units in every layer but the last: their outputs and gradients stay 0."""
         biases = [p for name, p in self.model.named_parameters() if name.endswith("bias")]
         for bias in biases[:-1]:
             bias.data[: len(bias) // 2] = DEAD
 
     def denormal(self) -> int:
-        """How many parameters and moments are denormal numbers."""
+        """The number of parameters and moments that are denormal."""
         held = [t for state in self.optimiser.state.values() for t in state.values() if not isinstance(t, int)]
         arrays = [t.detach().numpy() for t in (*held, *self.model.parameters())]
         return sum(int(((a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny)).sum()) for a in arrays)
 
 
 def resident_mb() -> float:
-    """What the process holds now."""
+    """The process's current memory."""
     status = Path("/proc/self/status")
     return int(status.read_text().split("VmRSS:")[1].split()[0]) / 2**10 if status.exists() else common.peak_mb()
 
@@ -89,7 +89,7 @@ def start(library: str, name: str, threads: int) -> dict[str, Callable[..., Any]
 
 
 def measure(library: str, name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """One run: alive, dead, long dead."""
+    """One run: units alive, just dead, long dead."""
     worker = common.Worker(__file__, args.threads, library=library, name=name)
     try:
         worker.ask("train", ALIVE)
@@ -103,7 +103,7 @@ def measure(library: str, name: str, args: argparse.Namespace) -> dict[str, Any]
 
 
 def row(name: str, library: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of all runs."""
+    """A row of the table: the figures over all runs."""
     return {
         "workload": name,
         "library": library,
@@ -133,11 +133,11 @@ def line(row: dict[str, Any]) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = common.command_line(__doc__)
-    p.add_argument("--libs", type=names(LIBRARIES), default=list(LIBRARIES), help="separated by commas (all)")
-    p.add_argument("--only", type=names(WORKLOADS), default=["mlp", "mnist_ae"], help="likewise (mlp,mnist_ae)")
-    p.add_argument("--threads", type=int, default=CORES, help="of each library (%(default)s)")
-    p.add_argument("--runs", type=int, default=3, help="of each library (%(default)s)")
-    p.add_argument("--steps", type=int, default=2000, help="after the units died (%(default)s)")
+    p.add_argument("--libs", type=names(LIBRARIES), default=list(LIBRARIES), help="libraries, comma-separated (all)")
+    p.add_argument("--only", type=names(WORKLOADS), default=["mlp", "mnist_ae"], help="workloads (mlp,mnist_ae)")
+    p.add_argument("--threads", type=int, default=CORES, help="threads per library (%(default)s)")
+    p.add_argument("--runs", type=int, default=3, help="runs per library (%(default)s)")
+    p.add_argument("--steps", type=int, default=2000, help="steps after the units died (%(default)s)")
     return p
 
 
@@ -158,7 +158,7 @@ def main() -> None:
     common.print_table(HEADER, [line(r) for r in rows])
     print(f"\n{args.threads} threads, {args.steps} steps after half of the units died,", common.listed(machine))
     if missing:
-        print(f"Not installed, and left out: {', '.join(missing)}.")
+        print(f"Skipped because not installed: {', '.join(missing)}.")
     if args.json:
         args.json.write_text(
             json.dumps({"settings": common.settings(args), "machine": machine, "rows": rows}, indent=1)

@@ -1,6 +1,6 @@
-"""PyTorch's calls for minidl's kernels. Each function makes one from the kernel's arguments, as tensors.
+"""PyTorch's equivalents of minidl's kernel calls. Each function builds one from the kernel's arguments, as tensors.
 
-Letters as in minidl/kernels/reference.py; a geometry g has the attributes of minidl's.
+Letters are as in minidl/kernels/reference.py; a geometry g has the attributes of minidl's.
 """
 
 import importlib
@@ -15,11 +15,11 @@ torch: Any = importlib.import_module("torch")
 aten, functional = torch.ops.aten, torch.nn.functional
 
 Call = Callable[[], Any]
-TOLERANCE = 1e-3  # of a result, relative to its greatest element
+TOLERANCE = 1e-3  # of a result, relative to its largest element
 
 
 def variants(name: str, args: list[Any], wanted: Any) -> list[Call]:
-    """The calls that give the result `wanted`, 4-d arrays in NCHW and in channels_last; none for an unknown kernel."""
+    """The calls whose result is `wanted`, with 4-d arrays in NCHW and in channels_last; none for an unknown kernel."""
     formats = (False, True) if any(getattr(a, "ndim", 0) == 4 for a in args) else (False,)
     found = []
     for last in formats:
@@ -29,16 +29,16 @@ def variants(name: str, args: list[Any], wanted: Any) -> list[Call]:
                 if call is None:
                     continue
                 if not _agrees(call(), wanted):
-                    raise ValueError("its result is another")
-            except Exception as error:  # a form of the kernel that this file does not know yet
-                print(f"{name}: PyTorch's {make.__name__} is left out: {error}", file=sys.stderr)
+                    raise ValueError("its result differs")
+            except Exception as error:  # a variant of the kernel that this file does not know yet
+                print(f"{name}: PyTorch's {make.__name__} is skipped: {error}", file=sys.stderr)
                 continue
             found.append(call)
     return found
 
 
 def _tensor(arg: Any, last: bool) -> Any:
-    if isinstance(arg, list):  # the optimisers'
+    if isinstance(arg, list):  # an optimiser's
         return [_tensor(part, False) for part in arg]
     if not isinstance(arg, np.ndarray):
         return arg
@@ -48,7 +48,7 @@ def _tensor(arg: Any, last: bool) -> Any:
 
 
 def _agrees(result: Any, wanted: Any) -> bool:
-    if wanted is None:  # a step in place, on the tensors' own memory
+    if wanted is None:  # an in-place step on the tensors themselves
         return True
     if isinstance(wanted, tuple):
         result, wanted = result[0], wanted[0]
@@ -57,7 +57,7 @@ def _agrees(result: Any, wanted: Any) -> bool:
 
 
 def _bias_and_geometry(args: Iterable[Any]) -> tuple[list[Any], Any]:
-    """The bias as a list, empty if there is none."""
+    """The bias as a list, empty if there is none, and the geometry."""
     *bias, g = sorted((arg for arg in args if arg is not None), key=lambda arg: hasattr(arg, "map_size"))
     return bias, g
 
@@ -77,7 +77,7 @@ def conv_transpose2d(y: Any, w: Any, *rest: Any) -> Call:
 
 def conv2d_gradient_in_image(y: Any, w: Any, *rest: Any) -> Call | None:
     bias, g = _bias_and_geometry(rest)
-    if bias:  # then it is a forward pass
+    if bias:  # then the call is a forward pass
         return None
     x = _empty(g.image_shape, y, w)
     return lambda: _convolution_backward(y, x, w, g, [True, False, False])[0]
@@ -89,7 +89,7 @@ def conv2d_gradient_in_weight(x: Any, y: Any, g: Any) -> Call:
 
 
 def _empty(shape: tuple[int, ...], *like: Any) -> Any:
-    """In the memory format of the others."""
+    """An empty tensor in the memory format of `like`."""
     last = not all(x.is_contiguous() for x in like)
     return torch.empty(shape, memory_format=torch.channels_last if last else torch.contiguous_format)
 
@@ -108,14 +108,14 @@ def max_pool2d(x: Any, g: Any) -> Call:
 
 
 def max_pool2d_backward(y: Any, indices: Any, size: tuple[int, int]) -> Call:
-    """For windows side by side, which are all that `size` alone determines."""
+    """Only for windows that tile the image: others are not determined by `size` alone."""
     x = _empty((*y.shape[:2], *size), y, indices)
     window = [image // windows for image, windows in zip(size, y.shape[2:], strict=True)]
     return lambda: aten.max_pool2d_with_indices_backward(y, x, window, window, [0, 0], [1, 1], False, indices)
 
 
 def nearest(x: Any, rows: Any, columns: Any) -> Call:
-    """Upsampling by a whole factor, or its gradient."""
+    """Nearest-neighbour upsampling by an integer factor, or its gradient."""
     size = rows.outputs, columns.outputs
     if rows.outputs >= rows.inputs:
         return lambda: functional.interpolate(x, size=size, mode="nearest")

@@ -1,9 +1,9 @@
-"""The time of a training step, minidl beside PyTorch and JAX.
+"""The time of a training step in minidl, PyTorch and JAX.
 
     python benchmarks/train_step.py
 
-measures six workloads in every library that is installed and prints one table; README.md says what its columns mean.
-With `--device cuda` the same on a GPU.
+measures six workloads in every installed library and prints one table; README.md explains its columns. With
+`--device cuda` it measures them on a GPU.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from common import CORES, EAGER, PAUSE, WARM_UP, WARM_UP_A_ROUND, names
 from models import WORKLOADS, flops
 
-LIBRARIES = {  # the name of each, and the package it needs
+LIBRARIES = {  # name: the package that it needs
     "minidl": "minidl",
     "torch": "torch",
     "torch_channels_last": "torch",
@@ -32,13 +32,13 @@ LIBRARIES = {  # the name of each, and the package it needs
     "minidl_captured": "minidl",
     "torch_reduce_overhead": "torch",
 }
-ON = {  # which of them are measured where
+ON = {  # the libraries measured on each device
     "cpu": ("minidl", "torch", "torch_channels_last", "torch_fused", "torch_compile", "jax"),
     "cuda": (*("minidl", "minidl_captured"), *("torch", "torch_channels_last", "torch_fused", "torch_reduce_overhead")),
 }
 FUSED = ("torch_fused", "torch_reduce_overhead")
 COMPILED: dict[str, dict[str, str]] = {"torch_compile": {}, "torch_reduce_overhead": {"mode": "reduce-overhead"}}
-AGAINST = {  # in the report: whose time, the peers whose fastest it is beside, what the line under the table says
+AGAINST = {  # key in the report: whose time, the peers (the fastest counts), and the label under the table
     "better_of_eager": ("minidl", EAGER, "minidl against the better of PyTorch eager NCHW and channels_last"),
     "captured_better_of_eager": (
         "minidl_captured",
@@ -51,9 +51,9 @@ AGAINST = {  # in the report: whose time, the peers whose fastest it is beside, 
         'minidl captured against torch.compile(mode="reduce-overhead")',
     ),
 }
-SIDE = {"cpu": 1024, "cuda": 4096}  # of the matrices whose product tells the speed of the machine
-TURN_WARM_UP = {"cpu": WARM_UP_A_ROUND, "cuda": 20}  # steps: a GPU that paused needs some to reach its clock again
-MOST_LAUNCHES = {"mnist_ae": 60}  # wanted, of a recorded step
+SIDE = {"cpu": 1024, "cuda": 4096}  # of the matrices whose product measures the machine's speed
+TURN_WARM_UP = {"cpu": WARM_UP_A_ROUND, "cuda": 20}  # steps: an idle GPU needs some to reach its full clock rate
+MOST_LAUNCHES = {"mnist_ae": 60}  # the goal for a recorded step
 TOLERANCE, CHECKED_STEPS = 1e-4, 20  # of the losses, relative to torch's
 HEADER = (
     "workload",
@@ -96,12 +96,12 @@ class Trainer:
     def _tensor(self, array: np.ndarray | None) -> Any:
         if array is None:
             return None
-        if array.ndim == 4 and self.m.__name__ == "minidl":  # in the memory order of minidl's own loader
+        if array.ndim == 4 and self.m.__name__ == "minidl":  # in the memory layout of minidl's loader
             array = np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         return self._placed(self.m.tensor(array)) if array.ndim == 4 else self.m.tensor(array)
 
     def save(self, path: str) -> dict[str, int]:
-        """Hand the initial weights over; the model's size and arithmetic a sample."""
+        """Save the initial weights; return the number of parameters and the operations per sample."""
         state = {key: value.detach().cpu().numpy() for key, value in self.model.state_dict().items()}
         np.savez(path, **state)
         size = sum(a.size for a in state.values())
@@ -125,7 +125,7 @@ class Trainer:
 
 
 class Sgemm:
-    """The machine's speed: a product of two 1024 x 1024 matrices in NumPy."""
+    """A product of two 1024 x 1024 matrices in NumPy, which measures the machine's speed."""
 
     def __init__(self) -> None:
         self.a = np.ones((SIDE["cpu"], SIDE["cpu"]), np.float32)
@@ -135,7 +135,7 @@ class Sgemm:
 
 
 def measure(trainer: Any, steps: int, warm_up: int) -> dict[str, float]:
-    """Medians over `steps`, and the most memory that the process ever held."""
+    """Medians over `steps` steps, and the process's peak memory."""
     for i in range(warm_up):
         trainer.step(i)
     times, faults = [], []
@@ -148,7 +148,7 @@ def measure(trainer: Any, steps: int, warm_up: int) -> dict[str, float]:
 
 
 def work(options: dict[str, Any]) -> dict[str, Callable[..., Any]]:
-    """What the worker can be asked for."""
+    """The requests that the worker answers."""
     if options.get("device") == "cuda":
         trainer: Any = importlib.import_module("gpu_trainer").start(**options)
     elif options["library"] == "sgemm":
@@ -166,11 +166,11 @@ def work(options: dict[str, Any]) -> dict[str, Callable[..., Any]]:
     }
 
 
-# In the process that leads.
+# In the main process.
 
 
 class Worker(common.Worker):
-    """A process of its own for one library and one workload."""
+    """A separate process for one library and one workload."""
 
     def __init__(self, library: str, threads: int, **options: Any) -> None:
         super().__init__(__file__, threads, library=library, **options)
@@ -185,13 +185,13 @@ class Comparison:
         self.device = {} if args.device == "cpu" else {"device": args.device}
         self.rounds: dict[str, list[dict[str, float]]] = {}
         self.difference: dict[str, float] = {}
-        self.repeats: dict[str, bool] = {}  # whether two runs with one seed end with the same bits
+        self.repeats: dict[str, bool] = {}  # whether two runs with one seed are bit-identical
 
     def start(self, library: str, check: bool = False) -> Worker:
         return Worker(library, self.args.threads, name=self.name, batch=self.batch, check=check, **self.device)
 
     def run(self) -> list[dict[str, Any]]:
-        """Hand out the weights, check that the libraries agree, measure them in turn: a row for each."""
+        """Share the initial weights, check that the libraries agree, measure them in turn: a row per library."""
         first = self.start(next(lib for lib in self.args.libs if lib != "jax"))
         self.gflop = first.ask("save", self.weights)["flops"] * self.batch / 1e9
         first.close()
@@ -205,19 +205,19 @@ class Comparison:
         return [self.row(lib) for lib in losses]
 
     def alone(self, library: str, request: str, check: bool) -> list[Any]:
-        """What a new process answers after some steps: nothing if it fails."""
+        """A new process's answer to one request: an empty list if it fails."""
         worker = self.start(library, check)
         try:
             worker.ask("load", self.weights)
             return worker.ask(request, CHECKED_STEPS)
         except RuntimeError as error:
-            print(f"{self.name}: {library} is left out: {error}", file=sys.stderr)
+            print(f"{self.name}: {library} is skipped: {error}", file=sys.stderr)
             return []
         finally:
             worker.close()
 
     def repeated(self, library: str) -> bool:
-        """Whether two processes with one seed end with the same losses and parameters, bit by bit."""
+        """Whether two processes with the same seed end with bit-identical losses and parameters."""
         first, second = (self.alone(library, "digest", check=False) for _ in range(2))
         return bool(first) and first == second
 
@@ -240,7 +240,7 @@ class Comparison:
                 worker.close()
 
     def ratios(self, *libraries: str, own: str = "minidl") -> list[float]:
-        """The time of the fastest of `libraries` in terms of minidl's own, a round each."""
+        """The time of the fastest of `libraries` divided by that of `own`, for each round."""
         sound = [self.rounds[lib] for lib in libraries if lib in self.rounds and not self.void(lib)]
         if not sound or own not in self.rounds or self.void(own):
             return []
@@ -248,7 +248,7 @@ class Comparison:
         return [peer / turn["ms"] for peer, turn in zip(fastest, self.rounds[own], strict=True)]
 
     def void(self, library: str) -> bool:
-        """Whether its losses are others than PyTorch's."""
+        """Whether its losses differ from PyTorch's."""
         return not self.difference.get(library, 0.0) <= TOLERANCE  # so that nan is void too
 
     def row(self, library: str) -> dict[str, Any]:
@@ -272,7 +272,7 @@ class Comparison:
 
 
 def line(row: dict[str, Any], sgemm: float, device: str) -> list[str]:
-    """The cells of one row of the table; `sgemm` is the best GFLOP/s of the run."""
+    """The cells of one row of the table; `sgemm` is the highest GFLOP/s of the run."""
     difference = "not checked" if row["difference"] is None else f"{row['difference']:.0e}"
     if row["void"]:
         return [row["workload"], row["library"], "void", "", "", "", "", "", difference]
@@ -292,18 +292,18 @@ def line(row: dict[str, Any], sgemm: float, device: str) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = common.command_line(__doc__)
-    p.add_argument("--device", choices=list(ON), default="cpu", help="where the libraries compute (%(default)s)")
-    p.add_argument("--libs", type=names(LIBRARIES), help="separated by commas (all that the device has)")
+    p.add_argument("--device", choices=list(ON), default="cpu", help="device to compute on (%(default)s)")
+    p.add_argument("--libs", type=names(LIBRARIES), help="libraries, comma-separated (all for the device)")
     p.add_argument("--only", type=names(WORKLOADS), default=list(WORKLOADS), help="workloads, likewise (all)")
-    p.add_argument("--threads", type=int, default=CORES, help="of each library (%(default)s)")
-    p.add_argument("--batch", "--batch-size", type=int, help="samples a step (the published number)")
-    p.add_argument("--rounds", type=int, default=7, help="turns that each library gets (%(default)s)")
-    p.add_argument("--steps", type=int, default=40, help="measured in each turn (%(default)s)")
+    p.add_argument("--threads", type=int, default=CORES, help="threads per library (%(default)s)")
+    p.add_argument("--batch", "--batch-size", type=int, help="samples per step (the published number)")
+    p.add_argument("--rounds", type=int, default=7, help="turns per library (%(default)s)")
+    p.add_argument("--steps", type=int, default=40, help="timed steps per turn (%(default)s)")
     return p
 
 
 def compare(args: argparse.Namespace, gpu: dict[str, str]) -> dict[str, Any]:
-    """Measure everything asked for: the settings, the versions, the rows, and minidl's ratios on each workload."""
+    """Measure everything requested; return the settings, versions, rows, and minidl's ratios on each workload."""
     found = common.machine() | gpu
     rows: list[dict[str, Any]] = []
     better: dict[str, dict[str, float]] = {key: {} for key in AGAINST}
@@ -319,11 +319,11 @@ def compare(args: argparse.Namespace, gpu: dict[str, str]) -> dict[str, Any]:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """The table, and what belongs under it."""
+    """Print the table and the lines under it."""
     settings, rows = report["settings"], report["rows"]
     device, sgemm = settings["device"], max(row["sgemm"] for row in rows)
     if device == "cuda":
-        print(f"### {report['machine']['GPU']}, {settings['batch'] or 'the published number of'} samples a step\n")
+        print(f"### {report['machine']['GPU']}, {settings['batch'] or 'the published number of'} samples per step\n")
     common.print_table(HEADER if device == "cpu" else GPU_HEADER, [line(row, sgemm, device) for row in rows])
     print("\n{threads} threads, {rounds} rounds of {steps} steps".format(**settings), end=", ")
     print(f"sgemm {sgemm:.0f} GFLOP/s,", ", ".join(f"{key} {value}" for key, value in report["machine"].items()))
@@ -338,25 +338,25 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def print_gpu_checks(rows: list[dict[str, Any]]) -> None:
-    """What has to hold on a GPU besides speed."""
+    """Print the goals on a GPU besides speed: repeatability and the number of launches."""
     print("Single precision without TF32 in all libraries.")
     for same, text in ((True, "Bit-identical"), (False, "NOT bit-identical")):
         if found := [f"{row['library']} {row['workload']}" for row in rows if row["repeats"] is same]:
             print(f"{text} in two runs with one seed, {CHECKED_STEPS} steps each: {', '.join(found)}.")
     for row in rows:
         if row["kernels"] and (most := MOST_LAUNCHES.get(row["workload"])):
-            print(f"{row['workload']}: {row['kernels']} kernel launches in the recorded step, wanted at most {most}.")
+            print(f"{row['workload']}: {row['kernels']} kernel launches in the recorded step (goal: at most {most}).")
 
 
 def chosen(args: argparse.Namespace) -> list[str]:
-    """Settle which libraries are measured; those left out, because they are not there."""
+    """Set args.libs to the libraries to measure; return those that are not installed."""
     there = list(ON[args.device])
     wanted = args.libs or there
     if other := [lib for lib in wanted if lib not in there]:
-        parser().error(f"--device {args.device} does not go with {', '.join(other)}: choose from {', '.join(there)}")
+        parser().error(f"--device {args.device} does not support {', '.join(other)}: choose from {', '.join(there)}")
     args.libs = [lib for lib in wanted if common.usable(LIBRARIES[lib], args.device)]
     if set(args.libs) <= {"jax"}:
-        parser().error("minidl or PyTorch has to be among the libraries, and installed")
+        parser().error("the libraries must include minidl or PyTorch, and it must be installed")
     return [lib for lib in wanted if lib not in args.libs]
 
 
@@ -373,7 +373,7 @@ def main() -> None:
     report = compare(args, gpu)
     print_report(report)
     if missing:
-        print(f"Not installed{' for CUDA' * bool(gpu)}, and left out: {', '.join(missing)}.")
+        print(f"Skipped because not installed{' for CUDA' * bool(gpu)}: {', '.join(missing)}.")
     if args.json:
         args.json.write_text(json.dumps(report, indent=1))
 

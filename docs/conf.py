@@ -1,5 +1,7 @@
 """Sphinx's settings: the guide's chapters are run, the pages of docs/ join them, the API comes from the docstrings."""
 
+import ast
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,13 @@ project, author = "minidl", "the developers of minidl"
 version = release = minidl.__version__
 extensions = """myst_parser numpydoc sphinx.ext.autodoc sphinx.ext.autosummary sphinx.ext.viewcode
     sphinx_gallery.gen_gallery""".split()
-exclude_patterns = ["_build", "chapters"]
+exclude_patterns = ["_build", "chapters", "templates"]
+templates_path = ["templates"]
+suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
 default_role = "py:obj"  # `minidl.relu` in a chapter's text links to its page
 myst_heading_anchors = 3
 autodoc_typehints = "none"  # the docstrings name the types
+autosummary_ignore_module_all = False
 numpydoc_show_class_members = False
 
 html_theme, html_title = "furo", "minidl"
@@ -66,15 +71,52 @@ def write_first_chapter() -> None:
     (CHAPTERS / "01_tape.py").write_text(example.read_text() + exercises.read_text())
 
 
-def link_chapters(app: Sphinx, page: str, source: list[str]) -> None:
-    """Make each "chapter 4" of a chapter's text a link; the script and the notebook keep the words."""
+def rewrite(app: Sphinx, page: str, source: list[str]) -> None:
+    """Link each "chapter 4" of a chapter; name what the pages of docs/ link to outside of it, since it is not there."""
     if page.startswith("guide/"):
         source[0] = re.sub(r"\b[Cc]hapter (\d+)\b", lambda words: _link(words[0], int(words[1])), source[0])
+    else:
+        source[0] = re.sub(r"\[([^]]+)\]\(\.\./([^)]+)\)", lambda link: _path(*link.groups()), source[0])
 
 
 def _link(words: str, number: int) -> str:
     found = list(CHAPTERS.glob(f"{number:02}_*.py"))
     return f":doc:`{words} <{found[0].stem}>`" if found else words
+
+
+def _path(words: str, path: str) -> str:
+    return f"`{path}`" if words in (path, Path(path).name, f"{path}/") else f"{words} (`{path}`)"
+
+
+def keep_bars(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Keep the bars of |x| in a docstring's formulas, which would be a substitution."""
+    lines[:] = [line if line.lstrip().startswith(">>>") else line.replace("|", r"\|") for line in lines]
+
+
+def explained_in(file: str) -> list[Path]:
+    """The chapters whose introduction says that they explain this file."""
+    return [path for path in sorted(CHAPTERS.glob("[0-9]*.py")) if f"``{file}``" in _introduction(path)]
+
+
+def _introduction(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
+
+
+def add_links(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Link to the chapters that explain the file a function or class is defined in."""
+    if what in ("function", "class") and (chapters := explained_in(_file_of(value))):
+        lines += ["", f"**In the guide:** {', '.join(f':doc:`/guide/{path.stem}`' for path in chapters)}", ""]
+
+
+def _file_of(value: Any) -> str:
+    file = inspect.getsourcefile(inspect.unwrap(value))
+    return Path(file).relative_to(DOCS.parent).as_posix() if file and DOCS.parent in Path(file).parents else ""
+
+
+def mend_source(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Link from source to a function's page as a whole: viewcode's anchor is not there if it has two names."""
+    if page.startswith("_modules/"):
+        context["body"] = re.sub(r'#[\w.]+">\[docs\]', '">[docs]', context["body"])
 
 
 def write_math(translator: Any, node: nodes.Node, block: bool) -> None:
@@ -85,6 +127,9 @@ def write_math(translator: Any, node: nodes.Node, block: bool) -> None:
 
 def setup(app: Sphinx) -> None:
     write_first_chapter()
-    app.connect("source-read", link_chapters)
+    app.connect("source-read", rewrite)
+    app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-process-docstring", add_links, priority=900)  # after numpydoc
+    app.connect("html-page-context", mend_source)
     inline, block = (lambda t, n: write_math(t, n, False), None), (lambda t, n: write_math(t, n, True), None)
     app.add_html_math_renderer("mathml", inline, block)

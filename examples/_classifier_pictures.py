@@ -1,4 +1,4 @@
-"""What cifar_classifier.py draws beside its confusion matrix: predictions, and the curves of both models."""
+"""Pictures of cifar_classifier.py besides its confusion matrix: predictions, and training curves of both models."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from minidl.data import CIFAR10, SyntheticShapes
 
 
 def draw_predictions(run: _common.Run, probabilities: np.ndarray, test_set: CIFAR10 | SyntheticShapes) -> None:
-    """The first sixteen test images that are recognised, and the first sixteen that are not."""
+    """The first sixteen test images classified correctly, and the first sixteen misclassified."""
     predicted, names = probabilities.argmax(axis=1), test_set.classes
     right = predicted == test_set.labels
     figure = Figure((8.6, 6.0), layout="constrained")
@@ -19,7 +19,7 @@ def draw_predictions(run: _common.Run, probabilities: np.ndarray, test_set: CIFA
     kinds = (("right", right, "tab:green"), ("wrong", ~right, "tab:red"))
     for half, (word, chosen, colour) in enumerate(kinds):
         part = figure.add_subfigure(halves[half])
-        part.suptitle(f"The first test images that the {model} gets {word}: truth above, prediction below", size=11)
+        part.suptitle(f"The first test images the {model} gets {word}: true class above, prediction below", size=11)
         for axis, i in zip(part.subplots(2, 8).flat, np.flatnonzero(chosen)[:16], strict=False):
             axis.imshow(test_set.images[i])
             axis.set_title(names[test_set.labels[i]], size=8, pad=3)
@@ -29,7 +29,7 @@ def draw_predictions(run: _common.Run, probabilities: np.ndarray, test_set: CIFA
 
 
 def draw_curves(folder: Path, run: _common.Run) -> None:
-    """Loss and accuracy of all models trained on these images: each step, smoothed, and each epoch's test."""
+    """Loss and accuracy of every model trained on these images: smoothed training steps, and a test per epoch."""
     figure = Figure((10, 4.2), layout="constrained")
     axes = figure.subplots(1, 2)
     for name, colour in (("mlp", "tab:blue"), ("cnn", "tab:orange")):
@@ -38,7 +38,7 @@ def draw_curves(folder: Path, run: _common.Run) -> None:
         except (OSError, ValueError):
             continue  # not trained yet
         if any(state["settings"][key] != run.settings[key] for key in ("data", "train_size")):
-            print(f"The curves leave out the {name}: it was trained on other images.")
+            print(f"The {name} is left out of the curves: it was trained on other images.")
             continue
         epochs, noise = len(state["epochs"]), f"dropout {state['settings']['dropout']:g}"
         for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
@@ -55,5 +55,5 @@ def draw_curves(folder: Path, run: _common.Run) -> None:
         axis.locator_params("x", integer=True)
     axes[1].legend(loc="lower right")
     source = _common.source_name(run.settings["data"], "images")
-    figure.suptitle(f"Classifying {source}: training steps (moving average) and tests after each epoch")
+    figure.suptitle(f"Classifying {source}: training steps (moving average), and a test after each epoch")
     figure.savefig(folder / "curves.png")

@@ -1,4 +1,4 @@
-"""What all examples share: options, data with a fallback, progress, checkpoints and metrics.
+"""What the examples share: command-line options, data with a fallback, progress, checkpoints and metrics.
 
 The models and the training loops are in the examples themselves.
 """
@@ -34,7 +34,7 @@ from minidl.data import CIFAR10, MNIST, DataLoader, Dataset, Subset, SyntheticDi
 
 try:
     import fcntl
-except ImportError:  # not on Unix: nothing then keeps two runs out of one folder
+except ImportError:  # not on Unix: there, nothing prevents two runs from sharing a folder
     fcntl = None  # type: ignore[assignment]
 
 CHECKPOINT, METRICS = "checkpoint.npz", "metrics.json"
@@ -54,21 +54,21 @@ def parser(
     data: str | None = "mnist",
     full: dict[str, Any] | None = None,
 ) -> argparse.ArgumentParser:
-    """The options that every example has, with its own defaults, and what --full sets instead of these.
+    """The options common to all examples, with this example's defaults and the values that --full sets instead.
 
-    `data` is the set that it learns from; with None it draws all images itself.
+    `data` is the data set to train on; with None, all images are synthetic.
     """
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = options.add_argument
     if full:
         published = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in full.items())
-        add("--full", action="store_const", const=full, help=f"the published setting: {published}")
-    add("--train-size", type=at_least(1), default=train_size, help="images to train with (default: %(default)s)")
+        add("--full", action="store_const", const=full, help=f"use the published settings: {published}")
+    add("--train-size", type=at_least(1), default=train_size, help="number of training images (default: %(default)s)")
     add("--epochs", type=at_least(1), default=epochs, help="passes over the training images (default: %(default)s)")
-    add("--batch-size", type=at_least(1), default=batch_size, help="images in each step (default: %(default)s)")
+    add("--batch-size", type=at_least(1), default=batch_size, help="images per step (default: %(default)s)")
     add("--lr", type=between(0, math.inf), default=lr, help="learning rate (default: %(default)s)")
-    add("--seed", type=at_least(0), default=0, help="seed of initial weights, order and noise (default: %(default)s)")
-    add("--device", type=device, default="cpu", help="where it trains: cpu, cuda or cuda:1 (default: %(default)s)")
+    add("--seed", type=at_least(0), default=0, help="seed for weights, shuffling and noise (default: %(default)s)")
+    add("--device", type=device, default="cpu", help="device to train on: cpu, cuda or cuda:1 (default: %(default)s)")
     if data is None:
         options.set_defaults(data="synthetic", data_dir=None)
     else:
@@ -77,9 +77,9 @@ def parser(
             "--data",
             choices=["auto", data, "synthetic"],
             default="auto",
-            help=f"auto (default): {known} if it is there or can be downloaded, else drawn images",
+            help=f"auto (default): {known} if present or downloadable, else synthetic images",
         )
-        where = "folder with the data set's files (default: $MINIDL_DATA, or the user's cache)"
+        where = "folder with the data set's files (default: $MINIDL_DATA, or the user's cache folder)"
         add("--data-dir", type=folder, help=where)
     add(
         "--out",
@@ -87,12 +87,12 @@ def parser(
         default=Path("out", name),
         help="folder for pictures and results (default: %(default)s)",
     )
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
+    add("--resume", action="store_true", help="resume from the checkpoint in --out")
     return options
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The type of an option that is a whole number of at least `least`."""
+    """argparse type: an integer of at least `least`."""
 
     def whole_number(text: str) -> int:
         if int(text) < least:
@@ -103,7 +103,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def between(low: float, high: float) -> Callable[[str], float]:
-    """The type of an option that is a number between `low` and `high`; infinity does not count as a number."""
+    """argparse type: a finite number between `low` and `high`."""
 
     def number(text: str) -> float:
         if not low <= float(text) <= high or math.isinf(float(text)):
@@ -115,34 +115,37 @@ def between(low: float, high: float) -> Callable[[str], float]:
 
 
 def folder(text: str) -> Path:
-    """The type of an option that is an existing folder."""
+    """argparse type: an existing folder."""
     if not Path(text).expanduser().is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
     return Path(text).expanduser()
 
 
 def device(text: str) -> str:
-    """The type of an option that is a device's name; a tensor goes there, to see whether it is there."""
+    """argparse type: the name of a device, which is checked by allocating a tensor on it."""
     try:
         if minidl.zeros(1, device=text).is_cuda:
-            minidl.cuda.set_device(text)  # of several GPUs minidl computes on the current one
+            minidl.cuda.set_device(text)  # minidl computes on the current GPU only
     except RuntimeError as error:
-        raise argparse.ArgumentTypeError(" ".join(str(error).split())) from None  # in one line
+        raise argparse.ArgumentTypeError(" ".join(str(error).split())) from None  # on one line
     return text
 
 
 def out_folder(text: str) -> Path:
-    """The folder named on the command line."""
+    """argparse type: the output folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("give a name, or . for this folder")
     return Path(text)
 
 
 def start(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
-    """Run an example alone in its folder. A signal or a full disk ends it with one line, and with its checkpoint."""
+    """Run an example, alone in its folder. After a signal or a full disk it exits with a one-line message.
+
+    The last checkpoint is kept.
+    """
     args = options.parse_args()
     if getattr(args, "full", None):
-        options.set_defaults(**args.full)  # what is given on the command line still counts
+        options.set_defaults(**args.full)  # options given on the command line take precedence
         args = options.parse_args()
     vars(args).pop("full", None)
     try:
@@ -151,23 +154,23 @@ def start(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace],
         options.error(f"argument --out: {args.out}: {error.strerror}")
     if not os.access(args.out, os.W_OK):
         options.error(f"argument --out: no permission to write to {args.out}")
-    go_on = "--resume goes on after the last finished epoch, if there is one." if "resume" in args else ""
+    go_on = "--resume continues after the last finished epoch, if there is one." if "resume" in args else ""
     minidl.manual_seed(args.seed)
     with _alone_in(args.out), _signals_stop():
         try:
             main(args)
         except KeyboardInterrupt:
             print(f"\nStopped. {go_on}".rstrip(), file=sys.stderr)
-            sys.exit(128 + (_signals[0] if _signals else signal.SIGINT))  # what a shell says of such an end
-        except BrokenPipeError:  # of what is printed
+            sys.exit(128 + (_signals[0] if _signals else signal.SIGINT))  # a shell's status for death by this signal
+        except BrokenPipeError:  # from stdout
             raise
-        except OSError as error:  # of a file, and files are written to --out only
-            sys.exit(f"Could not write to {args.out}: {error}. Make room there, or permit it. {go_on}".rstrip())
+        except OSError as error:  # from a file: files are only written to --out
+            sys.exit(f"Could not write to {args.out}: {error}. Check disk space and permissions. {go_on}".rstrip())
 
 
 @contextlib.contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder. The system lets go of it however this process ends, so no lock stays behind."""
+    """Lock a folder against other runs. The system releases the lock however the process ends, so none goes stale."""
     if fcntl is None:
         yield
         return
@@ -176,23 +179,23 @@ def _alone_in(out: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise SystemExit(f"Another run is writing to {out}: wait for its end, or choose another --out.") from None
+        raise SystemExit(f"Another run is writing to {out}: wait until it ends, or choose another --out.") from None
     except OSError:
-        pass  # some network folders have no locks
+        pass  # some network file systems do not support locks
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-_signals: list[int] = []  # those that asked the run to stop
+_signals: list[int] = []  # the signals received that ask the run to stop
 
 
 @contextlib.contextmanager
 def _signals_stop() -> Iterator[None]:
-    """SIGTERM stops a run as Ctrl-C does; the second signal ends the process at once."""
+    """Let SIGTERM stop a run as Ctrl-C does; a second signal kills the process immediately."""
     before = {}
-    if threading.current_thread() is threading.main_thread():  # others may not set handlers
+    if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
         known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         before = {number: handler for number, handler in known.items() if handler != signal.SIG_IGN}
 
@@ -216,7 +219,7 @@ def _signals_stop() -> Iterator[None]:
 
 
 class Source(NamedTuple):
-    """A real data set and what is drawn in its place where it cannot be had."""
+    """A real data set and its synthetic substitute."""
 
     name: str
     real: Callable[..., Any]
@@ -231,9 +234,9 @@ SETS = {
 
 
 def load(args: argparse.Namespace, data: str = "mnist") -> tuple[Any, Any]:
-    """The first --train-size training images and all 10,000 test images: the real ones, or drawn ones in their place.
+    """The first --train-size training images and all 10,000 test images, real or, as a fallback, synthetic.
 
-    args.data then says which of the two it was.
+    Sets args.data to the one that was used.
     """
     source = SETS[data]
     if args.data != "synthetic":
@@ -248,21 +251,21 @@ def load(args: argparse.Namespace, data: str = "mnist") -> tuple[Any, Any]:
                 raise SystemExit(f"{source.name} cannot be used: {error}") from None
             if args.data_dir is not None:
                 raise SystemExit(
-                    f"--data-dir {args.data_dir}: {source.name} is not there, and cannot be fetched into it "
-                    f"({_in_short(error)}). Without --data-dir, or with --data synthetic, {source.things} are drawn."
+                    f"--data-dir {args.data_dir}: {source.name} is not there and could not be downloaded to it "
+                    f"({_in_short(error)}). Omit --data-dir or use --data synthetic for synthetic {source.things}."
                 ) from None
-            print(f"No {source.name} ({_in_short(error)}). Using synthetic {source.things} instead.")
+            print(f"{source.name} not available ({_in_short(error)}). Using synthetic {source.things} instead.")
     args.data = "synthetic"
     return source.drawn(args.train_size, seed=0), source.drawn(10_000, seed=1)
 
 
 def source_name(data: str, things: str) -> str:
-    """What pictures call the images: "MNIST digits", "synthetic images"."""
+    """What the pictures' titles call the images: "MNIST digits", "synthetic images"."""
     return f"{SETS[data].name if data in SETS else data} {things}"
 
 
 def _in_short(error: Exception) -> str:
-    """An error's lines in one, each mirror's reason once and without its address."""
+    """An error message on one line, with each distinct reason of the mirrors once and without their addresses."""
     first, *mirrors = str(error).splitlines()
     reasons = dict.fromkeys(line.strip().split(": ", 1)[-1] for line in mirrors)
     return " ".join([first, "; ".join(reasons)]).strip()
@@ -278,16 +281,17 @@ def images_of(dataset: Dataset, indices: Sequence[int]) -> Tensor:
 
 
 class Run:
-    """A training run and its folder: what it prints, and what it leaves there.
+    """A training run and its output folder: progress, metrics, checkpoint and pictures.
 
     Attributes
     ----------
     epochs : list of dict
-        The metrics so far, one entry an epoch.
+        The metrics so far, one entry per epoch.
     kept : dict
-        What the example wants to find again after ``--resume``, such as pictures of earlier epochs.
+        What the example needs again after ``--resume``, such as reconstructions from earlier epochs. Saved in the
+        checkpoint.
     results : dict
-        What is found out after training, for metrics.json; ``report`` adds to it.
+        The results after training, for metrics.json; ``report`` adds to it.
     """
 
     def __init__(self, args: argparse.Namespace, model: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -298,16 +302,16 @@ class Run:
         self.kept: dict[str, Any] = {}
         self.pictures: list[str] = []
         self.results: dict[str, Any] = {}
-        self.fresh = True  # nothing in the folder is this run's
-        for stale in self.out.glob(f".{CHECKPOINT}.*.tmp"):  # what minidl.save had begun when a run was killed
+        self.fresh = True  # nothing in the folder belongs to this run yet
+        for stale in self.out.glob(f".{CHECKPOINT}.*.tmp"):  # left by minidl.save in a run that was killed
             stale.unlink()
         if args.resume and (self.out / CHECKPOINT).exists():
             self._restore()
         elif args.resume:
-            print(f"Nothing to resume in {self.out}: starting at epoch 1.")
+            print(f"No checkpoint to resume from in {self.out}: starting at epoch 1.")
 
     def __iter__(self) -> Iterator[int]:
-        """The epochs to go, each timed."""
+        """Iterate over the remaining epochs, and time each."""
         if len(self.epochs) >= self.last:
             print(f"Nothing left to train: epoch {len(self.epochs)} is done, and --epochs is {self.last}.")
         for epoch in range(len(self.epochs) + 1, self.last + 1):
@@ -315,14 +319,14 @@ class Run:
             yield epoch
 
     def progress(self, batches: Iterable[Any], epoch: int) -> Iterator[Any]:
-        """The batches, with a bar where there is a terminal to show it on."""
+        """Iterate over the batches, with a progress bar if the output is a terminal."""
         for batch in tqdm(batches, desc=f"epoch {epoch}/{self.last}", unit="batch", leave=False, disable=None):
-            if _signals:  # but the interrupt is lost: it came in a __del__, where Python ignores exceptions
+            if _signals:  # KeyboardInterrupt was lost: it was raised in a __del__, where Python ignores exceptions
                 raise KeyboardInterrupt
             yield batch
 
     def finish_epoch(self, unit: str, **metrics: float) -> None:
-        """Print an epoch's metrics, and write the checkpoint and metrics.json."""
+        """Print the epoch's metrics, and write the checkpoint and metrics.json."""
         if not all(math.isfinite(value) for value in metrics.values()):
             raise SystemExit(f"Epoch {len(self.epochs) + 1} ended with {metrics}: a lower --lr may help.")
         self._set_earlier_run_aside()
@@ -334,12 +338,12 @@ class Run:
         print(f"epoch {len(self.epochs):3d}/{self.last}  {shown}  {unit}  {seconds:.1f} s", flush=True)
 
     def report(self, **results: Any) -> None:
-        """Add results, of plain numbers, strings, lists and dicts, to metrics.json."""
+        """Add results to metrics.json: plain numbers, strings, lists and dicts."""
         self.results |= results
         self._write_metrics()
 
     def picture(self, name: str) -> Path:
-        """Where to put a picture; remembered as belonging to this run."""
+        """The path to save a picture at; it is recorded as one of this run's."""
         if name not in self.pictures:
             self.pictures.append(name)
             self._write_metrics()
@@ -362,31 +366,31 @@ class Run:
             raise SystemExit(f"--resume: {error}") from None
         if not isinstance(state, dict) or not self._state().keys() <= state.keys():
             raise SystemExit(
-                f"--resume: {self.out / CHECKPOINT} is no checkpoint of a run, but another file of minidl's"
+                f"--resume: {self.out / CHECKPOINT} was saved by minidl but is not the checkpoint of a run"
             )
-        fixed = [k for k in self.settings if k != "device"]  # a run may go on elsewhere
+        fixed = [k for k in self.settings if k != "device"]  # a run may be resumed on another device
         changed = [k for k in fixed if self.settings[k] != state["settings"].get(k)]
         if changed:
             listed = ", ".join(f"{k} {self.settings[k]} instead of {state['settings'].get(k)}" for k in changed)
             raise SystemExit(
                 f"--resume: the checkpoint in {self.out} was made with other settings: {listed}. "
-                "Give those of the checkpoint, or start anew in another --out."
+                "Use the checkpoint's settings, or start a new run in another --out."
             )
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
             first = str(error).splitlines()[0]
-            raise SystemExit(f"--resume: the checkpoint in {self.out} is of another model: {first}") from None
+            raise SystemExit(f"--resume: the checkpoint in {self.out} is from another model: {first}") from None
         minidl.random.default_generator.set_state(state["generator"])
         self.epochs, self.kept = state["epochs"], state["kept"]
         self.pictures, self.fresh = self._known_pictures(), False
-        print(f"Resuming after epoch {len(self.epochs)} of {self.out / CHECKPOINT}.")
+        print(f"Resuming from {self.out / CHECKPOINT} after epoch {len(self.epochs)}.")
 
     def _set_earlier_run_aside(self) -> None:
-        """Move what an earlier run left here into a folder of its own: nothing is lost, nothing gets mixed.
+        """Move an earlier run's files into a subfolder, so that nothing is overwritten and no two runs are mixed.
 
-        metrics.json goes last, since it says which pictures there are: so a move that was cut short is continued.
+        metrics.json is moved last, since it lists the pictures: an interrupted move is completed by the next run.
         """
         names = [*self._known_pictures(), CHECKPOINT, METRICS] if self.fresh else []
         found = [self.out / name for name in names if (self.out / name).exists()]
@@ -402,15 +406,15 @@ class Run:
         self.fresh = False
 
     def _known_pictures(self) -> list[str]:
-        """The pictures here, as far as metrics.json names them."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none, or it cannot be read
+        """The pictures in this folder that metrics.json lists."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # metrics.json is missing or unreadable
             return json.loads((self.out / METRICS).read_text())["pictures"]
         return []
 
     def _write_metrics(self) -> None:
         self._set_earlier_run_aside()
         versions = {"minidl": minidl.__version__, "numpy": np.__version__}
-        with contextlib.suppress(metadata.PackageNotFoundError):  # the definitions of the kernels run without it
+        with contextlib.suppress(metadata.PackageNotFoundError):  # the reference kernels run without Numba
             versions["numba"] = metadata.version("numba")
         metrics = {
             "settings": self.settings,

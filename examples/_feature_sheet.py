@@ -1,4 +1,4 @@
-"""The sheets of feature_visualisation.py."""
+"""The image sheets of feature_visualisation.py."""
 
 from pathlib import Path
 
@@ -6,13 +6,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-DPI, CELL, GAP, APART, LINE = 100, 60, 3, 16, 16  # pixels: an image or about that, between images and groups, a line
+DPI = 100
+CELL, GAP, APART, LINE = 60, 3, 16, 16  # pixels: an image (about), between images, between groups, a line of text
 
 Row = tuple[np.ndarray, dict[str, np.ndarray]]  # activations (N,), and images (N, C, H, W) of each kind
 
 
 def draw_sheet(rows: dict[str, Row], title: str, path: Path) -> None:
-    """A row for each filter, in it a group for each activation: the patch and its projections, above them the value."""
+    """One row per filter, with a group per activation: its value, and below it the patch and its projections."""
     groups, kinds = max(len(values) for values, _ in rows.values()), list(next(iter(rows.values()))[1])
     side = next(iter(rows.values()))[1]["patch"].shape[-1]
     factor = max(1, round(CELL / side))
@@ -43,5 +44,5 @@ def draw_sheet(rows: dict[str, Row], title: str, path: Path) -> None:
 
 
 def around_grey(projection: np.ndarray) -> np.ndarray:
-    """Scale to between 0 and 1 so that 0 becomes 1/2, grey, and the value furthest from it black or white."""
+    """Scale to [0, 1] such that 0 maps to 1/2, grey, and the value of largest magnitude to black or white."""
     return 0.5 + 0.5 * projection / max(np.abs(projection).max(), 1e-12)

@@ -1,6 +1,6 @@
-"""Animations of a window that moves over a grid, in the manner of V. Dumoulin and F. Visin's figures.
+"""Animations of a window moving over a grid, in the style of the figures of V. Dumoulin and F. Visin.
 
-A guide to convolution arithmetic for deep learning, arXiv:1603.07285, 2016; the drawing is our own.
+A guide to convolution arithmetic for deep learning, arXiv:1603.07285, 2016. The drawing code is our own.
 """
 
 from pathlib import Path
@@ -18,20 +18,20 @@ import minidl
 from minidl import nn
 
 BLUE, DARK_BLUE, GREEN, DARK_GREEN, GREY = "#6fa8dc", "#2b5d8c", "#a8dcc0", "#2a9465", "#d9d9d9"
-SHADES = 8  # of each colour in a GIF, down to black, for the smooth edges of lines
+SHADES = 8  # of each colour in a GIF, down to black, for antialiased lines
 
 
 def settings(layer: Any) -> tuple[int, int, int, int]:
-    """Kernel, stride, padding and output_padding of a layer, each along one side."""
+    """Kernel size, stride, padding and output_padding of a layer, along one axis."""
     return layer.kernel_size[0], layer.stride[0], layer.padding[0], layer.output_padding[0]
 
 
 def spread(layer: Any, side: int) -> tuple[np.ndarray, int]:
-    """Where the input's pixels are in the grid over which the window moves, and by how much it moves.
+    """Which cells of the grid that the window moves over hold input pixels, and the window's step.
 
-    A convolution pads the input and moves by its stride. A transposed one is a convolution with stride 1, with the
-    kernel turned round, over an input with s - 1 zeros between its pixels and k - 1 - p around them, and more at the
-    bottom and on the right for output_padding (Dumoulin and Visin, relationship 14).
+    A convolution pads the input and moves the window by its stride. A transposed convolution is a convolution with
+    stride 1 and the flipped kernel, over the input with s - 1 zeros inserted between pixels and k - 1 - p zeros around
+    them; output_padding adds zeros at the bottom and on the right (Dumoulin and Visin, relationship 14).
     """
     k, s, p, extra = settings(layer)
     border, gap, step = (k - 1 - p, s, 1) if isinstance(layer, nn.ConvTranspose2d) else (p, 1, s)
@@ -43,13 +43,13 @@ def spread(layer: Any, side: int) -> tuple[np.ndarray, int]:
 
 @minidl.no_grad()
 def animate(layer: Any, side: int, path: Path) -> None:
-    """Draw the window below and the pixel above that its products add up to: one frame for each output pixel."""
+    """Draw the window below and, above it, the output pixel that its products sum to: one frame per output pixel."""
     (grid, step), k = spread(layer, side), layer.kernel_size[0]
     n, out = len(grid), layer(minidl.zeros(1, 1, side, side)).shape[-1]
     shift, lift = (n - out) / 2, 0.9 + 0.275 * (n + out)
 
     def corners(i: float, j: float, size: int, h: float = 0) -> list[tuple[float, float]]:
-        """The corners of a square of the tilted grid at height h that begins in row i and column j."""
+        """The corners of a square of the tilted grid at height h whose first cell is in row i and column j."""
         square = [(i, j), (i, j + size), (i + size, j + size), (i + size, j)]
         return [(x - 0.45 * y, h - 0.55 * y) for y, x in square]
 
@@ -78,14 +78,14 @@ def animate(layer: Any, side: int, path: Path) -> None:
         pixel = corners(i + shift, j + shift, 1, lift)
         rays.set_segments([list(ray) for ray in zip(corners(i * step, j * step, k), pixel, strict=True)])
         canvas.draw()
-        figure.set_layout_engine("none")  # it stays as it is after the first frame
+        figure.set_layout_engine("none")  # the layout is fixed after the first frame
         frame = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])  # (400, 440, 3)
         frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=500, loop=0)  # 0.5 s each, for ever
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=500, loop=0)  # 0.5 s each, looping forever
 
 
 def gif_palette() -> Image.Image:
-    """An image with the colours above and white, and shades of them: the same palette for each frame."""
+    """An image whose palette holds shades of the colours above and of white: one palette for all frames."""
     colours = np.array([to_rgb(name) for name in (BLUE, DARK_BLUE, GREEN, DARK_GREEN, GREY, "white")])  # (6, 3)
     shades = 255 * colours[:, None] * np.linspace(0, 1, SHADES)[:, None]  # (6, SHADES, 3)
     palette = Image.new("P", (1, 1))

@@ -1,6 +1,6 @@
-"""What mnist_vae.py reports: the check of its KL, the line about collapse, and the pictures.
+"""The report of mnist_vae.py: a check of the KL divergence, a diagnosis of posterior collapse, and the pictures.
 
-N images, D units z of the code, S draws of z.
+Letters in shapes: N images, D latent units z, S samples of z.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-ACTIVE = 0.01  # nats of KL per image above which a unit is active: the others say next to nothing of the image
+ACTIVE = 0.01  # nats of KL per image above which a unit is active: below, it carries almost no information
 
 
 # -- measurements
@@ -31,12 +31,12 @@ ACTIVE = 0.01  # nats of KL per image above which a unit is active: the others s
 
 @minidl.no_grad()
 def check_kl(model: nn.Module, images: Tensor, samples: int = 100) -> dict[str, float]:
-    """The closed-form KL beside the definition's mean of ln q(z|x) - ln p(z) over z drawn from q(z|x)."""
+    """Compare the closed-form KL with a Monte Carlo estimate: the mean of ln q(z|x) - ln p(z) over z ~ q(z|x)."""
     mean, log_var = (x.double() for x in model.encode(images))  # (N, D)
     closed, prior = F.gaussian_kl(mean, log_var, reduction="none").sum(1), minidl.zeros_like(mean)  # (N,), (N, D)
     draws = [mean + (0.5 * log_var).exp() * minidl.randn_like(mean) for _ in range(samples)]
     estimates = minidl.stack([log_normal(z, mean, log_var) - log_normal(z, prior, prior) for z in draws])  # (S, N)
-    error = (estimates - closed).std().item() / math.sqrt(estimates.numel())  # of the draws: the images are given
+    error = (estimates - closed).std().item() / math.sqrt(estimates.numel())  # over draws of z: the images are fixed
     monte_carlo = {"monte_carlo": estimates.mean().item(), "standard_error": error}
     apart = abs(monte_carlo["monte_carlo"] - closed.mean().item()) / error if error else 0.0
     return {"images": len(images), "closed_form": closed.mean().item(), **monte_carlo, "apart": apart}
@@ -48,7 +48,7 @@ def log_normal(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def collapse(kl: list[float], beta: float, warmup: float) -> str:
-    """A line that says whether the posterior collapses to the prior in some units, and what to try."""
+    """A line that says in which units the posterior has collapsed to the prior, and what to try."""
     inactive = [unit for unit, nats in enumerate(kl) if nats <= ACTIVE]
     if not inactive:
         return f"No posterior collapse: each of the {len(kl)} units has a KL above {ACTIVE} nats per image."
@@ -60,14 +60,14 @@ def collapse(kl: list[float], beta: float, warmup: float) -> str:
 
 
 def show(results: dict[str, Any], beta: float, warmup: float) -> None:
-    """Print the ELBO, the check of the KL, and whether the posterior collapses."""
+    """Print the ELBO, the check of the KL, and whether the posterior has collapsed."""
     print("Test ELBO {elbo:.2f} = -(distortion {distortion:.2f} + rate {rate:.2f}) nats per image.".format(**results))
     print(
         "KL of {images} test images: closed form {closed_form:.4f}, Monte Carlo {monte_carlo:.4f}, standard error "
         "{standard_error:.4f} nats per image: {apart:.2f} standard errors apart.".format(**results["kl_check"])
     )
     if results["kl_check"]["apart"] > 3:
-        print("More than three: by chance that happens in one run of 370, else one of the two is wrong.")
+        print("By chance more than three happens once in 370 runs; otherwise one of the two values is wrong.")
     print(collapse(results["kl_per_dimension"], beta, warmup))
 
 
@@ -76,7 +76,7 @@ def show(results: dict[str, Any], beta: float, warmup: float) -> None:
 
 @minidl.no_grad()
 def draw(run: _common.Run, test_set: Dataset) -> None:
-    """All pictures of one model: its ELBO, what it makes of test images, what it dreams, and what its units mean."""
+    """All pictures of one model: its ELBO, reconstructions, samples from the prior, and what its units encode."""
     digits = _common.source_name(run.settings["data"], "digits")
     latent, beta = run.settings["latent"], run.settings["beta"]
     name = f"VAE with {latent} unit{'s' * (latent > 1)} and beta {beta:g} on {digits}"
@@ -85,7 +85,7 @@ def draw(run: _common.Run, test_set: Dataset) -> None:
     images = _common.images_of(test_set, range(10))
     rows = {"test images": images, "from the mean": decode(run, run.model.encode(images)[0])}
     rows["from a draw"] = F.sigmoid(run.model(images)[0])
-    plot.show_images(rows, path=run.picture("reconstructions.png"), title=f"Test images through the {name}")
+    plot.show_images(rows, path=run.picture("reconstructions.png"), title=f"Reconstructions of test images: {name}")
     samples = decode(run, minidl.randn(60, latent))
     plot.show_images(samples, path=run.picture("samples.png"), title=f"Samples from the prior: {name}")
     if latent == 2:
@@ -97,12 +97,12 @@ def draw(run: _common.Run, test_set: Dataset) -> None:
 
 
 def decode(run: _common.Run, z: Tensor) -> Tensor:
-    """Each pixel's probability of white (N, 1, 28, 28) for codes (N, D)."""
+    """Codes (N, D) to each pixel's probability of being white, (N, 1, 28, 28)."""
     return F.sigmoid(run.model.decoder(z))
 
 
 def draw_kl(run: _common.Run, title: str) -> None:
-    """A bar for each unit, the largest first."""
+    """A bar per unit, in descending order."""
     kl = np.array(run.kept["kl_per_dimension"])
     order = np.argsort(-kl)
     figure, axis = new_figure(7, 3.6)
@@ -115,7 +115,7 @@ def draw_kl(run: _common.Run, title: str) -> None:
 
 
 def draw_scatter(run: _common.Run, test_set: Dataset, title: str) -> None:
-    """Where the test images' means lie, coloured by class, with the circle that holds 95% of the prior."""
+    """A scatter plot of the test images' means, coloured by class, with the circle that holds 95% of the prior."""
     batches = [(run.model.encode(images)[0].numpy(), labels.numpy()) for images, labels in DataLoader(test_set, 500)]
     means, labels = (np.concatenate(part) for part in zip(*batches, strict=True))  # (N, 2), (N,)
     figure, axis = new_figure(7.2, 6.4)
@@ -130,14 +130,14 @@ def draw_scatter(run: _common.Run, test_set: Dataset, title: str) -> None:
 
 
 def draw_manifold(run: _common.Run, title: str) -> None:
-    """Codes at equal steps of the prior's probability: z = the inverse normal distribution function of (i + 1/2)/20."""
+    """Decoded codes at quantiles of the prior: z is the inverse normal distribution function at (i + 1/2)/20."""
     side = 20
     z = np.array([NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)], np.float32)
     grid = np.stack(np.meshgrid(z, z[::-1]), axis=-1).reshape(-1, 2)  # unit 0 to the right, unit 1 upwards
     sheet = plot.make_grid(decode(run, Tensor(grid)), nrow=side, padding=0).numpy()[0]  # (560, 560)
     figure, axis = new_figure(12.2, 12.2)
     figure.set_layout_engine("none")
-    axis.set_position((0.8 / 12.2, 0.6 / 12.2, 11.2 / 12.2, 11.2 / 12.2))  # 1120 x 1120 pixels: two for each one
+    axis.set_position((0.8 / 12.2, 0.6 / 12.2, 11.2 / 12.2, 11.2 / 12.2))  # 1120 x 1120 pixels: 2 x 2 each
     axis.imshow(sheet, cmap="gray", vmin=0, vmax=1, extent=(0, side, 0, side), interpolation="nearest")
     axis.set_title(title, size=14)
     shown = [0, 3, 6, 13, 16, 19]
@@ -148,10 +148,10 @@ def draw_manifold(run: _common.Run, title: str) -> None:
 
 
 def draw_traversals(run: _common.Run, image: Tensor, title: str, most: int = 10) -> None:
-    """The units with the largest KL, each set to nine values in the code of one test image."""
+    """Traverse the units with the largest KL: each takes nine values while the rest of an image's code is fixed."""
     kl = run.kept["kl_per_dimension"]
     order = sorted(range(len(kl)), key=lambda unit: -kl[unit])
-    chosen = order if len(order) <= most else [*order[: most - 1], order[-1]]  # the last one too: is it idle?
+    chosen = order if len(order) <= most else [*order[: most - 1], order[-1]]  # also the last: is it inactive?
     values, mean = minidl.linspace(-3, 3, 9), run.model.encode(image)[0]  # (9,), (1, D)
     rows = {}
     for unit in chosen:
@@ -164,7 +164,7 @@ def draw_traversals(run: _common.Run, image: Tensor, title: str, most: int = 10)
 
 @minidl.no_grad()
 def draw_sweep(runs: list[_common.Run], args: argparse.Namespace, test_set: Dataset) -> None:
-    """The balance of rate and distortion with one point for each beta, and what each model makes of the same input.
+    """The rate-distortion trade-off, one point per beta, and each model's reconstructions and samples.
 
     Source: A. Alemi et al., Fixing a broken ELBO, arXiv:1711.00464, 2018.
     """
@@ -174,10 +174,10 @@ def draw_sweep(runs: list[_common.Run], args: argparse.Namespace, test_set: Data
     keys = ("rate", "distortion", "elbo", "active_units")
     sweep.report(points=[{"beta": run.settings["beta"]} | {key: run.kept[key] for key in keys} for run in runs])
     digits = _common.source_name(args.data, "digits")
-    draw_balance(sweep, f"Balance of rate and distortion: VAEs with {args.latent} units on {digits}")
+    draw_balance(sweep, f"Rate-distortion trade-off: VAEs with {args.latent} units on {digits}")
     images, noise = _common.images_of(test_set, range(10)), minidl.randn(10, args.latent)
     rows = {f"beta {run.settings['beta']:g}": decode(run, run.model.encode(images)[0]) for run in runs}
-    title = "Test images and what each model makes of their means"
+    title = "Test images and what each model decodes from their means"
     plot.show_images({"test images": images} | rows, path=sweep.picture("reconstructions.png"), title=title)
     rows = {f"beta {run.settings['beta']:g}": decode(run, noise) for run in runs}
     title = "Samples from the prior, the same ten z for each model"
@@ -185,14 +185,14 @@ def draw_sweep(runs: list[_common.Run], args: argparse.Namespace, test_set: Data
 
 
 def draw_balance(sweep: _common.Run, title: str) -> None:
-    """Distortion over rate, with the lines of equal ELBO = -(distortion + rate)."""
+    """Distortion against rate, with the line on which ELBO = -(distortion + rate) is that of the best model."""
     points = sweep.results["points"]
     rate, distortion = (np.array([point[key] for point in points]) for key in ("rate", "distortion"))
     figure, axis = new_figure(6.4, 4.8)
     order = np.argsort(rate)
     axis.plot(rate[order], distortion[order], "o-", color="C0")
     for place, i in enumerate(order):
-        shift, va = ((0, 9), "bottom") if place % 2 == 0 else ((0, -9), "top")  # neighbours' labels do not meet
+        shift, va = ((0, 9), "bottom") if place % 2 == 0 else ((0, -9), "top")  # neighbouring labels do not overlap
         name = f"beta {points[i]['beta']:g}"
         label = axis.annotate(name, (rate[i], distortion[i]), shift, textcoords="offset points", ha="center", va=va)
         label.set_bbox({"color": "white", "pad": 0.5})
@@ -209,7 +209,7 @@ def draw_balance(sweep: _common.Run, title: str) -> None:
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of that many inches with one axis."""
+    """A figure of the given size in inches, with one axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")

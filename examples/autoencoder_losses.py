@@ -1,20 +1,20 @@
-"""Which loss should an autoencoder have? One model with seven, measured with one yardstick.
+"""Which loss should an autoencoder be trained with? One model and seven losses, compared by one measure.
 
     python examples/autoencoder_losses.py [--full]
 
-trains seven copies of one small autoencoder on 8,192 digits of MNIST for 10 epochs, in about 35 s on two cores, and
-prints the test error of each in the same unit, mean squared error per pixel of images in [0, 1], whatever it was
-trained with; a sheet of pictures has a row for each. Expected: MSE on probabilities 0.0096, MSE on logits 0.0080
-(0.0074 clipped to [0, 1]), BCE 0.0082; with standardised inputs 0.0088, 0.0076 (0.0071) and 0.0078; the mistake 0.048.
---full, all 60,000 for 20 epochs, 5.5 minutes: all six between 0.0043 and 0.0045, so the loss decides how soon, not how
-well; the mistake 0.046.
+trains seven copies of a small autoencoder on 8,192 digits of MNIST for 10 epochs, in about 35 s on two cores. Whatever
+the training loss, it prints each copy's test error in the same unit, mean squared error per pixel of images in [0, 1],
+and draws a row of reconstructions. Expected: MSE on probabilities 0.0096, MSE on logits 0.0080 (0.0074 clipped to
+[0, 1]), BCE 0.0082; with standardised inputs 0.0088, 0.0076 (0.0071) and 0.0078; the mistake 0.048. With --full, all
+60,000 digits for 20 epochs in 5.5 minutes, all six end between 0.0043 and 0.0045: the loss decides how fast the model
+learns, not how well. The mistake reaches 0.046.
 
-With x an image, z the decoder's last numbers (logits) and s(z) = 1 / (1 + e^-z) the probabilities, the losses are
-(s(z) - x)^2, (z - x)^2, and the cross-entropy -x ln s(z) - (1 - x) ln(1 - s(z)). The gradient by z of the last is
-s(z) - x; that of the first, 2 (s(z) - x) s(z) (1 - s(z)), vanishes where the sigmoid saturates, right or wrong.
-Standardised images are (x - m) / d, with mean m and standard deviation d of all training pixels: for MNIST from -0.4
-to 2.8, beyond what a sigmoid reaches. So only z can be compared with them, and s(z) is compared with x; the last
-row shows the mistake of comparing s(z) with them all the same.
+With an image x, the decoder's output z (logits) and the probabilities s(z) = 1 / (1 + e^-z), the losses are
+(s(z) - x)^2, (z - x)^2, and the cross-entropy -x ln s(z) - (1 - x) ln(1 - s(z)). The gradient of the last with respect
+to z is s(z) - x; that of the first, 2 (s(z) - x) s(z) (1 - s(z)), vanishes where the sigmoid saturates, right or wrong.
+Standardised images are (x - m) / d, with mean m and standard deviation d of all training pixels: for MNIST they range
+from -0.4 to 2.8, outside the range of a sigmoid. So only z can be compared with them, and s(z) is compared with x; the
+last row shows what happens if s(z) is compared with standardised images by mistake.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from minidl.data import DataLoader, normalize
 
 
 class Variant(NamedTuple):
-    """What an autoencoder is given, and what of it is compared with what."""
+    """What an autoencoder gets as input, and which output the loss compares with which target."""
 
     name: str
     loss: str  # "p": MSE of s(z); "z": MSE of z; "bce": cross-entropy
@@ -48,7 +48,7 @@ VARIANTS = {
 
 
 def autoencoder() -> nn.Sequential:
-    """Images (N, 1, 28, 28) through 32 numbers and back to logits: no activation at the end."""
+    """Compress images (N, 1, 28, 28) to 32 numbers and decode those to logits: no activation at the end."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, stride=2, padding=1),  # to (N, 16, 14, 14)
         nn.ReLU(),
@@ -64,7 +64,7 @@ def autoencoder() -> nn.Sequential:
 
 
 class Autoencoders(nn.Module):
-    """One for each variant, under its key, all with the same initial weights."""
+    """One autoencoder per variant, stored under its key, all with the same initial weights."""
 
     def __init__(self, mean: float, std: float) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Autoencoders(nn.Module):
             getattr(self, key).load_state_dict(initial)
 
     def forward(self, x: Tensor, key: str) -> tuple[Tensor, Tensor]:
-        """A variant's loss per pixel, in its own unit, and reconstructions in x's unit: both of images x in [0, 1]."""
+        """A variant's loss per pixel, in its own unit, and its reconstructions of x, in the range of x, [0, 1]."""
         variant, standard = VARIANTS[key], normalize(x, [self.mean], [self.std])
         z = getattr(self, key)(standard if variant.standard_input else x)
         output = z if variant.loss == "z" else z.sigmoid()
@@ -91,7 +91,7 @@ def main(args: argparse.Namespace) -> None:
     test_loader = DataLoader(test_set, 500, device=args.device)
     pixels = _common.images_of(train_set, range(len(train_set)))
     model = Autoencoders(pixels.mean().item(), pixels.std().item()).to(args.device)
-    # One Adam does as well as seven: each number's steps depend on its own gradients only, those of its model's loss.
+    # One Adam is equivalent to seven: it updates each parameter from that parameter's own gradients only.
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     run = _common.Run(args, model, optimizer)
     print("Test error of each variant: mean squared error per pixel in [0, 1].")
@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
 
 @minidl.no_grad()
 def evaluate(model: nn.Module, loader: DataLoader, clip: bool = False) -> dict[str, float]:
-    """Each variant's mean squared error per pixel in [0, 1], of its outputs as they are or cut off at 0 and 1."""
+    """Each variant's mean squared error per pixel of images in [0, 1], with outputs as they are or clipped."""
     errors = {key: Meter("per pixel") for key in VARIANTS}
     for images, _ in loader:
         for key, error in errors.items():
@@ -130,15 +130,15 @@ def evaluate(model: nn.Module, loader: DataLoader, clip: bool = False) -> dict[s
 
 @minidl.no_grad()
 def draw(run: _common.Run, originals: Tensor) -> None:
-    """All pictures of a run."""
+    """Draw all pictures of a run."""
     name = _common.source_name(run.settings["data"], "digits")
     rows = {"originals": originals, **{v.name: run.model(originals, key)[1] for key, v in VARIANTS.items()}}
-    title = f"Test images ({name}) through one autoencoder trained with seven losses, {len(run.epochs)} epochs"
+    title = f"Test images ({name}) reconstructed by one autoencoder with seven losses, {len(run.epochs)} epochs"
     plot.show_images(rows, path=run.picture("reconstructions.png"), title=title)
     errors = {variant.name: [epoch[key] for epoch in run.epochs] for key, variant in VARIANTS.items()}
     title = f"Test error by training loss ({name})"
     figure = plot.curves(errors, "epoch", "squared error per pixel in [0, 1]", title=title, log=True)
-    figure.axes[0].legend().remove()  # seven long names: beside the curves instead of over them
+    figure.axes[0].legend().remove()  # seven long names: they go beside the curves, not over them
     figure.legend(loc="outside right center", fontsize="small")
     figure.set_size_inches(8.5, 3.6)
     figure.savefig(run.picture("errors.png"))

@@ -1,12 +1,12 @@
-"""A convolutional autoencoder for colour photographs: 3,072 numbers through a code of 512 and back.
+"""A convolutional autoencoder for colour photographs: 3,072 numbers compressed to a code of 512.
 
     python examples/cifar_autoencoder.py [--latent 32] [--full]
 
 trains on all 50,000 photographs of CIFAR-10 for 20 epochs, in about 40 s on two cores, to a test loss of 9 to 12
-(squared error summed over an image, averaged over images); --full takes 48 epochs and 90 s, to 6.2, 6.8 and 6.4 with
-seeds 0, 1 and 2 on a JPEG copy of the data. It draws reconstructions epoch by epoch, ways between photographs through
-their pixels and through their codes, and the loss. The code has --latent channels of 4 x 4 numbers: with fewer the
-picture loses more. Without a network it uses coloured shapes that it draws itself.
+(squared error summed over an image, averaged over images). --full trains for 48 epochs in 90 s and reaches 6.2, 6.8
+and 6.4 with seeds 0, 1 and 2 on a JPEG copy of the data. It draws reconstructions epoch by epoch, interpolations
+between photographs in pixel space and in code space, and the loss. The code has --latent channels of 4 x 4 numbers:
+fewer channels lose more of the picture. Without network access it trains on synthetic coloured shapes.
 """
 
 import argparse
@@ -18,15 +18,15 @@ from minidl import Meter, Tensor, nn, optim, plot
 from minidl.data import DataLoader, Dataset
 
 SHOWN_EPOCHS = (1, 2, 5, 10, 20, 48)
-PAIRS = ((0, 1), (3, 7), (10, 13))  # test images to go between
-STEPS = 11  # pictures on a way, both ends included
+PAIRS = ((0, 1), (3, 7), (10, 13))  # test images to interpolate between
+STEPS = 11  # pictures in an interpolation, both ends included
 
 
 class Autoencoder(nn.Module):
-    """Kernel 4, stride 2 and padding 1 halve a side, (H + 2 - 4) / 2 + 1 = H / 2, and transposed they double it.
+    """Kernel 4, stride 2 and padding 1 halve the size, (H + 2 - 4) / 2 + 1 = H / 2; transposed, they double it.
 
-    The stride divides the kernel: a transposed layer reaches each pixel with the same number of kernel entries, so
-    that no checkerboard is built in (Odena et al. 2016, doi 10.23915/distill.00003).
+    The stride divides the kernel size, so the same number of kernel entries contributes to each output pixel of a
+    transposed layer and no checkerboard is built in (Odena et al. 2016, doi 10.23915/distill.00003).
     """
 
     def __init__(self, latent: int = 32) -> None:
@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     run = _common.Run(args, model, optimizer)
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{parameters:,} parameters; 3 x 32 x 32 = 3,072 numbers to {16 * args.latent:,} and back.")
+    print(f"{parameters:,} parameters; 3 x 32 x 32 = 3,072 numbers compressed to {16 * args.latent:,}.")
 
     for epoch in run:
         train_loss = Meter("per image")
@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> None:
         run.finish_epoch("per image", train_loss=train_loss.average, test_loss=test_loss.average)
 
     per_pixel = run.epochs[-1]["test_loss"] / 3072
-    print(f"Test error at the end: {per_pixel:.5f}, mean squared error per pixel and channel.")
+    print(f"Final test error: {per_pixel:.5f}, mean squared error per pixel and channel.")
     run.report(parameters=parameters, numbers_in_a_code=16 * args.latent, test_mean_squared_error_per_pixel=per_pixel)
     model.cpu()  # for the pictures
     draw(run, test_set)
@@ -83,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
 
 @minidl.no_grad()
 def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader) -> Meter:
-    """The mean loss of an image over a data set: divided by each batch's own size, the last one's too."""
+    """The mean loss per image over a data set, each batch weighted by its size: the last may be smaller."""
     model.eval()
     loss = Meter("per image")
     for images, _ in loader:
@@ -94,7 +94,7 @@ def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader) -> Mete
 
 @minidl.no_grad()
 def remember_reconstructions(run: _common.Run, epoch: int, test_set: Dataset) -> None:
-    """Keep what the model makes of ten test images now, for the picture at the end."""
+    """Keep the model's current reconstructions of ten test images, for the picture at the end."""
     run.kept.setdefault("originals", _common.images_of(test_set, range(10)))
     if epoch in SHOWN_EPOCHS or epoch == run.last:
         originals = run.kept["originals"].to(run.settings["device"])
@@ -103,21 +103,21 @@ def remember_reconstructions(run: _common.Run, epoch: int, test_set: Dataset) ->
 
 @minidl.no_grad()
 def draw(run: _common.Run, test_set: Dataset) -> None:
-    """All pictures of a run."""
+    """Draw all pictures of a run."""
     name = f"autoencoder on {_common.source_name(run.settings['data'], 'images')}"
     losses = {key: [epoch[f"{key}_loss"] for epoch in run.epochs] for key in ("train", "test")}
     path, label = run.picture("loss.png"), "squared error, sum per image"
     plot.curves(losses, "epoch", label, path, title=f"Loss of the {name}", log=True)
-    title = f"Test images through the {name}: 3,072 numbers, {16 * run.settings['latent']:,}, and back"
+    title = f"Test images reconstructed by the {name}: 3,072 numbers from {16 * run.settings['latent']:,}"
     plot.show_images(run.kept, path=run.picture("reconstructions.png"), title=title)
     rows, t = {}, minidl.linspace(0, 1, STEPS).reshape(-1, 1, 1, 1)
     for i, j in PAIRS:
         ends = _common.images_of(test_set, [i, j])  # (2, 3, 32, 32)
         codes, pixels = ((1 - t) * x[0] + t * x[1] for x in (run.model.encoder(ends), ends))  # (STEPS, ...) each
-        for name, way in (("pixels", pixels), ("codes", run.model.decoder(codes))):
-            rows[f"{name}, {i} to {j}"] = minidl.cat([ends[:1], way, ends[1:]])
+        for name, between in (("pixels", pixels), ("codes", run.model.decoder(codes))):
+            rows[f"{name}, {i} to {j}"] = minidl.cat([ends[:1], between, ends[1:]])
     columns = ["image", *(f"{100 * k / (STEPS - 1):.0f}%" for k in range(STEPS)), "image"]
-    title = "From one test image to another: blending the pixels, and blending the codes"
+    title = "From one test image to another, by interpolating the pixels and by interpolating the codes"
     plot.show_images(rows, columns, run.picture("interpolation.png"), title=title)
 
 

@@ -1,13 +1,14 @@
-"""Ten classes of small photographs, told apart by a multilayer perceptron and by a convolutional network.
+"""A multilayer perceptron and a convolutional network that classify small photographs into ten classes.
 
     python examples/cifar_classifier.py --model mlp
     python examples/cifar_classifier.py --model cnn
 
 train on the 50,000 images of CIFAR-10 for 10 epochs, the published setting, to a test accuracy of about 0.47 (mlp,
 813,398 parameters, 12 s on two cores) and 0.59 to 0.63 (cnn, 109,050 parameters, 20 s), on a JPEG copy of the data.
-Each prints its layers, and draws its confusion matrix and some right and wrong predictions into its own folder; the
-curves of both are drawn in one picture. The perceptron has dropout, the convnet none: with --dropout 0.25 it gets
-about 0.60. --nesterov looks ahead. Without a network they learn shapes that are drawn here, and not so fast.
+Each run prints the layers and draws a confusion matrix and some correct and wrong predictions in its own folder; the
+training curves of both models share one picture. The perceptron uses dropout, the convolutional network does not: with
+--dropout 0.25 it reaches about 0.60. --nesterov uses Nesterov momentum. Without network access they train on synthetic
+shapes, and learn more slowly.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from minidl.data import DataLoader
 
 
 def mlp(dropout: float) -> nn.Sequential:
-    """All pixels at once, as if their places meant nothing."""
+    """A multilayer perceptron: it sees all pixels at once and ignores how they are arranged."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(3072, 256),
@@ -37,7 +38,7 @@ def mlp(dropout: float) -> nn.Sequential:
 
 
 def cnn(dropout: float) -> nn.Sequential:
-    """The same few weights at every place of the image: an eighth of the parameters."""
+    """A convolutional network: it shares a few weights across all positions, and has an eighth of the parameters."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 5),
         nn.ReLU(),
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
             train_loss.update(loss.item(), len(images))
             accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
             for key, value in (("loss", loss.item()), ("accuracy", accuracy)):
-                run.kept.setdefault(f"train {key}", []).append(value)  # of each step, for the curves
+                run.kept.setdefault(f"train {key}", []).append(value)  # per step, for the curves
         test_loss, probabilities = evaluate(model, criterion, test_loader)
         accuracy = float((probabilities.argmax(axis=1) == test_set.labels).mean())
         losses = {"train_loss": train_loss.average, "test_loss": test_loss.average}
@@ -93,7 +94,7 @@ def main(args: argparse.Namespace) -> None:
     results = {"test_accuracy": accuracy, "test_loss_nats_per_image": test_loss.average, "parameters": parameters}
     run.report(**results, test_accuracy_by_class=by_class, confusion=confusion.tolist())
     print(f"{args.model}: test accuracy {accuracy:.4f}, test loss {test_loss.average:.4f} nats per image.")
-    title = f"The {args.model} on {_common.source_name(args.data, 'test images')}: {accuracy:.1%} right"
+    title = f"The {args.model} on {_common.source_name(args.data, 'test images')}: {accuracy:.1%} correct"
     plot.confusion_matrix(confusion, test_set.classes, run.picture("confusion.png"), title=title)
     draw_predictions(run, probabilities, test_set)
     draw_curves(together, run)
@@ -102,22 +103,22 @@ def main(args: argparse.Namespace) -> None:
 
 @minidl.no_grad()
 def print_layers(model: nn.Sequential, image: Tensor) -> int:
-    """Print each layer with the shape that it makes of an image and its parameters; return their number."""
+    """Print each layer, its output shape for one image and its number of parameters; return the total."""
     model.eval()
     x, total = image.unsqueeze(0), 0
-    print(f"{'layer':12}{'output of one image':22}{'parameters':>10}\n{'input':12}{tuple(x.shape)!s:22}")
+    print(f"{'layer':12}{'output for one image':22}{'parameters':>10}\n{'input':12}{tuple(x.shape)!s:22}")
     for layer in model.children():
         x, number = layer(x), sum(p.numel() for p in layer.parameters())
         total += number
         print(f"{type(layer).__name__:12}{tuple(x.shape)!s:22}{number:10,}")
-    print(f"{'together':34}{total:10,}")
+    print(f"{'total':34}{total:10,}")
     model.train()
     return total
 
 
 @minidl.no_grad()
 def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader) -> tuple[Meter, np.ndarray]:
-    """The mean loss over a data set, and each image's probabilities of the classes (n, 10); without dropout."""
+    """The mean loss over a data set and each image's class probabilities (n, 10), without dropout."""
     model.eval()
     loss, probabilities = Meter("per image"), []
     for images, labels in loader:
@@ -136,8 +137,8 @@ if __name__ == "__main__":
         "--model",
         choices=["mlp", "cnn"],
         default="cnn",
-        help="perceptron or convolutional network (default: %(default)s)",
+        help="multilayer perceptron or convolutional network (default: %(default)s)",
     )
-    add("--nesterov", action="store_true", help="Nesterov's momentum: the gradient where the step will lead")
-    add("--dropout", type=_common.between(0, 1), help="share of values set to 0 in training (default: mlp 0.25, cnn 0)")
+    add("--nesterov", action="store_true", help="use Nesterov momentum: the gradient at the look-ahead point")
+    add("--dropout", type=_common.between(0, 1), help="fraction of values to drop (default: mlp 0.25, cnn 0)")
     _common.start(options, main)

@@ -1,17 +1,17 @@
-"""What the filters of a convolutional network respond to: their strongest activations, projected back into the image.
+"""What the filters of a convolutional network respond to: their strongest activations, projected back to the image.
 
     python examples/feature_visualisation.py                  (CIFAR-10)
     python examples/feature_visualisation.py --images mnist
 
 train the convolutional network of cifar_classifier.py, with dropout, on 50,000 images for 10 epochs to a test accuracy
-of about 0.58 (CIFAR-10, a JPEG copy) and 0.987 (MNIST), in 22 s and 15 s on two cores with all pictures,
-and draw a sheet per layer: for each filter the test images with its greatest activations, cut to what the activation
-depends on, its receptive field, beside three projections of that activation into the image. They differ in what a
-ReLU does on the way back (minidl.relu_rule). At the first convolution, with none before it, all three are the filter.
+of about 0.58 (CIFAR-10, a JPEG copy) and 0.987 (MNIST), in 22 s and 15 s on two cores, pictures included. They draw one
+sheet per layer. For each filter it shows the test images with the largest activations, cropped to the receptive field
+of the activation, beside three projections of the activation onto the image, which differ in how the gradient passes
+back through a ReLU (minidl.relu_rule). No ReLU precedes the first convolution, so there all three equal the filter.
 
     python examples/feature_visualisation.py --checkpoint out/cifar_classifier/cnn/checkpoint.npz
 
-draws an earlier run's network instead of training one. Without a network it uses shapes, or digits, that it draws.
+visualises the network of an earlier run instead of training one. Without network access they use synthetic images.
 
 gradient   gx = gy where y > 0, the derivative: K. Simonyan et al., arXiv:1312.6034, 2014
 deconvnet  gx = gy where gy > 0, whatever y was: M. Zeiler, R. Fergus, arXiv:1311.2901, 2014
@@ -30,18 +30,18 @@ import minidl
 from minidl import Meter, Tensor, nn, optim
 from minidl.data import DataLoader, Dataset
 
-LAYERS = {"conv1": 2, "conv2": 5, "hidden": 10, "classes": 12}  # name, and how many of the model's layers lead there
+LAYERS = {"conv1": 2, "conv2": 5, "hidden": 10, "classes": 12}  # name: the activations after so many of the layers
 TITLES = {
-    "conv1": "First convolution (no ReLU lies before it: the projections are the filter)",
+    "conv1": "First convolution (no ReLU precedes it: the projections are the filter)",
     "conv2": "Second convolution",
     "hidden": "Hidden layer",
     "classes": "Class scores (logits)",
 }
-RULES = {"deconvnet": "deconv", "guided": "guided", "gradient": "gradient"}  # column, and minidl's name for it
+RULES = {"deconvnet": "deconv", "guided": "guided", "gradient": "gradient"}  # column: minidl's name for the rule
 
 
 def cnn(channels: int, side: int) -> nn.Sequential:
-    """The network of cifar_classifier.py: 109,050 parameters with images (3, 32, 32)."""
+    """The network of cifar_classifier.py: 109,050 parameters for images (3, 32, 32)."""
     return nn.Sequential(
         nn.Conv2d(channels, 8, 5),  # (N, 3, 32, 32) to (N, 8, 28, 28)
         nn.ReLU(),
@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def load_weights(model: nn.Module, checkpoint: str, data: str) -> None:
-    """Take the weights that an earlier run left, which must have been trained on the data that is looked at."""
+    """Load the weights of an earlier run, which must have been trained on the data set to be visualised."""
     try:
         state = minidl.load(checkpoint)
         model.load_state_dict(state["model"])
@@ -101,13 +101,13 @@ def load_weights(model: nn.Module, checkpoint: str, data: str) -> None:
         raise SystemExit(f"--checkpoint: {checkpoint}: {str(error).splitlines()[0]}") from None
     if trained_on != data:
         raise SystemExit(
-            f"--checkpoint: {checkpoint} was trained on {trained_on}, and the images are {data}: see --data"
+            f"--checkpoint: {checkpoint} was trained on {trained_on}, but the images are {data}: see --data"
         )
 
 
 @minidl.no_grad()
 def accuracy(model: nn.Module, loader: DataLoader) -> float:
-    """The share of a data set's images that are recognised."""
+    """The fraction of a data set's images that are classified correctly."""
     model.eval()
     right = sum((model(images).argmax(1) == labels).sum().item() for images, labels in loader)
     model.train()
@@ -116,7 +116,7 @@ def accuracy(model: nn.Module, loader: DataLoader) -> float:
 
 @minidl.no_grad()
 def greatest_activations(model: nn.Sequential, dataset: Dataset) -> list[np.ndarray]:
-    """For each of LAYERS the greatest value of each filter in each image, wherever it is: (images, filters)."""
+    """For each of LAYERS, each filter's maximum over all positions of each image: (images, filters)."""
     found: list[list[np.ndarray]] = [[] for _ in LAYERS]
     for x, _ in DataLoader(dataset, 500):
         for number, layer in enumerate(model, 1):
@@ -128,10 +128,10 @@ def greatest_activations(model: nn.Sequential, dataset: Dataset) -> list[np.ndar
 
 
 def receptive_field(layers: Iterable[nn.Module], side: int) -> tuple[int, int]:
-    """The pixels a side that one activation depends on, and by how many pixels neighbours are apart.
+    """The side of one activation's receptive field, and the distance between neighbours' fields, both in pixels.
 
-    A window of k values a side, `apart` pixels from one to the next, adds (k - 1) apart to the field; a stride
-    multiplies `apart`. The layers are without padding. After Flatten the field is the image.
+    A window of k values per side that lie `apart` pixels apart enlarges the field by (k - 1) apart; a stride
+    multiplies `apart`. The layers must be unpadded. After Flatten the field is the whole image.
     """
     field, apart = 1, 1
     for layer in layers:
@@ -144,9 +144,9 @@ def receptive_field(layers: Iterable[nn.Module], side: int) -> tuple[int, int]:
 
 
 def project(layers: nn.Sequential, images: Tensor, filter: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The filter's greatest activation in each image, and its patch and projections (N, C, field, field).
+    """The filter's largest activation in each image, and its patch and projections (N, C, field, field).
 
-    What is sent back is the activation's value, with zeros for all others.
+    The gradient that is propagated back is the activation's own value there, and 0 everywhere else.
     """
     x = images.detach().requires_grad_()
     y = layers(x)  # (N, filters, H, W) or (N, filters)
@@ -158,7 +158,7 @@ def project(layers: nn.Sequential, images: Tensor, filter: int) -> tuple[np.ndar
     for column, rule in RULES.items():
         with minidl.relu_rule(rule):
             (gradient,) = minidl.grad(y, x, minidl.tensor(seed), retain_graph=True)
-            assert gradient is not None  # the image leads to the activation
+            assert gradient is not None  # the activation depends on the image
             whole[column] = gradient.numpy()
     field, apart = receptive_field(layers, x.shape[-1])
     tops, lefts = apart * (places // y.shape[-1]), apart * (places % y.shape[-1])
@@ -169,10 +169,10 @@ def project(layers: nn.Sequential, images: Tensor, filter: int) -> tuple[np.ndar
 
 
 def visualise(run: _common.Run, model: nn.Sequential, layer: str, values: np.ndarray, dataset: Any) -> None:
-    """Draw a layer's sheet: of all classes, or of the filters with the greatest activations, the --top images."""
+    """Draw a layer's sheet: the --top images for every class, or for the filters with the largest activations."""
     top, layers, kind = run.settings["top"], model[: LAYERS[layer]], "filter" if "conv" in layer else "unit"
     strongest = np.sort(values, axis=0)[-top:]  # (top, filters)
-    dead = int((strongest[-1] <= 0).sum()) if layer != "classes" else 0  # scores may be negative
+    dead = int((strongest[-1] <= 0).sum()) if layer != "classes" else 0  # class scores may be negative
     field, _ = receptive_field(layers, dataset[0][0].shape[-1])
     print(f"{layer:8}{values.shape[1]:4} {kind}s, {dead} dead, receptive field {field}x{field} pixels")
     if layer == "classes":
@@ -188,7 +188,7 @@ def visualise(run: _common.Run, model: nn.Sequential, layer: str, values: np.nda
     run.report(**{layer: {"receptive_field_pixels": field, "dead": dead, "greatest_activations": activations}})
     if rows:
         title = f"{TITLES[layer]}, trained on {_common.source_name(run.settings['data'], 'images')}\n"
-        title += f"patch: what the activation, above it, depends on ({field}x{field} pixels); projections: grey is 0"
+        title += f"patch: receptive field ({field}x{field} pixels) of the activation above it; projections: grey is 0"
         draw_sheet(rows, title, run.picture(f"{layer}.png"))
 
 
@@ -199,13 +199,13 @@ if __name__ == "__main__":
     published: dict[str, Any] = {"train_size": 50_000, "batch_size": 128, "epochs": 10, "lr": 1e-2}
     options = _common.parser(f"feature_visualisation_{images}", __doc__, **published, data=images, full=published)
     add = options.add_argument
-    add("--images", choices=["cifar10", "mnist"], default="cifar10", help="train on these (default: %(default)s)")
+    add("--images", choices=["cifar10", "mnist"], default="cifar10", help="data set to train on (default: %(default)s)")
     add(
         "--filters",
         type=_common.at_least(1),
         default=8,
-        help="filters shown of each layer, at most (default: %(default)s)",
+        help="maximum number of filters shown per layer (default: %(default)s)",
     )
-    add("--top", type=_common.at_least(1), default=3, help="images shown for each filter (default: %(default)s)")
-    add("--checkpoint", metavar="FILE", help="draw the network of this checkpoint instead of training one")
+    add("--top", type=_common.at_least(1), default=3, help="images shown per filter (default: %(default)s)")
+    add("--checkpoint", metavar="FILE", help="visualise the network of this checkpoint instead of training one")
     _common.start(options, main)

@@ -2,17 +2,18 @@
 
     python examples/linear_autoencoder_pca.py [--latent 9] [--full]
 
-trains 784 - 9 - 784 without activations on 10,000 digits of MNIST for 30 epochs, in about 4 s on two cores, and prints
-after each epoch the principal angles between what its decoder spans and what the first 9 principal components span:
-the largest falls from 57 degrees after the first epoch to 0.4. Both then explain 47.13% of the variance, with a test
-error of 0.0357 per pixel (--full, all 60,000: 0.2 degrees, 13 s). It draws eigen-digits beside
-learnt ones, and the angles by epoch.
+trains a network 784 - 9 - 784 without activations on 10,000 digits of MNIST for 30 epochs, in about 4 s on two cores.
+After each epoch it prints the principal angles between the span of the decoder's columns and that of the first 9
+principal components: the largest falls from 57 degrees after the first epoch to 0.4. Both then explain 47.13% of the
+variance, with a test error of 0.0357 per pixel (--full, all 60,000: 0.2 degrees, 13 s). It draws eigen-digits beside
+the learnt components, and the angles by epoch.
 
-X (n, 784) holds the images, their mean removed. Among all maps of rank k that of least squared error |X - X E^T D^T|^2,
-with the encoder's weight E (k, 784) and the decoder's D (784, k), projects onto the first k right singular vectors of X
-(Eckart and Young 1936), and every other stationary point is a saddle (Baldi and Hornik 1989,
-doi 10.1016/0893-6080(89)90014-2). But D A and A^-1 E do the same for every invertible A (k, k): D's columns may be any
-basis of the subspace. The closer the k-th variance is to the next, the slower the two axes separate: look for a gap.
+X (n, 784) holds the centred images. Of all linear maps of rank k, the one with the least squared error
+|X - X E^T D^T|^2, for an encoder with weight E (k, 784) and a decoder with D (784, k), projects onto the first k right
+singular vectors of X (Eckart and Young 1936), and every other stationary point is a saddle (Baldi and Hornik 1989,
+doi 10.1016/0893-6080(89)90014-2). But D A and A^-1 E have the same error for every invertible A (k, k): D's columns may
+be any basis of the subspace. The closer the variances of components k and k + 1, the more slowly training separates
+them: choose k at a gap.
 """
 
 import argparse
@@ -29,12 +30,12 @@ from minidl import Meter, Tensor, nn, optim, plot
 from minidl.data import DataLoader, TensorDataset
 
 Array = npt.NDArray[Any]
-HELD, DECAY = 10, 0.8  # the learning rate falls after 10 epochs; were it held, the angle would stay at some 7 degrees
-SHOWN = 10  # axes at most, in the picture
+HELD, DECAY = 10, 0.8  # epochs at a constant rate, then its decay; without decay the angle stays at about 7 degrees
+SHOWN = 10  # maximum number of axes in the picture
 
 
 class LinearAutoencoder(nn.Module):
-    """Two matrices and nothing else: the images' mean is removed before, so that no bias is needed."""
+    """Two matrices and nothing else: the images are centred beforehand, so no bias is needed."""
 
     def __init__(self, latent: int) -> None:
         super().__init__()
@@ -50,8 +51,8 @@ def main(args: argparse.Namespace) -> None:
     if args.latent >= min(len(train_set), 784):
         raise SystemExit(f"--latent {args.latent}: must be less than the {len(train_set)} images and the 784 pixels")
     train, test = (_common.images_of(s, range(len(s))).flatten(1) for s in (train_set, test_set))  # (n, 784) each
-    train, test = train - train.mean(0), test - train.mean(0)  # (784,), of the training images in both
-    axes = np.linalg.svd(train.numpy(), full_matrices=False)[2][: args.latent]  # (latent, 784), most variance first
+    train, test = train - train.mean(0), test - train.mean(0)  # (784,), the training images' mean in both
+    axes = np.linalg.svd(train.numpy(), full_matrices=False)[2][: args.latent]  # (latent, 784), by decreasing variance
 
     loader = DataLoader(TensorDataset(train), args.batch_size, shuffle=True, device=args.device)
     held_out = test.to(args.device)
@@ -69,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
             train_loss.update(loss.item(), len(images))
         with minidl.no_grad():
             test_loss = criterion(model(held_out), held_out).item()
-        if np.isfinite(test_loss):  # if not, finish_epoch ends the run
+        if np.isfinite(test_loss):  # otherwise finish_epoch ends the run
             weight = model.decoder.weight.detach().cpu().numpy()  # (784, latent)
             angles = np.degrees(subspace_angles(weight, axes.T))  # (latent,), largest first
             run.kept.setdefault("angles", []).append(angles.tolist())
@@ -84,7 +85,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def compare(run: _common.Run, train: Tensor, test: Tensor, axes: Array) -> None:
-    """Print and report the errors of both maps, and the share of the images' variance that they keep."""
+    """Print and report the errors of both maps, and the fraction of the images' variance that they explain."""
     project, results = Tensor(axes.T @ axes), {}  # (784, 784), symmetric
     for name, through in (("PCA", lambda x: x @ project), ("linear autoencoder", run.model)):
         errors = [((x - through(x)) ** 2).mean().item() for x in (train, test)]
@@ -99,10 +100,10 @@ def compare(run: _common.Run, train: Tensor, test: Tensor, axes: Array) -> None:
 
 
 def main_axes(basis: Array, x: Array) -> tuple[Array, Array]:
-    """Turn a basis (784, k) to the axes of most variance of x (n, 784) in its span, and the share that each explains.
+    """Rotate a basis (784, k) to the principal axes of x (n, 784) within its span; the variance each explains.
 
-    The basis is made orthonormal (QR), x projected on it, and an SVD of the n x k coordinates gives the rotation:
-    PCA inside the learnt subspace, which knows nothing of PCA outside it.
+    The basis is made orthonormal (QR), x is projected onto it, and an SVD of the n x k coordinates gives the rotation:
+    PCA inside the learnt subspace, independent of the PCA of all of x.
     """
     q, _ = np.linalg.qr(basis)  # (784, k)
     _, s, rotation = np.linalg.svd(x @ q, full_matrices=False)  # (k,), (k, k)
@@ -110,15 +111,15 @@ def main_axes(basis: Array, x: Array) -> tuple[Array, Array]:
 
 
 def draw(run: _common.Run, train: Array, axes: Array) -> None:
-    """All pictures of a run."""
+    """Draw all pictures of a run."""
     name = _common.source_name(run.settings["data"], "digits")
     weight = run.model.decoder.weight.detach().numpy()  # (784, latent)
     learnt, shares = main_axes(weight, train)
-    learnt = learnt * np.where((learnt * axes).sum(1, keepdims=True) < 0, -1, 1)  # an axis has no sign: take PCA's
+    learnt = learnt * np.where((learnt * axes).sum(1, keepdims=True) < 0, -1, 1)  # an axis has no sign: match PCA's
     _, pca_shares = main_axes(axes.T, train)
-    rows = {"the decoder's columns": weight.T, "turned to its main axes": learnt, "eigen-digits (PCA)": axes}
+    rows = {"the decoder's columns": weight.T, "rotated to principal axes": learnt, "eigen-digits (PCA)": axes}
     columns = [f"{100 * a:.1f} | {100 * b:.1f}%" for a, b in zip(shares, pca_shares, strict=True)][:SHOWN]
-    title = f"Axes learnt from {name} and PCA's: red above 0, blue below; share of variance, learnt | PCA"
+    title = f"Axes learnt from {name}, and PCA's: red above 0, blue below; variance explained, learnt | PCA"
     sheet = {key: coloured(row[:SHOWN]) for key, row in rows.items()}
     plot.show_images(sheet, columns, run.picture("eigen_digits.png"), title=title)
 
@@ -129,10 +130,10 @@ def draw(run: _common.Run, train: Array, axes: Array) -> None:
 
 
 def coloured(rows: Array) -> Tensor:
-    """Rows (n, 784) of either sign as colours (n, 3, 84, 84): red above 0, white at 0, blue below, each row scaled."""
+    """Rows (n, 784) as colours (n, 3, 84, 84): red above 0, white at 0, blue below, with each row scaled on its own."""
     scaled = 0.5 + 0.5 * rows / np.abs(rows).max(1, keepdims=True)
     colours = matplotlib.colormaps["RdBu_r"](scaled.reshape(-1, 28, 28))[..., :3]  # (n, 28, 28, 3)
-    return Tensor(colours.transpose(0, 3, 1, 2).repeat(3, 2).repeat(3, 3))  # each pixel 3 x 3 times
+    return Tensor(colours.transpose(0, 3, 1, 2).repeat(3, 2).repeat(3, 3))  # each pixel repeated 3 x 3 times
 
 
 if __name__ == "__main__":

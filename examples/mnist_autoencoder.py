@@ -1,10 +1,10 @@
-"""A convolutional autoencoder: handwritten digits through a bottleneck of 64 numbers and back.
+"""A convolutional autoencoder: handwritten digits compressed to a bottleneck of 64 numbers and reconstructed.
 
     python examples/mnist_autoencoder.py
 
 trains on 4,096 digits of MNIST for 20 epochs, in about 8 s on two cores, to a test loss of about 0.0074 (squared
-error per pixel), and draws reconstructions, ways between digits, and the loss. With --noise 0.3 it learns to
-remove noise. Without a network it uses digits that it draws itself.
+error per pixel), and draws reconstructions, interpolations between digits, and the loss. With --noise 0.3 it learns to
+remove noise. Without network access it trains on synthetic digits.
 """
 
 import argparse
@@ -19,7 +19,7 @@ SHOWN_EPOCHS = (1, 2, 5, 10, 20, 50, 100)
 
 
 class Autoencoder(nn.Module):
-    """Halves the image twice, then looks at all of it at once; the decoder is the mirror image."""
+    """The encoder halves the image twice, then maps all of it to 64 numbers; the decoder mirrors it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader, noise: 
 
 @minidl.no_grad()
 def remember_reconstructions(run: _common.Run, epoch: int, test_set: Dataset, noise: float) -> None:
-    """Keep what the model makes of ten test images now, for the picture at the end."""
+    """Keep the model's current reconstructions of ten test images, for the picture at the end."""
     if epoch == 1:
         run.kept["originals"] = _common.images_of(test_set, range(10))
         run.kept["noisy"] = add_noise(run.kept["originals"], noise)
@@ -93,24 +93,24 @@ def remember_reconstructions(run: _common.Run, epoch: int, test_set: Dataset, no
 
 @minidl.no_grad()
 def draw(run: _common.Run, test_set: Dataset) -> None:
-    """All pictures of a run."""
+    """Draw all pictures of a run."""
     name, noise = f"autoencoder on {_common.source_name(run.settings['data'], 'digits')}", run.settings["noise"]
     losses = {key: [epoch[f"{key}_loss"] for epoch in run.epochs] for key in ("train", "test")}
     plot.curves(losses, "epoch", "loss per pixel", run.picture("loss.png"), title=f"Loss of the {name}", log=True)
     rows = {key: images for key, images in run.kept.items() if key != "noisy" or noise}
-    plot.show_images(rows, path=run.picture("reconstructions.png"), title=f"Test images through the {name}")
+    plot.show_images(rows, path=run.picture("reconstructions.png"), title=f"Test images reconstructed by the {name}")
     fours = [i for i in range(100) if test_set[i][1] == 4]
     pairs = {"same_digit": fours[:2], "0_1": (0, 1), "1_10": (1, 10), "4_5": (4, 5), "20_30": (20, 30)}
     for key, (i, j) in pairs.items():
         pair, t = _common.images_of(test_set, [i, j]), minidl.linspace(0, 1, 10).reshape(-1, 1, 1, 1)
         codes, pixels = ((1 - t) * x[0] + t * x[1] for x in (run.model.encoder(pair), pair))  # (10, ...) each
         rows = {"codes": run.model.decoder(codes), "pixels": pixels}
-        title = f"From test image {i} to {j}: blending the codes, and blending the pixels"
+        title = f"From test image {i} to {j}, by interpolating the codes and by interpolating the pixels"
         plot.show_images(rows, path=run.picture(f"interpolation_{key}.png"), title=title)
 
 
 if __name__ == "__main__":
     options = _common.parser("mnist_autoencoder", __doc__, epochs=20, batch_size=64, lr=1e-3, train_size=4096)
-    noise = "standard deviation of the noise to remove (default: %(default)s)"
+    noise = "standard deviation of the noise added to the input (default: %(default)s)"
     options.add_argument("--noise", type=_common.between(0, 1), default=0.0, metavar="SIGMA", help=noise)
     _common.start(options, main)

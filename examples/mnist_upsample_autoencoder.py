@@ -1,12 +1,12 @@
-"""An autoencoder that shrinks digits by max-pooling, and enlarges them by repeating pixels and convolving.
+"""An autoencoder that downsamples digits by max-pooling, and upsamples them by repeating pixels and convolving.
 
     python examples/mnist_upsample_autoencoder.py
 
 trains on the 60,000 digits of MNIST for 10 epochs, in about a minute on two cores, to a test loss of about
-0.006 (squared error per pixel), and draws ten test images above their reconstructions, what the bottleneck holds of
-them, and the loss. This is the published setting, so --full changes nothing. (The course prints 0.1618, which is the
-loss per pixel times the batch size: 20 x 0.00809.) Much depends on the seed, 0.0059, 0.0053 and 0.0071 with 0, 1 and
-2: some of the code's four maps may be dead from the start. Without a network it uses digits that it draws itself.
+0.006 (squared error per pixel), and draws ten test images above their reconstructions, their codes, and the loss. These
+are the published settings, so --full changes nothing. (The course prints 0.1618, the loss per pixel multiplied by the
+batch size: 20 x 0.00809.) The result depends strongly on the seed, 0.0059, 0.0053 and 0.0071 with 0, 1 and 2, as some
+of the code's four maps may be dead from the start. Without network access it trains on synthetic digits.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from minidl.data import DataLoader, Dataset
 
 
 class Autoencoder(nn.Module):
-    """28 x 28 pixels through 4 maps of 7 x 7, so 784 numbers through 196, and back; 1,477 parameters.
+    """Compresses 28 x 28 pixels to 4 maps of 7 x 7, 784 numbers to 196; 1,477 parameters.
 
-    Nearest-neighbour upsampling and a convolution do the work of a transposed convolution of stride 2, without its
-    checkerboards: each output pixel is reached by as many weights as any other (Odena, Dumoulin and Olah 2016,
-    "Deconvolution and checkerboard artifacts", doi 10.23915/distill.00003).
+    Nearest-neighbour upsampling followed by a convolution replaces a transposed convolution with stride 2 and avoids
+    its checkerboards: every output pixel receives contributions from the same number of weights (Odena, Dumoulin and
+    Olah 2016, "Deconvolution and checkerboard artifacts", doi 10.23915/distill.00003).
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
     dead_maps = draw(run, model.cpu(), test_set)
     run.report(parameters=parameters, test_loss_per_pixel=test_loss.average, dead_maps=dead_maps)
     print(f"{parameters:,} parameters; squared error on {len(test_set):,} test images: {test_loss}.")
-    print(f"Dead maps of the code, 0 all over the ten digits drawn: {dead_maps} of 4.")
+    print(f"Dead maps in the code, 0 everywhere on the ten digits drawn: {dead_maps} of 4.")
     print(f"Pictures, checkpoint and metrics are in {args.out.resolve()}")
 
 
@@ -92,7 +92,7 @@ def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader) -> Mete
 
 @minidl.no_grad()
 def draw(run: _common.Run, model: Autoencoder, test_set: Dataset) -> int:
-    """All pictures of a run; returns how many maps of the code are 0 in all of them."""
+    """Draw all pictures of a run; return how many maps of the code are 0 everywhere in them."""
     digits = _common.source_name(run.settings["data"], "digits")
     losses = {key: [epoch[f"{key}_loss"] for epoch in run.epochs] for key in ("train", "test")}
     label = "squared error per pixel"
@@ -101,11 +101,11 @@ def draw(run: _common.Run, model: Autoencoder, test_set: Dataset) -> int:
     codes = model.encoder(images)  # (10, 4, 7, 7)
     rows = {"test images": images, "reconstructions": model.decoder(codes)}
     plot.show_images(
-        rows, path=run.picture("reconstructions.png"), title=f"Ten {digits} through the upsampling autoencoder"
+        rows, path=run.picture("reconstructions.png"), title=f"Ten {digits} reconstructed by the upsampling autoencoder"
     )
-    bright = codes / codes.max().clamp(min=1e-9)  # one scale for all, so that a map that says little stays dark
+    bright = codes / codes.max().clamp(min=1e-9)  # one scale for all, so that a weak map stays dark
     maps = {f"map {c + 1}, 7 x 7": bright[:, c : c + 1] for c in range(codes.shape[1])}
-    title = f"All that the decoder sees of ten {digits}: 4 maps of their code, on one scale from 0 (black)"
+    title = f"All that the decoder sees of ten {digits}: the 4 maps of the code, on one scale from 0 (black)"
     plot.show_images({"test images": images, **maps}, path=run.picture("codes.png"), title=title)
     return int((codes.numpy().max(axis=(0, 2, 3)) == 0).sum())
 

@@ -1,13 +1,14 @@
-"""A variational autoencoder: each digit as a normal distribution over a few numbers, and new digits out of noise.
+"""A variational autoencoder: each digit encoded as a normal distribution over a few numbers, new digits from noise.
 
     python examples/mnist_vae.py
     python examples/mnist_vae.py --full
     python examples/mnist_vae.py --sweep 0.1 0.5 1 4 --latent 20
 
-The first trains a code of 2 numbers on 20,000 digits of MNIST for 20 epochs, in about 40 s on two cores, to a test
-ELBO of about -146 nats per image, and draws where the digits lie and what lies between them. The second, with 20
-numbers, all 60,000 digits and 30 epochs, takes 2.5 minutes and reaches about -96. The third draws the balance of rate
-and distortion, one model for each beta, in about 2.5 minutes. Without a network it uses digits that it draws itself.
+The first trains with a 2-dimensional latent space on 20,000 digits of MNIST for 20 epochs, in about 40 s on two cores,
+to a test ELBO of about -146 nats per image, and draws where the digits lie in that space and what lies between them.
+The second, with 20 dimensions, all 60,000 digits and 30 epochs, takes 2.5 minutes and reaches about -96. The third
+draws the rate-distortion trade-off, one model per beta, in about 2.5 minutes. Without network access they train on
+synthetic digits.
 """
 
 import argparse
@@ -52,8 +53,8 @@ class VAE(nn.Module):
             nn.ReLU(),
             nn.ConvTranspose2d(16, 1, 4, stride=2, padding=1),  # to (N, 1, 28, 28)
         )
-        # Start with pixels of sigmoid(-2) = 0.12, about their mean: else the first steps do nothing but darken
-        # the images, whatever z is, and can make the posterior collapse.
+        # Start with pixels of sigmoid(-2) = 0.12, close to their mean: otherwise the first steps only darken the
+        # images, regardless of z, and can make the posterior collapse.
         self.decoder[-1].bias.data.fill_(-2)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,22 +67,22 @@ class VAE(nn.Module):
 
 
 def reparameterise(mean: Tensor, log_var: Tensor) -> Tensor:
-    """Draw z from N(mean, e^log_var) so that gradients reach both: the chance comes in from outside."""
+    """Sample z from N(mean, e^log_var) so that gradients reach both: the randomness enters as an input, the noise."""
     return mean + (0.5 * log_var).exp() * minidl.randn_like(mean)
 
 
 def losses(logits: Tensor, images: Tensor, mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
     """Distortion -ln p(x|z) and rate KL(q(z|x) || N(0, 1)), in nats per image: the ELBO is minus their sum.
 
-    Each pixel has a Bernoulli distribution, and a grey value counts as that share of white, the rest of black. So
-    the distortion stays above the pixels' entropy, even for a perfect decoder (arXiv:1907.06845).
+    Each pixel has a Bernoulli distribution, and a grey value counts as that fraction of white, the rest of black. The
+    distortion is therefore at least the pixels' entropy, even for a perfect decoder (arXiv:1907.06845).
     """
     distortion = F.binary_cross_entropy_with_logits(logits, images, reduction="sum")
     return distortion / len(images), F.gaussian_kl(mean, log_var) / len(images)
 
 
 def train(args: argparse.Namespace, train_set: Dataset, test_set: Dataset) -> _common.Run:
-    """Train one model, measure it on the test images and draw its pictures."""
+    """Train one model, evaluate it on the test images and draw its pictures."""
     minidl.manual_seed(args.seed)
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True, device=args.device)
     test_loader = DataLoader(test_set, 500, device=args.device)
@@ -115,7 +116,7 @@ def train(args: argparse.Namespace, train_set: Dataset, test_set: Dataset) -> _c
 
 @minidl.no_grad()
 def evaluate(model: nn.Module, loader: DataLoader) -> dict[str, Any]:
-    """The ELBO over a data set and its parts, in nats per image, with one z drawn for each image."""
+    """The ELBO on a data set and its terms, in nats per image, with one sample of z per image."""
     distortion, kl = Meter("per image"), np.zeros(model.mean.out_features)
     for images, _ in loader:
         logits, mean, log_var = model(images)
@@ -133,7 +134,7 @@ def evaluate(model: nn.Module, loader: DataLoader) -> dict[str, Any]:
 
 def main(args: argparse.Namespace) -> None:
     train_set, test_set = _common.load(args)
-    betas = vars(args).pop("sweep")  # each of its models has settings of its own
+    betas = vars(args).pop("sweep")  # not a setting: each model of a sweep has its own beta
     if betas is None:
         train(args, train_set, test_set)
     else:
@@ -152,21 +153,21 @@ if __name__ == "__main__":
     full = {"latent": 20, "train_size": 60000, "epochs": 30, "batch_size": 128, "half_life": 6.0}
     options = _common.parser("mnist_vae", __doc__, epochs=20, batch_size=64, lr=2e-3, train_size=20000, full=full)
     number, add = _common.between(0, math.inf), options.add_argument
-    half_life = "epochs in which the learning rate halves (default: %(default)s)"
-    add("--latent", type=_common.at_least(1), default=2, metavar="D", help="units of the code (default: %(default)s)")
+    half_life = "epochs after which the learning rate has halved (default: %(default)s)"
+    add("--latent", type=_common.at_least(1), default=2, metavar="D", help="latent dimensions (default: %(default)s)")
     add(
         "--beta",
         type=number,
         default=1.0,
-        help="weight of the KL term in the loss, 1 for the ELBO (default: %(default)s)",
+        help="weight of the KL term in the loss; 1 gives the ELBO (default: %(default)s)",
     )
     add(
         "--warmup",
         type=number,
         default=1.0,
         metavar="EPOCHS",
-        help="epochs in which beta rises from 0 (default: %(default)s)",
+        help="epochs over which beta rises from 0 (default: %(default)s)",
     )
     add("--half-life", type=_common.between(0.1, math.inf), default=5.0, metavar="EPOCHS", help=half_life)
-    add("--sweep", type=number, nargs="+", metavar="BETA", help="train one model with each of these instead of --beta")
+    add("--sweep", type=number, nargs="+", metavar="BETA", help="train one model for each of these values of --beta")
     _common.start(options, main)

@@ -1,10 +1,10 @@
-"""Foreground or background? A class for each pixel: the problem that transposed convolutions were brought in for.
+"""Foreground or background? Segmentation with one class per pixel, a classic use of transposed convolutions.
 
     python examples/pixelwise_prediction.py
 
-trains on 10,000 synthetic images of shapes on textured ground for 20 epochs, in about 25 s on two cores, and
-finds the shapes in held-out images with an intersection over union of about 0.94. It draws the predicted masks
-over the images, those that went worst, and the curves. --full: 50,000 images. Everything is drawn, nothing downloaded.
+trains on 10,000 synthetic images of shapes on textured backgrounds for 20 epochs, in about 25 s on two cores, and
+segments held-out images with an intersection over union of about 0.94. It draws the predicted masks over the images,
+the worst predictions, and the training curves. --full: 50,000 images. All data is synthetic, nothing is downloaded.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from minidl import Meter, Tensor, nn, optim, plot
 from minidl.data import DataLoader, SyntheticShapes
 
 GREEN, RED, BLUE = np.eye(3)[[1, 0, 2]]
-COLOURS = "green: found, red: false alarm, blue: missed"
+COLOURS = "green: hit, red: false alarm, blue: miss"
 
 
 class PixelClassifier(nn.Module):
-    """The encoder sees ever more of the image in ever fewer places, the decoder brings the answer back to each pixel.
+    """The encoder trades resolution for context, the decoder brings the answer back to full resolution.
 
-    In the manner of Long, Shelhamer and Darrell 2015, "Fully convolutional networks for semantic segmentation" (arXiv
-    1411.4038). A kernel of 4 with stride 2 has every pixel reached by as many weights, so there is no checkerboard.
+    In the style of Long, Shelhamer and Darrell 2015, "Fully convolutional networks for semantic segmentation" (arXiv
+    1411.4038). With kernel 4 and stride 2 the same number of weights reaches every pixel, so there is no checkerboard.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class PixelClassifier(nn.Module):
             nn.ReLU(),
             nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1),  # to (N, 16, 16, 16)
             nn.ReLU(),
-            nn.ConvTranspose2d(16, 2, 4, stride=2, padding=1),  # to (N, 2, 32, 32): a logit for each class
+            nn.ConvTranspose2d(16, 2, 4, stride=2, padding=1),  # to (N, 2, 32, 32): one logit per class
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,12 +92,12 @@ def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader) -> tupl
 
 
 def iou(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Intersection over union of the foreground, |A and B| / |A or B|, of all pixels given taken together."""
+    """Intersection over union of the foreground, |A and B| / |A or B|, over all given pixels together."""
     return float((predicted & true).sum() / max((predicted | true).sum(), 1))
 
 
 def report(run: _common.Run, predicted: np.ndarray, test_set: SyntheticShapes) -> None:
-    """Print and keep the scores, beside what one gets without a model, and by shape."""
+    """Print and report the scores, overall and by shape, beside two baselines without a model."""
     true, grey = test_set.masks, test_set.images.mean(axis=-1)
     scores = {
         "test_iou": iou(predicted, true),
@@ -114,14 +114,14 @@ def report(run: _common.Run, predicted: np.ndarray, test_set: SyntheticShapes) -
 
 
 def draw(run: _common.Run, predicted: np.ndarray, test_set: SyntheticShapes) -> None:
-    """All pictures of a run."""
+    """Draw all pictures of a run."""
     losses = {key: [epoch[f"{key}_loss"] for epoch in run.epochs] for key in ("train", "test")}
-    label, title = "cross-entropy in nats per pixel", "A class for each pixel of synthetic shapes"
+    label, title = "cross-entropy in nats per pixel", "Pixelwise classification of synthetic shapes"
     plot.curves(losses, "epoch", label, run.picture("loss.png"), title=title, log=True)
     names = {"test_iou": "intersection over union", "test_accuracy": "pixel accuracy"}
     shares = {name: [epoch[key] for epoch in run.epochs] for key, name in names.items()}
     title = "Masks predicted for held-out synthetic shapes"
-    plot.curves(shares, "epoch", "share of pixels", run.picture("scores.png"), title=title)
+    plot.curves(shares, "epoch", "fraction of pixels", run.picture("scores.png"), title=title)
     true, each = test_set.masks, [iou(p, t) for p, t in zip(predicted, test_set.masks, strict=True)]
     for name, which in {"first": np.arange(10), "worst": np.argsort(each)[:10]}.items():
         images = test_set.images[which] / 255  # (10, 32, 32, 3)

@@ -82,6 +82,7 @@ class Node:
         return [(x, self._checked(x, f(*given), given)) for x, f in wanted]
 
     def _output(self, array: Array, storage: versions.Storage) -> Tensor:
+        """y, made anew from its array: a node that held y would be held by y in turn."""
         y = Tensor(array, storage=storage)
         y.grad_fn = self
         return y
@@ -101,7 +102,7 @@ class Node:
         return gx.clone() if shared and isinstance(source, Tensor) else gx
 
     def leads_to(self, sources: set[Source]) -> bool:
-        """Whether one of the sources is among this node's. A freed node says yes, so that `gradients` raises."""
+        """Whether one of these sources is an input of this node. A freed node says yes, so that `gradients` raises."""
         return self.edges is None or any(source in sources for source, _ in self.edges)
 
     def release(self) -> None:
@@ -149,7 +150,7 @@ def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None,
     if view_of is not None and not np.may_share_memory(array, view_of.array):
         view_of = None
     y = Tensor(array, storage=None if view_of is None else view_of._storage)
-    y._storage.sole = view_of is None
+    y._storage.exclusive = view_of is None
     if grad_mode.mode.enabled:
         wanted = []
         for x, gradient in edges:
@@ -183,8 +184,9 @@ def backward(
     Raises
     ------
     RuntimeError
-        If the output requires no gradient, has several elements and no `gradient` is given, was passed back
-        before, or needs a tensor that was changed in place. Then every `grad` is left as it was.
+        If the output requires no gradient; if it has several elements and no `gradient` is given; if an earlier
+        backward pass freed the graph; or if a tensor that a gradient needs was changed in place. Every `grad` is then
+        left as it was.
     """
     seeds = {output.grad_fn or output: _seed(output, gradient)}
     totals = _propagate(seeds, retain_graph, create_graph)
@@ -258,6 +260,7 @@ def grad(
 
 
 def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
+    """The gradient in an output, from which the backward pass starts: the one given, or 1 if it has one element."""
     if not output.requires_grad:
         raise RuntimeError(
             f"backward: this tensor of shape {output.shape} does not require grad and has no grad_fn: no tensor "
@@ -270,7 +273,7 @@ def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
                 f"backward: without a gradient the output must have one element, and shape {output.shape} has "
                 f"{output.numel()}: reduce it (.sum(), .mean()) or pass a gradient of its shape"
             )
-        one = devices.number(np.ones((), output.dtype), devices.place_of(output.array))
+        one = devices.number(np.ones((), output.dtype), devices.device_of(output.array))
         return Tensor(one.reshape(output.shape))
     if not isinstance(gradient, Tensor):
         raise TypeError(f"backward: gradient must be a Tensor, not {type(gradient).__name__}")

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidl.device import place
+from minidl.device import as_device
 from minidl.kernels import devices
 from minidl.ops._operands import Number, number, only_tensors, result_type, sizes
 from minidl.ops.conversion import DType, as_dtype, cast, float32, to
@@ -121,7 +121,7 @@ def _reject_object(array: Array) -> NoReturn:
 
 def _drawn(draw: Callable[[], Any], shape: Shape, dtype: DType, device: Any, requires_grad: bool = False) -> Tensor:
     """Draw on the CPU and move to the device, so that a seed gives the same numbers on every device."""
-    return Tensor(devices.sent(lambda: np.asarray(draw(), dtype), shape, dtype, place(device)), requires_grad)
+    return Tensor(devices.sent(lambda: np.asarray(draw(), dtype), shape, dtype, as_device(device)), requires_grad)
 
 
 def uniform(rng: np.random.Generator, shape: Shape, dtype: DType) -> Array:
@@ -145,7 +145,7 @@ def _first(data: Any) -> Any:
 
 
 def _finish(array: Array, device: Any, requires_grad: bool) -> Tensor:
-    return Tensor(array if device is None else devices.moved(array, place(device)), requires_grad)
+    return Tensor(array if device is None else devices.moved(array, as_device(device)), requires_grad)
 
 
 def zeros(*args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -330,7 +330,7 @@ def randn_like(
 
 
 def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Fill x with draws from the uniform distribution on [from_, to)."""
+    """Fill x with draws from the uniform distribution on ``[from_, to)``."""
     kind = _real("uniform_", input.dtype)
     _numbers("uniform_", from_, to)
     if not from_ <= to:

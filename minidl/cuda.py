@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.device import device, place
+from minidl.device import as_device, device
 from minidl.kernels import devices
 from minidl.tensor import Tensor
 
@@ -28,7 +28,7 @@ def device_count() -> int:
 
 def current_device() -> int:
     """The index of the current GPU, which "cuda" refers to."""
-    number = place("cuda").number
+    number = as_device("cuda").number
     assert number is not None
     return number
 
@@ -50,7 +50,7 @@ def synchronize(which: Any = "cuda") -> None:
 
 
 def _index(which: Any) -> int | None:
-    return place(device("cuda", which) if isinstance(which, int) else device(which)).number
+    return as_device(device("cuda", which) if isinstance(which, int) else device(which)).number
 
 
 class capture:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minidl.kernels import devices
-from minidl.kernels.devices import Place
+from minidl.kernels.devices import Device
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class device:
         return f"device(type={self.type!r}" + (")" if self.index is None else f", index={self.index})")
 
 
-def place(wanted: Any) -> Place:
-    """The memory of a device or of its name; None means the CPU.
+def as_device(wanted: Any) -> Device:
+    """The device that the user means by a `device` or its name, with a GPU's number; None means the CPU.
 
     Raises
     ------

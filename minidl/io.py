@@ -13,9 +13,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from minidl.device import place
+from minidl.device import as_device
 from minidl.kernels import devices
-from minidl.kernels.devices import Place
+from minidl.kernels.devices import Device
 from minidl.tensor import Array, Tensor
 
 STRUCTURE = "structure.json"
@@ -87,7 +87,7 @@ def load(f: str | os.PathLike[str], map_location: Any = None) -> Any:
         If the file is damaged, or was not written by ``save``. The contents are verified against the file's checksums,
         and reading needs no more than a few times the file's size in memory.
     """
-    target = place(map_location)
+    target = as_device(map_location)
     with open(f, "rb") as file:
         try:
             return _read(file, target)
@@ -97,7 +97,7 @@ def load(f: str | os.PathLike[str], map_location: Any = None) -> Any:
             raise ValueError(f"{os.fspath(f)} is damaged, or was not written by minidl.save: {error}") from error
 
 
-def _read(file: IO[bytes], target: Place) -> Any:
+def _read(file: IO[bytes], target: Device) -> Any:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         _check(members, os.fstat(file.fileno()).st_size)
@@ -170,7 +170,7 @@ def _encode_array(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
     return ["tensor" if isinstance(obj, Tensor) else "array", name]
 
 
-def _decode(encoded: Any, arrays: dict[str, Array], target: Place) -> Any:
+def _decode(encoded: Any, arrays: dict[str, Array], target: Device) -> Any:
     """The inverse of `_encode`; each array used is removed from `arrays`."""
     if not isinstance(encoded, list):
         return encoded

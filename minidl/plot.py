@@ -342,7 +342,7 @@ def curves(
         y = np.asarray(values, np.float64)
         where = np.arange(1, len(y) + 1) if x is None else np.asarray(x)
         if where.shape != y.shape or y.ndim != 1:
-            raise ValueError(f"curve {name!r} has shape {y.shape}, but x has {where.shape}: both must be (n,)")
+            raise ValueError(f"curve {name!r} has shape {y.shape}, but x has {where.shape}: both must be the same (n,)")
         _draw_curve(axis, where, y, name, f"C{i}", smooth, log)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
     _whole_ticks(axis)

@@ -1,4 +1,4 @@
-"""Tensor: an array, its gradient and its place in the computational graph.
+"""Tensor: an array, its gradient and its node in the computational graph.
 
 This file knows no operation: `minidl.autograd` and `minidl.ops` import it and bind their functions to Tensor as methods
 and operators (`ops/_methods.py` lists them). So imports run in one direction only.
@@ -7,7 +7,7 @@ and operators (`ops/_methods.py` lists them). So imports run in one direction on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +70,7 @@ class Tensor(Methods):
         if storage is None:
             storage = Storage()
         else:
-            storage.sole = False
+            storage.exclusive = False
         self._storage = storage
         self._known = storage.recorded  # how many recorded writes to the memory grad_fn reflects
         if requires_grad:
@@ -96,7 +96,7 @@ class Tensor(Methods):
     @property
     def device(self) -> device:
         """The device whose memory holds the array."""
-        return device(*devices.place_of(self.array))
+        return device(*devices.device_of(self.array))
 
     @property
     def is_cuda(self) -> bool:
@@ -124,7 +124,7 @@ class Tensor(Methods):
         """Whether the elements are floats; only these can have gradients."""
         return self.dtype.kind == "f"
 
-    # -- its place in the graph ---------------------------------------------------------------------------
+    # -- its node in the graph ----------------------------------------------------------------------------
 
     @property
     def requires_grad(self) -> bool:
@@ -200,7 +200,7 @@ class Tensor(Methods):
         if self.requires_grad and not value.is_floating_point():
             raise RuntimeError(f"data of {value.dtype} for a tensor that requires grad: convert it with .float()")
         self.array, self._storage, self._known = value.array, value._storage, DETACHED
-        self._storage.sole = False
+        self._storage.exclusive = False
 
     # -- its values ---------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class Tensor(Methods):
         """
         if self.requires_grad:
             raise RuntimeError("numpy() would lose the graph of a tensor that requires grad: use x.detach().numpy()")
-        self._storage.sole = False
+        self._storage.exclusive = False
         if self.is_cuda:
             raise TypeError(f"numpy() of a tensor on {self.device}: copy it to the CPU's memory first, x.cpu().numpy()")
         return self.array
@@ -312,6 +312,16 @@ def _plain(array: Any) -> Array:
 def _not_numbers(value: Any) -> TypeError:
     kind = getattr(value, "dtype", type(value).__name__)
     return TypeError(f"Tensor wraps an array of numbers, and got {kind}: use minidl.tensor(data) for other data")
+
+
+def zero_grads(tensors: Iterable[Tensor], set_to_none: bool) -> None:
+    """Drop the gradients of these tensors, or set them to zero."""
+    for x in tensors:
+        if set_to_none:
+            x.grad = None
+        elif x.grad is not None:
+            x.grad = x.grad.detach()
+            x.grad.zero_()
 
 
 def is_tensor(obj: Any) -> bool:

@@ -6,7 +6,7 @@ So each piece of memory counts its changes, as in PyTorch:
     noted(edges)                at the forward pass: what the edges' gradient functions read, and its versions
     refuse_changed(name, ...)   before they run: raises if one of these versions is no longer current
     refuse_stale(name, x)       raises if a recorded in-place operation overwrote x's memory through another tensor
-    written(x)                  after a change in place: counts it
+    written(x, ...)             after a change in place: counts it
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ class Storage:
     version : int
         How often the memory was written to.
     recorded : int
-        How often a *recorded* operation wrote to it. Only the tensor it wrote through (`writer`) moves to that
-        operation's place in the graph; views of the same memory now hold values that their own place does not explain.
+        How often a *recorded* operation wrote to it. Only the tensor it wrote through (`writer`) gets that
+        operation's node in the graph; views of the same memory now hold values that their own nodes did not compute.
     writer : weakref to Tensor, or None
         The tensor through which the last recorded write went.
-    sole : bool
-        Whether an operation allocated the memory and only its result refers to it.
+    exclusive : bool
+        Whether the memory is a result's alone: no view, detached tensor or NumPy array shares it. Only then may
+        `reshape` rearrange it.
     """
 
     version = 0  # defaults of the class, since each operation makes a Storage and few ever change
     recorded = 0
-    sole = False
+    exclusive = False
     writer: ReferenceType[Tensor] | None = None
 
 
@@ -104,13 +105,14 @@ def refuse_stale(name: str, x: Tensor) -> None:
         )
 
 
-def written(x: Tensor, recorded: bool = False) -> None:
-    """Count a change of x's memory. If it was recorded, x knows of it, and other tensors with that memory do not."""
-    x._storage.version += 1
-    if recorded:
-        x._storage.recorded += 1
-        x._storage.writer = ref(x)
-        x._known = x._storage.recorded
+def written(*changed: Tensor, recorded: bool = False) -> None:
+    """Count a change of each tensor's memory. If it was recorded, these tensors know; others that share it do not."""
+    for x in changed:
+        x._storage.version += 1
+        if recorded:
+            x._storage.recorded += 1
+            x._storage.writer = ref(x)
+            x._known = x._storage.recorded
 
 
 def learn_of_own_view(x: Tensor, view: Any) -> None:

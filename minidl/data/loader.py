@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from minidl.device import place
+from minidl.device import as_device
 from minidl.kernels import devices
 from minidl.ops._operands import result_type
 from minidl.random import Generator, rng_of
@@ -334,7 +334,7 @@ class DataLoader:
         rng_of(generator)  # rejects another library's generator now, not in the first epoch
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.num_workers, self.drop_last, self.generator = num_workers, drop_last, generator
-        self.place = None if device is None else place(device)
+        self.device = None if device is None else as_device(device)
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -348,9 +348,9 @@ class DataLoader:
         indices = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
         fetch = _fetcher(self.dataset)
         batches = _map_ahead(fetch, indices, self.num_workers) if self.num_workers else map(fetch, indices)
-        if self.place == devices.CPU:
+        if self.device == devices.CPU:
             return map(_on_cpu, batches)
-        return batches if self.place is None else _uploaded(batches, devices.uploads(self.place))
+        return batches if self.device is None else _uploaded(batches, devices.uploads(self.device))
 
 
 def _map_ahead(fetch: Callable[[Array], Any], batches: list[Array], workers: int) -> Iterator[Any]:
@@ -387,7 +387,7 @@ def _upload(batch: Any, uploads: devices.Uploads) -> Callable[[], Any]:
 
     def on_device() -> Any:
         copies = iter(arrived())
-        return _each(batch, lambda x: Tensor(devices.moved(x.array, uploads.place) if x.is_cuda else next(copies)))
+        return _each(batch, lambda x: Tensor(devices.moved(x.array, uploads.device) if x.is_cuda else next(copies)))
 
     return on_device
 

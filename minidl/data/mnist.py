@@ -143,7 +143,7 @@ def read_idx(path: PathLike) -> Array:
             with gzip.open(file) as stream:
                 return _read_stream(stream, path)
         except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path}: damaged or cut off: {error}; delete it and download it again") from error
+            raise ValueError(f"{path}: damaged or truncated gzip: {error}; delete it and download it again") from error
 
 
 def _read_stream(stream: Stream, path: Path) -> Array:
@@ -160,7 +160,8 @@ def _read_stream(stream: Stream, path: Path) -> Array:
 def _read_header(stream: Stream, path: Path) -> tuple[int, ...]:
     magic = _read_at_most(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
-        raise ValueError(f"{path}: not an IDX file: it begins with {magic.hex(' ') or 'nothing'}, expected 00 00")
+        found, wanted = magic.hex(" ") or "nothing", "00 00, a type code and the number of dimensions"
+        raise ValueError(f"{path}: not an IDX file: it begins with {found}, expected {wanted}")
     if magic[2] != UNSIGNED_BYTE:
         raise ValueError(f"{path}: the header says type code {magic[2]}, expected {UNSIGNED_BYTE} (unsigned bytes)")
     if not 1 <= magic[3] <= 3:
@@ -181,7 +182,7 @@ def _read_at_most(stream: Stream, size: int) -> bytearray:
 
 def found_in(folder: Path, name: str) -> list[Path]:
     """All paths of a file below `folder`, gzipped or not; the first is used."""
-    paths = [folder / place / file for place in SUBFOLDERS for file in (name, f"{name}.gz")]
+    paths = [folder / sub / file for sub in SUBFOLDERS for file in (name, f"{name}.gz")]
     return [path for path in paths if path.is_file()]
 
 
@@ -189,7 +190,7 @@ def _load(folder: Path, name: str, download: bool) -> tuple[Path, Array]:
     """A file's path and values; downloaded if it is missing, or is a damaged download."""
     archive, found = f"{name}.gz", found_in(folder, name)
     if not found and not download:
-        looked = "\n  ".join(str(folder / place) for place in SUBFOLDERS)
+        looked = "\n  ".join(str(folder / sub) for sub in SUBFOLDERS)
         raise FileNotFoundError(
             f"neither {name} nor {archive} is in any of\n  {looked}\n"
             "Pass download=True to fetch it, or say where it is: MNIST(root), --data-dir in the examples, or the "

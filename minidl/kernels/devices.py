@@ -1,7 +1,7 @@
 """Where arrays live: NumPy's in the CPU's memory, CuPy's in a GPU's.
 
-A place is "cpu", or "cuda" with a number. CuPy is imported only when a GPU is first asked for. NumPy's own functions
-(``np.exp``) hand a CuPy array over to CuPy's function of the same name, and raise on a mixture of both.
+CuPy is imported only when a GPU is first asked for. NumPy's own functions (``np.exp``) hand a CuPy array over to
+CuPy's function of the same name, and raise on a mixture of both.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from minidl.kernels import _memory
 Array = Any  # of NumPy or CuPy
 
 
-class Place(NamedTuple):
-    """A memory: the CPU's, or that of the GPU with this number."""
+class Device(NamedTuple):
+    """The CPU, or the GPU with this number. The user's `minidl.device` may leave the number open; see `as_device`."""
 
     type: str
     number: int | None = None
@@ -32,7 +32,7 @@ class Place(NamedTuple):
         return self.type if self.number is None else f"{self.type}:{self.number}"
 
 
-CPU = Place("cpu")
+CPU = Device("cpu")
 
 
 def cupy() -> Any:
@@ -55,13 +55,13 @@ def cupy() -> Any:
     return cupy
 
 
-def gpu(index: int | None) -> Place:
-    """The memory of the GPU with this number, or of the current one."""
+def gpu(index: int | None) -> Device:
+    """The GPU with this number, or the current one."""
     count = cupy().cuda.runtime.getDeviceCount()
     if index is not None and index >= count:
         there = ", ".join(f"cuda:{number}" for number in range(count))
         raise RuntimeError(f"device 'cuda:{index}': there is no such GPU, only {there}")
-    return Place("cuda", cupy().cuda.runtime.getDevice() if index is None else index)
+    return Device("cuda", cupy().cuda.runtime.getDevice() if index is None else index)
 
 
 def on_gpu(array: Any) -> bool:
@@ -80,21 +80,21 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or on_gpu(value)
 
 
-def place_of(array: Array) -> Place:
-    """Where an array lies."""
-    return CPU if type(array) is np.ndarray or not on_gpu(array) else Place("cuda", array.device.id)
+def device_of(array: Array) -> Device:
+    """The device in whose memory an array is stored."""
+    return CPU if type(array) is np.ndarray or not on_gpu(array) else Device("cuda", array.device.id)
 
 
-def moved(array: Array, place: Place) -> Array:
-    """The array in this memory: itself if it already lies there, else a copy."""
-    if place_of(array) == place:
+def moved(array: Array, device: Device) -> Array:
+    """The array on this device: itself if it is there already, else a copy."""
+    if device_of(array) == device:
         return array
-    if place == CPU:
+    if device == CPU:
         return cupy().asnumpy(array)
-    if capturing() and place_of(array) == CPU:
-        return sent(lambda: array, array.shape, array.dtype, place)
+    if capturing() and device_of(array) == CPU:
+        return sent(lambda: array, array.shape, array.dtype, device)
     arrived = _written(array) if on_gpu(array) else None
-    with cupy().cuda.Device(place.number):
+    with cupy().cuda.Device(device.number):
         if arrived is not None:
             cupy().cuda.get_current_stream().wait_event(arrived)
         return cupy().array(array, order="C")
@@ -107,22 +107,22 @@ def _written(array: Array) -> Any:
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
-def _number(value: Any, sign: float, dtype: str, place: Place) -> Array:
-    return moved(np.asarray(value, dtype), place)
+def _number(value: Any, sign: float, dtype: str, device: Device) -> Array:
+    return moved(np.asarray(value, dtype), device)
 
 
-def number(value: Array, place: Place) -> Array:
-    """A 0-d NumPy array in another memory; the same array for the same number, so that none is sent twice."""
-    if place == CPU:
+def number(value: Array, device: Device) -> Array:
+    """A 0-d NumPy array copied to a device; the same array for the same number, so that none is sent twice."""
+    if device == CPU:
         return value
     if capturing():  # a buffer of the graph, not to be used by others
-        return sent(lambda: value, (), value.dtype, place, again=False)
-    return _number(value.item(), math.copysign(1, value), value.dtype.char, place)  # 0.0 == -0.0
+        return sent(lambda: value, (), value.dtype, device, again=False)
+    return _number(value.item(), math.copysign(1, value), value.dtype.char, device)  # 0.0 == -0.0
 
 
 def beside(value: Any, array: Array) -> Array:
-    """A NumPy array where `array` lies."""
-    return value if type(array) is np.ndarray else moved(value, place_of(array))
+    """A NumPy array copied to the device of `array`."""
+    return value if type(array) is np.ndarray else moved(value, device_of(array))
 
 
 def writable(array: Array) -> bool:
@@ -152,17 +152,17 @@ ALIGNMENT = 256  # bytes, of an array within a transfer
 
 
 @functools.cache
-def uploads(place: Place) -> Uploads:
+def uploads(device: Device) -> Uploads:
     """One per GPU: its stream reuses the memory of earlier transfers."""
-    return Uploads(place)
+    return Uploads(device)
 
 
 class Uploads:
     """Copies groups of arrays to a GPU while it computes, each group in one transfer."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        with cupy().cuda.Device(place.number):
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        with cupy().cuda.Device(device.number):
             self.stream = cupy().cuda.Stream(non_blocking=True)
 
     def send(self, arrays: list[Any]) -> Callable[[], list[Array]]:
@@ -174,7 +174,7 @@ class Uploads:
         packed = cupyx.empty_pinned(ends[-1], np.uint8)  # the GPU reads pinned memory by itself
         for start, a in zip(starts, arrays, strict=True):
             packed[start : start + a.nbytes] = np.ascontiguousarray(a).reshape(-1).view(np.uint8)
-        with module.cuda.Device(self.place.number):
+        with module.cuda.Device(self.device.number):
             self.stream.wait_event(module.cuda.get_current_stream().record())  # it may still be reading this memory
             with self.stream:
                 there = module.empty(ends[-1], np.uint8)
@@ -241,15 +241,15 @@ def captured() -> Iterator[Capture]:
         _current.capture = None
 
 
-def sent(draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any, place: Place, again: bool = True) -> Array:
-    """What `draw` returns, a NumPy array of this shape and dtype, in another memory.
+def sent(draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any, device: Device, again: bool = True) -> Array:
+    """What `draw` returns, a NumPy array of this shape and dtype, copied to a device.
 
     During a capture `draw` is not called: the result is a buffer that will be filled before each replay, or (without
     `again`) before the first.
     """
     capture = _current.capture
-    if capture is None or place == CPU:
-        return moved(draw(), place)
+    if capture is None or device == CPU:
+        return moved(draw(), device)
     capture.feeds.append(Feed(capture.buffer(shape, dtype), draw, again))
     return capture.feeds[-1].buffer
 

@@ -298,13 +298,13 @@ def chosen_size(op: str, output_size: Shape, least: Sequence[int], most: Sequenc
 
 
 @functools.lru_cache(maxsize=256, typed=True)
-def _kept(of: Callable[..., G], *sizes: Any) -> G:
+def _from_cache(of: Callable[..., G], *sizes: Any) -> G:
     return of(*sizes)
 
 
-def geometry(of: Callable[..., G], *sizes: Any) -> G:
-    """``of(*sizes)``, cached: a layer's sizes are computed and checked once, not at each step."""
+def cached(of: Callable[..., G], *sizes: Any) -> G:
+    """The geometry ``of(*sizes)``, from a cache: a layer's sizes are computed and checked once, not at each step."""
     try:
-        return _kept(of, *sizes)
+        return _from_cache(of, *sizes)
     except TypeError:  # a list among the sizes, or not a number
         return of(*sizes)

@@ -1,15 +1,9 @@
 """The kernels in plain NumPy: short, and the definition of what the fast ones have to compute.
 
-A convolution is a trilinear form in an image x, a weight w and a feature map y:
-
-    T(x, w, y) = sum over n, o, c, i, j, u, v of
-                 y[n,o,i,j] * w[o,c,u,v] * x[n, c, i*s - p + u*d, j*s - p + v*d]
-
-with x = 0 outside the image. Each of the three convolution kernels is its derivative in one argument, so each
-is the gradient of the others, and the backward pass of a backward pass needs no further kernel.
-
-All three are matrix products. `im2col` writes the window of each map pixel as a column of a matrix. With
-X = im2col(x) of shape (N, C*KH*KW, OH*OW), rows(w) of shape (O, C*KH*KW) and pixels(y) of shape (N, O, OH*OW),
+The three convolution kernels are the derivatives of one trilinear form T(x, w, y) in its map y, its image x and its
+weight w: `minidl/ops/conv.py` states T, and why each kernel's gradients are the other two. Here they are computed, each
+as a matrix product. `im2col` writes the window of each map pixel as a column of a matrix. With X = im2col(x) of shape
+(N, C*KH*KW, OH*OW), rows(w) of shape (O, C*KH*KW) and pixels(y) of shape (N, O, OH*OW),
 
     T(x, w, y) = sum over n of <pixels(y)[n], rows(w) @ X[n]>
 
@@ -225,7 +219,7 @@ def pick(x: Array, indices: Array) -> Array:
     (N, C, OH, OW) array
     """
     n, c, h, w = x.shape
-    refuse_bad_index(indices, (h, w))
+    refuse_bad_index("pick", indices, (h, w))
     images, channels = np.ogrid[:n, :c]  # (N, 1), (1, C)
     return x.reshape(n, c, h * w)[images[..., None, None], channels[..., None, None], indices]
 
@@ -251,7 +245,7 @@ def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
     Source: Zeiler and Fergus 2014, arXiv:1311.2901, section 2.1.
     """
     (n, c), (h, w) = y.shape[:2], size
-    refuse_bad_index(indices, size)
+    refuse_bad_index("put", indices, size)
     x = np.zeros((n, c, h * w), y.dtype)
     images, channels = np.ogrid[:n, :c]  # (N, 1), (1, C)
     np.add.at(x, (images[..., None, None], channels[..., None, None], indices), y)
@@ -343,8 +337,8 @@ def cross_entropy_backward(gy: Array, x: Array, classes: Array) -> Array:
     """Gradient of `cross_entropy` in x: gy * (softmax(x)_c - [c = class]), with gy (N, ...)."""
     powers = np.exp(x - x.max(axis=1, keepdims=True))
     excess = powers / powers.sum(axis=1, keepdims=True)  # (N, C, ...)
-    meant = np.take_along_axis(excess, classes[:, None], 1) - 1
-    np.put_along_axis(excess, classes[:, None], meant.astype(x.dtype), 1)
+    at_class = np.take_along_axis(excess, classes[:, None], 1) - 1
+    np.put_along_axis(excess, classes[:, None], at_class.astype(x.dtype), 1)
     return gy[:, None] * excess
 
 
@@ -380,7 +374,7 @@ def tanh_backward(gy: Array, y: Array) -> Array:
 
 
 def add_at(y: Array, index: tuple[Any, ...], values: Array) -> None:
-    """y[index] += values, in place; where arrays in the index name a place several times, all of its values are added.
+    """y[index] += values, in place. Where arrays in the index name an element several times, all its values are added.
 
     Parameters
     ----------

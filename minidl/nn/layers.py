@@ -15,7 +15,7 @@ import numpy as np
 
 from minidl.autograd import is_grad_enabled
 from minidl.creation import zeros
-from minidl.kernels.geometry import ConvGeometry, Pairlike, chosen_size, geometry
+from minidl.kernels.geometry import ConvGeometry, Pairlike, cached, chosen_size
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
@@ -298,7 +298,7 @@ class ConvTranspose2d(_Conv):
     def _padding_for(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, int]:
         batch = input.shape if input.ndim == 4 else (1, *input.shape)
         sizes = batch, self.weight.shape, self.stride, self.padding, 0, self.dilation
-        least = geometry(ConvGeometry.of_conv_transpose2d, *sizes).image_size
+        least = cached(ConvGeometry.of_conv_transpose2d, *sizes).image_size
         most = [n + s - 1 for n, s in zip(least, self.stride, strict=True)]
         h, w = chosen_size("ConvTranspose2d", output_size, least, most)
         return h - least[0], w - least[1]

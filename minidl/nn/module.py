@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.creation import as_tensor
 from minidl.ops.conversion import as_dtype
-from minidl.tensor import Array, Tensor
+from minidl.tensor import Array, Tensor, zero_grads
 
 T = TypeVar("T", bound="Module")
 V = TypeVar("V")
@@ -108,9 +108,9 @@ class Module:
         object.__setattr__(self, name, value)
 
     def _forget(self, name: str, other_than: Any = None) -> bool:
-        places = vars(self), self._parameters, self._buffers, self._modules
-        others = [place for place in places if place is not other_than]
-        return sum(place.pop(name, self) is not self for place in others) > 0  # pops from each, so no any()
+        registries = vars(self), self._parameters, self._buffers, self._modules
+        others = [registry for registry in registries if registry is not other_than]
+        return sum(registry.pop(name, self) is not self for registry in others) > 0  # pops from each, so no any()
 
     def __getattr__(self, name: str) -> Any:  # called only if normal look-up fails
         for registry in ("_parameters", "_buffers", "_modules"):
@@ -239,8 +239,7 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or set them to zero."""
-        for parameter in self.parameters():
-            zero_grad(parameter, set_to_none)
+        zero_grads(self.parameters(), set_to_none)
 
     def to(self: T, *args: Any, **kwargs: Any) -> T:
         """Convert parameters and buffers in place to a float dtype or a device; integer buffers keep their dtype."""
@@ -348,15 +347,6 @@ def _unique(named: Iterable[tuple[str, V]]) -> Iterator[tuple[str, V]]:
         if id(value) not in seen:
             seen.add(id(value))
             yield name, value
-
-
-def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
-    """Drop one gradient, or set it to zero."""
-    if set_to_none:
-        parameter.grad = None
-    elif parameter.grad is not None:
-        parameter.grad = parameter.grad.detach()
-        parameter.grad.zero_()
 
 
 def _array_of(value: Any) -> Any:

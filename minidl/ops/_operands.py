@@ -1,4 +1,8 @@
-"""The door of an operation: which arguments it takes, and how they are converted before it computes.
+"""What happens to an operation's arguments before it computes: checks, type promotion and broadcasting.
+
+The decorator `@operation` wraps the function that computes. At each call it raises unless the tensors among the
+arguments are tensors, all on one device; where the operation asks for it, it makes a batch of a single image or float32
+of float16, and undoes that in the result. `operands` promotes dtypes and broadcasts, for operations with two operands.
 
 Operands of different dtypes meet by PyTorch's rule: the tensors with dimensions decide; a 0-d tensor, and after it a
 plain number, counts only if its kind is higher (bool < integer < real). So float32 with int64, with a 0-d float64 or
@@ -18,7 +22,7 @@ import numpy as np
 
 from minidl.autograd import is_grad_enabled
 from minidl.kernels import devices
-from minidl.ops.conversion import DType, as_dtype, cast, float32, int64, quiet, to, to_place
+from minidl.ops.conversion import DType, as_dtype, cast, float32, int64, quiet, to, to_device
 from minidl.tensor import Tensor
 
 Number = bool | int | float
@@ -33,33 +37,33 @@ _KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 def operation(
     *, errstate: bool = False, axis: bool = False, images: Sequence[str] = (), wide: bool = False
 ) -> Callable[[F], F]:
-    """Let only tensors on one device into an operation, for each of its parameters that is annotated as a Tensor.
+    """Check an operation's arguments: a parameter annotated as Tensor must get one, and all must be on one device.
 
     Parameters
     ----------
     errstate : bool
         NumPy gives no warning inside: 1/0 is inf.
     axis : bool
-        Take NumPy's ``axis=`` for ``dim=`` and ``keepdims=`` for ``keepdim=`` too, as PyTorch does.
+        Accept NumPy's ``axis=`` for ``dim=`` and ``keepdims=`` for ``keepdim=`` too, as PyTorch does.
     images : sequence of str
         These arguments are (N, C, H, W); if the first is one image (C, H, W), they become batches of one, and the
         results single images again.
     wide : bool
-        Compute in float32 what is given in float16, which cannot hold the sum that a mean is made of.
+        Compute float16 inputs in float32, since the sum behind a mean can exceed float16's range.
     """
 
-    def at_door(function: F) -> F:
+    def decorate(function: F) -> F:
         name, signature = function.__name__, inspect.signature(function).parameters
         kinds = ((i, p, x.annotation) for i, (p, x) in enumerate(signature.items()))
         expected = [(i, p, "None" in kind) for i, p, kind in kinds if kind in ("Tensor", "Tensor | None")]
-        tensors = {place for i, p, _ in expected for place in (i, p)}
-        batches = {place for i, p, _ in expected if p in images for place in (i, p)}
+        tensors = {key for i, p, _ in expected for key in (i, p)}  # arguments by position and by name
+        batches = {key for i, p, _ in expected if p in images for key in (i, p)}
         body: Function = quiet(function) if errstate else function
         if not expected and not axis:
             return typed(F, body)
 
         @functools.wraps(function)
-        def door(*args: Any, **named: Any) -> Any:
+        def checked(*args: Any, **named: Any) -> Any:
             if axis and named:
                 _rename_axis(name, named)
             given: list[Tensor] = []
@@ -83,9 +87,9 @@ def operation(
                 return to(y, functools.reduce(_promote, [x.dtype for x in given]))
             return body(*args, **named)
 
-        return typed(F, door)
+        return typed(F, checked)
 
-    return at_door
+    return decorate
 
 
 def _rename_axis(name: str, named: dict[str, Any]) -> None:
@@ -99,10 +103,10 @@ def _rename_axis(name: str, named: dict[str, Any]) -> None:
 def _call_changed(
     function: Function, which: set[int | str], change: Function, args: Sequence[Any], named: dict[str, Any]
 ) -> Any:
-    """Call with those tensors changed that are given at these positions or by these names."""
+    """Call the function with `change` applied to the tensors given at these positions or by these names."""
 
-    def changed(place: int | str, x: Any) -> Any:
-        return change(x) if place in which and isinstance(x, Tensor) else x
+    def changed(key: int | str, x: Any) -> Any:
+        return change(x) if key in which and isinstance(x, Tensor) else x
 
     return function(*starmap(changed, enumerate(args)), **{p: changed(p, x) for p, x in named.items()})
 
@@ -121,9 +125,9 @@ def _widened(x: Tensor) -> Tensor:
 
 def same_device(name: str, *values: Tensor) -> None:
     """Raise if the tensors are on different devices."""
-    places = sorted({str(devices.place_of(x.array)) for x in values})
-    if len(places) > 1:
-        found = " and ".join(places)
+    different = sorted({str(devices.device_of(x.array)) for x in values})
+    if len(different) > 1:
+        found = " and ".join(different)
         raise RuntimeError(f"{name}: expected all tensors to be on the same device, and found {found}: use .to(device)")
 
 
@@ -269,38 +273,38 @@ def operands(name: str, *values: Any) -> list[Tensor]:
     first = values[0]
     for x in values:
         if not isinstance(x, Tensor) or type(x.array) is not np.ndarray:
-            return _brought_together(name, *values)
+            return _promoted(name, *values)
         if x.array.dtype != first.array.dtype or x.array.shape != first.array.shape:
-            return _brought_together(name, *values)
+            return _promoted(name, *values)
     return list(values)  # the common case, kept fast
 
 
-def _brought_together(name: str, *values: Any) -> list[Tensor]:
+def _promoted(name: str, *values: Any) -> list[Tensor]:
     values = tuple(operand(name, value) for value in values)
-    dtype, home = result_type(*values), _home(name, values)
+    dtype, device = result_type(*values), _common_device(name, values)
     # Numbers wrap around like the elements of tensors: uint8 + -1 is uint8 + 255.
-    tensors = [_as(dtype, x, home) for x in values]
+    tensors = [_converted(x, dtype, device) for x in values]
     shape = common_shape(name, *[x.shape for x in tensors])
     if not is_grad_enabled():
         return tensors
     return [x.expand(shape) if x.requires_grad and x.shape != shape else x for x in tensors]
 
 
-def _home(name: str, values: Sequence[Any]) -> devices.Place:
+def _common_device(name: str, values: Sequence[Any]) -> devices.Device:
     """The device on which the operands meet: as in PyTorch, a 0-d tensor on the CPU goes to the others' device."""
     tensors = [x for x in values if isinstance(x, Tensor)]
     if devices.all_on_cpu(*[x.array for x in tensors]):
         return devices.CPU
     fixed = [x for x in tensors if x.ndim or x.is_cuda]
     same_device(name, *fixed)
-    return devices.place_of(fixed[0].array)
+    return devices.device_of(fixed[0].array)
 
 
-def _as(dtype: DType, x: Any, home: devices.Place) -> Tensor:
+def _converted(x: Any, dtype: DType, device: devices.Device) -> Tensor:
     if not isinstance(x, Tensor):
-        return Tensor(devices.number(cast(np.asarray(x), dtype), home))
+        return Tensor(devices.number(cast(np.asarray(x), dtype), device))
     x = x if x.array.dtype == dtype else to(x, dtype)
-    return x if home is devices.CPU else to_place(x, home)
+    return x if device is devices.CPU else to_device(x, device)
 
 
 def common_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:

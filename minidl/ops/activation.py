@@ -84,7 +84,7 @@ def relu_rule(name: str) -> Iterator[None]:
 
 
 def relu_backward(gy: Tensor, y: Tensor) -> Tensor:
-    """gx = 0 where y <= 0, else gy: linear in gy, and constant in y but for its jump. See also `relu_rule`."""
+    """gx = 0 where y <= 0, else gy: linear in gy, and piecewise constant in y. See also `relu_rule`."""
     if _rule.name != "gradient":
         gy = _where_positive(gy, gy)
     return gy if _rule.name == "deconv" else _where_positive(gy, y)
@@ -188,7 +188,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     def draw() -> Array:
         return np.multiply(_bits(input.numel()).reshape(input.shape) >= p * 2**32, scale, dtype=input.dtype)
 
-    y = input * Tensor(devices.sent(draw, input.shape, input.dtype, devices.place_of(input.array)))
+    y = input * Tensor(devices.sent(draw, input.shape, input.dtype, devices.device_of(input.array)))
     return replace("dropout", input, y) if inplace else y
 
 

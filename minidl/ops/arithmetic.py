@@ -39,6 +39,7 @@ def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
 
 
 def _scaled(name: str, x: Any, alpha: Number) -> Any:
+    """alpha x, a recorded product: its own gradient multiplies gb by alpha."""
     if isinstance(x, Tensor) and not x.is_floating_point() and isinstance(alpha, float):
         raise RuntimeError(f"{name}: alpha={alpha} for a tensor of {x.dtype} must be an int")
     return to(mul(x, alpha), x.dtype) if isinstance(x, Tensor) else mul(x, alpha)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from minidl import kernels
 from minidl.autograd import Edge, record
-from minidl.kernels.geometry import ConvGeometry, Pairlike, geometry
+from minidl.kernels.geometry import ConvGeometry, Pairlike, cached
 from minidl.ops._operands import operation
 from minidl.tensor import Tensor
 
@@ -111,7 +111,7 @@ def conv2d(
     (1, 2, 2, 2)
     """
     _check("conv2d", input, weight, bias, groups, outputs=0)
-    g = geometry(ConvGeometry.of_conv2d, input.shape, weight.shape, stride, padding, dilation)
+    g = cached(ConvGeometry.of_conv2d, input.shape, weight.shape, stride, padding, dilation)
     return convolve(input, weight, g, bias)
 
 
@@ -128,8 +128,8 @@ def conv_transpose2d(
 ) -> Tensor:
     """Transposed convolution: the gradient of ``conv2d`` in its input, used as an operation of its own.
 
-    Its input is what is the map y at the top of this file, and its output the image x; here they are called x and y.
-    Each input pixel adds its value times the kernel to the output, `stride` pixels apart:
+    Its input is the map y of the top of this file and its output the image x. Below, as everywhere, x is the input
+    and y the output. Each input pixel adds its value times the kernel to the output, `stride` pixels apart:
     y[n,c, i s - p + u d, j s - p + v d] += w[o,c,u,v] x[n,o,i,j], plus bias[c].
 
     Parameters
@@ -172,7 +172,7 @@ def conv_transpose2d(
     """
     _check("conv_transpose2d", input, weight, bias, groups, outputs=1)
     sizes = input.shape, weight.shape, stride, padding, output_padding, dilation
-    g = geometry(ConvGeometry.of_conv_transpose2d, *sizes)
+    g = cached(ConvGeometry.of_conv_transpose2d, *sizes)
     return convolve_input(input, weight, g, bias)
 
 
@@ -188,7 +188,7 @@ def channel_sums(y: Tensor) -> Tensor:
 
 
 def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, groups: int, outputs: int) -> None:
-    """Refuse what the geometry does not see: dtypes, groups, the bias. w.shape[outputs] is the output channels."""
+    """Refuse what the geometry does not see: dtypes, groups, the bias. w.shape[outputs] counts the output channels."""
     if groups != 1:
         raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
     dtype = x.array.dtype

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import record
+from minidl.device import as_device
 from minidl.device import device as device_type
-from minidl.device import place
 from minidl.kernels import devices
 from minidl.tensor import Tensor
 
@@ -58,7 +58,7 @@ def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tens
             device = arg
         else:
             dtype = arg
-    moved = input if device is None else to_place(input, place(device))
+    moved = input if device is None else to_device(input, as_device(device))
     if dtype is None or as_dtype(dtype) == moved.dtype:
         return moved
     array, source = cast(moved.array, as_dtype(dtype)), moved.dtype
@@ -67,12 +67,12 @@ def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tens
     return record("to", array, (moved, lambda gy: to(gy, source)))
 
 
-def to_place(input: Tensor, target: devices.Place) -> Tensor:
-    """The tensor in this memory: itself if it is there already."""
-    source = devices.place_of(input.array)
+def to_device(input: Tensor, target: devices.Device) -> Tensor:
+    """The tensor on this device: itself if it is there already."""
+    source = devices.device_of(input.array)
     if source == target:
         return input
-    return record("to", devices.moved(input.array, target), (input, lambda gy: to_place(gy, source)))
+    return record("to", devices.moved(input.array, target), (input, lambda gy: to_device(gy, source)))
 
 
 def type_(input: Tensor, dtype: Any) -> Tensor:
@@ -107,10 +107,10 @@ def long(input: Tensor) -> Tensor:
 
 def cpu(input: Tensor) -> Tensor:
     """The tensor in the CPU's memory: itself if it is there already."""
-    return to_place(input, devices.CPU)
+    return to_device(input, devices.CPU)
 
 
 def cuda(input: Tensor, device: Any = None) -> Tensor:
     """The tensor in the memory of a GPU: this device, or the current GPU."""
     wanted = device_type("cuda", device) if device is None or type(device) is int else device_type(device)
-    return to_place(input, place(wanted))
+    return to_device(input, as_device(wanted))

@@ -1,4 +1,4 @@
-"""Indexing: x[index] reads elements; its adjoint adds values to zeros at the places that were read."""
+"""Indexing: x[index] reads elements; its adjoint adds values to zeros at the positions that were read."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     """
     (first, second), shape = split_index(index, input), input.shape
     y = input.array[first][second]
-    return record("getitem", y, (input, lambda gy: _put_into_zeros(gy, first, second, shape)), view_of=input)
+    return record("getitem", y, (input, lambda gy: _getitem_backward(gy, first, second, shape)), view_of=input)
 
 
-def _put_into_zeros(values: Tensor, first: Index, second: Index, shape: Shape) -> Tensor:
+def _getitem_backward(values: Tensor, first: Index, second: Index, shape: Shape) -> Tensor:
     """The adjoint of x[index]."""
     y = np.zeros_like(values.array, shape=shape or (1,)).reshape(shape)  # CuPy ignores a shape of ()
     if any(devices.is_array(part) and part.dtype != bool for part in second):
-        kernels.add_at(y[first], second, values.array)  # arrays of ints can name a place twice
+        kernels.add_at(y[first], second, values.array)  # arrays of ints can name an element twice
     else:
         y[first][second] = values.array
-    return record("put", y, (values, lambda gy: gy[first][second]))
+    return record("getitem_backward", y, (values, lambda gy: gy[first][second]))
 
 
 def split_index(index: Any, x: Tensor) -> tuple[Index, Index]:
@@ -48,19 +48,19 @@ def split_index(index: Any, x: Tensor) -> tuple[Index, Index]:
     first: list[Any] = []
     for part in parts:
         first += [part] if isinstance(part, int) else [slice(None)] * _dimensions_of(part)
-    _refuse_places_outside(parts, x.shape)
+    _refuse_out_of_bounds(parts, x.shape)
     return (*first, ...), (*[part for part in parts if not isinstance(part, int)], ...)
 
 
-def _refuse_places_outside(parts: list[Any], shape: Shape) -> None:
+def _refuse_out_of_bounds(parts: list[Any], shape: Shape) -> None:
     """Refuse ints out of bounds, which CuPy would wrap around."""
     d = 0
     for part in parts:
         if devices.is_array(part) and part.dtype != bool and d < len(shape):
             wrong = (part < -shape[d]) | (part >= shape[d])
             if devices.any_true(wrong):
-                place = part[np.unravel_index(int(wrong.argmax()), wrong.shape)].item()
-                raise IndexError(f"x[index]: index {place} is out of bounds for dimension {d} with size {shape[d]}")
+                index = part[np.unravel_index(int(wrong.argmax()), wrong.shape)].item()
+                raise IndexError(f"x[index]: index {index} is out of bounds for dimension {d} with size {shape[d]}")
         d += _dimensions_of(part)
 
 
@@ -72,12 +72,12 @@ def _dimensions_of(part: Any) -> int:
 
 def _without_ellipsis(parts: list[Any], ndim: int) -> list[Any]:
     """The `...` as the slices it stands for. To NumPy it separates two arrays even if it stands for none."""
-    places = [i for i, part in enumerate(parts) if part is Ellipsis]
-    if len(places) > 1:
+    positions = [i for i, part in enumerate(parts) if part is Ellipsis]
+    if len(positions) > 1:
         raise IndexError("x[index]: an index can only have a single ellipsis ('...')")
-    if not places:
+    if not positions:
         return parts
-    before, after = parts[: places[0]], parts[places[0] + 1 :]
+    before, after = parts[: positions[0]], parts[positions[0] + 1 :]
     rest = ndim - sum(_dimensions_of(part) for part in before + after)
     return before + [slice(None)] * rest + after
 

@@ -1,6 +1,6 @@
 """In-place operations: new values in a tensor's own memory.
 
-A recorded change moves the tensor to a new place in the graph. Every change increments the memory's version, so a
+A recorded change gives the tensor a new node in the graph. Every change increments the memory's version, so a
 backward pass that needs the old values raises (`versions.py`). Nothing is written before all checks have passed.
 """
 
@@ -110,7 +110,7 @@ def _fitting(name: str, value: Any, shape: tuple[int, ...], x: Tensor, drop_ones
 
 
 def replace(name: str, x: Tensor, result: Tensor) -> Tensor:
-    """Write a result of x's shape into x, and give x the result's place in the graph."""
+    """Write a result of x's shape into x, and give x the result's node in the graph."""
     if result.shape != x.shape:
         raise RuntimeError(f"{name}: the result has shape {result.shape}, the tensor to change in place {x.shape}")
     if x.dtype.kind in "biu" and result.dtype.kind not in ("b" if x.dtype.kind == "b" else "biu"):
@@ -142,8 +142,8 @@ def refuse_unwritable(name: str, x: Tensor) -> None:
 
 
 def _enter(x: Tensor, result: Tensor) -> None:
-    """Count the change and, if it was recorded, move x to the result's place in the graph."""
+    """Count the change and, if it was recorded, give x the result's node in the graph."""
     recorded = is_grad_enabled() and result.requires_grad
-    written(x, recorded)
+    written(x, recorded=recorded)
     if recorded:
         x.grad_fn = result.grad_fn

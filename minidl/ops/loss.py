@@ -52,12 +52,12 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
         errors = np.square(x.array - t.array)
         return record("mse_loss", errors, (x, lambda gy: (x - t) * (gy * 2)), (t, lambda gy: (t - x) * (gy * 2)))
     # Reduced here, so that the gradient multiplies by one number, not by an array of equal ones.
-    each = _each(x.numel(), reduction)
+    share = _share(x.numel(), reduction)
     return record(
         "mse_loss",
-        kernels.total_squared_error(x.array, t.array, each),
-        (x, lambda gy: _scaled_difference(x, t, gy, 2 * each)),
-        (t, lambda gy: _scaled_difference(t, x, gy, 2 * each)),
+        kernels.total_squared_error(x.array, t.array, share),
+        (x, lambda gy: _scaled_difference(x, t, gy, 2 * share)),
+        (t, lambda gy: _scaled_difference(t, x, gy, 2 * share)),
     )
 
 
@@ -159,10 +159,10 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
     _check_reduction("cross_entropy", reduction)
     x, classes = input, target.array.astype(np.int64)
     y = kernels.cross_entropy(x.array, classes) if x.numel() else np.zeros_like(x.array, shape=classes.shape)
-    each = 1.0
+    share = 1.0
     if reduction != "none":
-        y, each = _reduced(y, reduction)
-    return record("cross_entropy", y, (x, lambda gy: _cross_entropy_backward(gy * each, x, classes)))
+        y, share = _mean_or_sum(y, reduction)
+    return record("cross_entropy", y, (x, lambda gy: _cross_entropy_backward(gy * share, x, classes)))
 
 
 def _cross_entropy_backward(gy: Tensor, x: Tensor, classes: Array) -> Tensor:
@@ -197,10 +197,10 @@ def _check_classes(name: str, scores: str, x: Tensor, t: Tensor) -> None:
         raise error(f"{name}: {scores} of shape {x.shape} need a target of shape {wanted}, not {t.shape}")
     wrong = (t.array < 0) | (t.array >= x.shape[1])
     if devices.any_true(wrong):
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        position = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise IndexError(
-            f"{name}: target {t.array[place]} at index {place} is out of bounds: {scores} of shape {x.shape} have "
-            f"classes 0 to {x.shape[1] - 1}; PyTorch's ignore_index is not supported"
+            f"{name}: target {t.array[position]} at index {position} is out of bounds: {scores} of shape {x.shape} "
+            f"have classes 0 to {x.shape[1] - 1}; PyTorch's ignore_index is not supported"
         )
 
 
@@ -303,12 +303,12 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
         losses = np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array)))
         edges = (x, lambda gy: (sigmoid(x) - t) * gy), (t, lambda gy: -x * gy)
         return record("binary_cross_entropy_with_logits", losses, *edges)
-    each = _each(x.numel(), reduction)
+    share = _share(x.numel(), reduction)
     return record(
         "binary_cross_entropy_with_logits",
-        kernels.total_logistic_loss(x.array, t.array, each),
-        (x, lambda gy: _scaled_logistic_difference(x, t, gy, each)),
-        (t, lambda gy: x * (gy * -each)),
+        kernels.total_logistic_loss(x.array, t.array, share),
+        (x, lambda gy: _scaled_logistic_difference(x, t, gy, share)),
+        (t, lambda gy: x * (gy * -share)),
     )
 
 
@@ -354,13 +354,13 @@ def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Ten
     0.0
     """
     _check_shapes("gaussian_kl", mean, log_var)
-    return reduce("gaussian_kl", (mean * mean + _expm1_less(log_var)) * 0.5, reduction)
+    return reduce("gaussian_kl", (mean * mean + _expm1_minus_x(log_var)) * 0.5, reduction)
 
 
 @quiet
-def _expm1_less(x: Tensor) -> Tensor:
+def _expm1_minus_x(x: Tensor) -> Tensor:
     """e^x - 1 - x, by expm1, which keeps its digits near x = 0, where the unused dimensions of a VAE are."""
-    return record("expm1_less", np.expm1(x.array) - x.array, (x, lambda gy: gy * _expm1(x)))
+    return record("expm1_minus_x", np.expm1(x.array) - x.array, (x, lambda gy: gy * _expm1(x)))
 
 
 @quiet
@@ -368,15 +368,15 @@ def _expm1(x: Tensor) -> Tensor:
     return record("expm1", np.expm1(x.array), (x, lambda gy: gy * exp(x)))
 
 
-def _each(count: int, reduction: str) -> float:
-    """The derivative of a mean or a sum in each of its elements: 1 / count, or 1."""
+def _share(count: int, reduction: str) -> float:
+    """Each element's share of a mean or a sum, which is the derivative in it: 1 / count, or 1."""
     return (1 / count if count else np.nan) if reduction == "mean" else 1.0
 
 
-def _reduced(losses: Array, reduction: str) -> tuple[Array, float]:
-    """The mean or sum of a loss's elements, and its derivative in each."""
-    each = _each(losses.size, reduction)
-    return kernels.total(losses[...], each), each  # [...] makes an array of NumPy's scalars
+def _mean_or_sum(losses: Array, reduction: str) -> tuple[Array, float]:
+    """The mean or sum of a loss's elements, and each element's share of it."""
+    share = _share(losses.size, reduction)
+    return kernels.total(losses[...], share), share  # [...] makes an array of NumPy's scalars
 
 
 def reduce(name: str, losses: Tensor, reduction: str) -> Tensor:

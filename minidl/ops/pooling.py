@@ -1,6 +1,6 @@
 """Pooling and unpooling: max-pool picks by flat indices, unpool puts by them; the average is a linear map.
 
-Letters: x is an image (N, C, H, W), y a map (N, C, OH, OW) with one pixel for each window; k, s, p, d are window,
+Letters: x is an image (N, C, H, W), y a map (N, C, OH, OW) with one pixel for each window; k, s, p, d are window size,
 stride, padding and dilation. Once a max-pool has chosen its maxima, it is the linear map `pick`, and
 
     sum over n,c,i,j of  y[n,c,i,j] x[n, c, indices[n,c,i,j]]
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from minidl import kernels
 from minidl.autograd import record
-from minidl.kernels.geometry import Pair, Pairlike, geometry
+from minidl.kernels.geometry import Pair, Pairlike, cached
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
 from minidl.ops._operands import only_compiled, operation
@@ -94,10 +94,10 @@ def max_pool2d(
     """
     if input.dtype.kind not in "fiu":
         raise NotImplementedError(f"max_pool2d: input must be numbers, not {input.dtype}; convert it with .float()")
-    g = geometry(PoolGeometry.of_max_pool2d, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    array, places = kernels.max_pool2d(input.array, g)
-    indices = Tensor(places)
-    y = record("max_pool2d", array, (input, lambda gy: put(gy, indices, g.image_size)))
+    g = cached(PoolGeometry.of_max_pool2d, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    maxima, positions = kernels.max_pool2d(input.array, g)
+    indices = Tensor(positions)
+    y = record("max_pool2d", maxima, (input, lambda gy: put(gy, indices, g.image_size)))
     return (y, indices) if return_indices else y
 
 
@@ -123,7 +123,8 @@ def max_unpool2d(
     kernel_size, stride, padding : int or (int, int)
         Those of the pooling; they only determine the output's size.
     output_size : (int, int) or (int, int, int, int), optional
-        H and W, or N, C, H and W of the output. With stride s, s heights are pooled to the same one: this chooses.
+        H and W, or N, C, H and W of the output. A pooling with stride s maps s neighbouring heights to the same one;
+        this chooses among them.
 
     Returns
     -------
@@ -154,8 +155,8 @@ def max_unpool2d(
     if indices.dtype != "int64" or indices.shape != input.shape:
         found = f"{indices.dtype} of shape {indices.shape}"
         raise RuntimeError(f"max_unpool2d: indices must be int64 and of the input's shape {input.shape}, not {found}")
-    g = PoolGeometry.of_max_unpool2d(input.shape, kernel_size, stride, padding, output_size)
-    refuse_bad_index(indices.array, g.image_size)
+    g = cached(PoolGeometry.of_max_unpool2d, input.shape, kernel_size, stride, padding, output_size)
+    refuse_bad_index("max_unpool2d", indices.array, g.image_size)
     return put(input, indices, g.image_size)
 
 
@@ -207,5 +208,5 @@ def avg_pool2d(
     [[[2.5, 4.5], [10.5, 12.5]]]
     """
     only_compiled("avg_pool2d", input)
-    g = PoolGeometry.of_avg_pool2d(input.shape, kernel_size, stride, padding, ceil_mode)
+    g = cached(PoolGeometry.of_avg_pool2d, input.shape, kernel_size, stride, padding, ceil_mode)
     return resample("avg_pool2d", input, *g.averages(count_include_pad, divisor_override))

@@ -24,12 +24,12 @@ from minidl.tensor import Array, Tensor
 Dims = int | Sequence[int] | None
 
 
-def _reduced(name: str, input: Tensor, dim: Dims) -> tuple[int, ...]:
+def _reduced_dims(name: str, input: Tensor, dim: Dims) -> tuple[int, ...]:
     """The dimensions to reduce: all for None or an empty list, as in PyTorch."""
     return dimensions(name, None if isinstance(dim, tuple | list) and not dim else dim, input.ndim)
 
 
-def _kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
+def _keepdim_shape(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
     """The shape with the reduced dimensions as 1."""
     return tuple(1 if d in dims else size for d, size in enumerate(shape))
 
@@ -37,10 +37,10 @@ def _kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
 @operation(errstate=True, axis=True)
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """y = sum of x over `dim`;  gx = gy, repeated. Integers and booleans are summed in int64."""
-    dims = _reduced("sum", input, dim)
+    dims = _reduced_dims("sum", input, dim)
     x = to(input, dtype or (int64 if input.dtype.kind in "biu" else input.dtype))
     shape = x.shape
-    kept = _kept(shape, dims)
+    kept = _keepdim_shape(shape, dims)
     # NumPy adds one row after another, which soon loses digits in float32.
     wide = np.float64 if x.dtype.kind == "f" else x.dtype
     if x.dtype.kind == "f" and x.dtype != np.float16 and len(dims) == x.ndim:
@@ -52,8 +52,8 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
 
 @operation(axis=True, wide=True)
 def mean(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """y = sum of x over `dim` / n, the number of its elements;  gx = gy / n, repeated. NaN where n = 0."""
-    count = math.prod(input.shape[d] for d in _reduced("mean", input, dim))
+    """y = (sum of x over `dim`) / n, with n elements in each sum;  gx = gy / n, repeated. NaN where n = 0."""
+    count = math.prod(input.shape[d] for d in _reduced_dims("mean", input, dim))
     only_floats("mean", input)
     return sum(input, dim, keepdim) / count
 
@@ -61,9 +61,9 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 @operation(axis=True, wide=True)
 def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
     """y = sum of (x - mean)^2 / c with c = n - 1, or n if not `unbiased`;  gx = gy 2 (x - mean) / c."""
-    dims, shape = _reduced("var", input, dim), input.shape
+    dims, shape = _reduced_dims("var", input, dim), input.shape
     only_floats("var", input)
-    n, kept = math.prod(shape[d] for d in dims), _kept(shape, dims)
+    n, kept = math.prod(shape[d] for d in dims), _keepdim_shape(shape, dims)
     count = n - 1 if unbiased and n else n
 
     def gradient(gy: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
         return maximum(input, dim if other is None else other)
     if dim is None:
         return _extreme("max", input, np.max)
-    return _chosen("max", input, _place("max", np.argmax, input, dim, keepdim=True), dim, keepdim)
+    return _chosen("max", input, _index_of("max", np.argmax, input, dim, keepdim=True), dim, keepdim)
 
 
 @operation(axis=True)
@@ -137,10 +137,11 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
         return minimum(input, dim if other is None else other)
     if dim is None:
         return _extreme("min", input, np.min)
-    return _chosen("min", input, _place("min", np.argmin, input, dim, keepdim=True), dim, keepdim)
+    return _chosen("min", input, _index_of("min", np.argmin, input, dim, keepdim=True), dim, keepdim)
 
 
 def _extreme(name: str, input: Tensor, of: Callable[[Array], Any]) -> Tensor:
+    """The extreme element of all, found by `np.max` or `np.min`; equal ones share its gradient."""
     if input.numel() == 0:
         which = "greatest" if name == "max" else "least"
         raise RuntimeError(f"{name}: a tensor of shape {input.shape} has no {which} element")
@@ -163,16 +164,17 @@ def _chosen(name: str, input: Tensor, indices: Tensor, dim: int, keepdim: bool) 
 @operation(axis=True)
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the greatest element in dimension `dim`, or in the flattened tensor; the first of equal ones."""
-    return _place("argmax", np.argmax, input, dim, keepdim)
+    return _index_of("argmax", np.argmax, input, dim, keepdim)
 
 
 @operation(axis=True)
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the least element, like ``argmax``."""
-    return _place("argmin", np.argmin, input, dim, keepdim)
+    return _index_of("argmin", np.argmin, input, dim, keepdim)
 
 
-def _place(name: str, function: Callable[..., Any], input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+def _index_of(name: str, function: Callable[..., Any], input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    """The indices that `np.argmax` or `np.argmin` finds, in int64."""
     d = None if dim is None else dimension(name, dim, input.ndim)
     if input.numel() == 0 and (d is None or input.shape[d] == 0):
         raise IndexError(f"{name}: no element to choose from in a tensor of shape {input.shape} with dim={dim}")

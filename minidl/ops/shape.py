@@ -51,9 +51,9 @@ def reshape(input: Tensor, *args: Any, shape: Sequence[int] | None = None) -> Te
     """
     new, old = _completed("reshape", sizes("reshape", args, shape), input.numel()), input.shape
     array = input.array.reshape(new)
-    if input._storage.sole and not np.may_share_memory(array, input.array):
-        # A kernel left the input in another memory order than PyTorch's would. Reordered, it has a view of this shape,
-        # as in PyTorch, and writes to that view are not lost.
+    if input._storage.exclusive and not np.may_share_memory(array, input.array):
+        # NumPy had to copy, since a kernel left the input in channels-last order. In PyTorch it would be contiguous and
+        # the result a view of it. So let the input use the copy too: same values, and writes to one reach the other.
         input.array = array.reshape(old)
     return record("reshape", array, (input, lambda gy: gy.reshape(old)), view_of=input)
 
@@ -299,7 +299,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise NotImplementedError(f"pad: mode {mode!r} is not supported, only 'constant'")
     widths = listed_sizes("pad", pad)
     if len(widths) % 2 or len(widths) > 2 * input.ndim:
-        raise RuntimeError(f"pad: widths come in pairs, at most one for each dimension of {input.shape}, not {widths}")
+        rule = "widths come in pairs (before, after), at most one for each dimension"
+        raise RuntimeError(f"pad: {rule} of {input.shape}, not {widths}")
     pairs = [(0, 0)] * (input.ndim - len(widths) // 2) + list(zip(widths[-2::-2], widths[::-2], strict=True))
     if any(size + before + after < 0 for size, (before, after) in zip(input.shape, pairs, strict=True)):
         raise RuntimeError(f"pad: widths {widths} cut off more than shape {input.shape} has")

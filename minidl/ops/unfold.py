@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from minidl import kernels
 from minidl.autograd import record
-from minidl.kernels.geometry import ConvGeometry, Pairlike, geometry
+from minidl.kernels.geometry import ConvGeometry, Pairlike, cached
 from minidl.ops._operands import only_floats, operation
 from minidl.tensor import Tensor
 
@@ -60,7 +60,7 @@ def unfold(
     True
     """
     only_floats("unfold", input, NotImplementedError)
-    return _unfold(input, geometry(ConvGeometry.of_unfold, input.shape, kernel_size, dilation, padding, stride))
+    return _unfold(input, cached(ConvGeometry.of_unfold, input.shape, kernel_size, dilation, padding, stride))
 
 
 @operation()
@@ -113,7 +113,7 @@ def fold(
     if input.ndim == 2:
         return fold(input.unsqueeze(0), output_size, kernel_size, dilation, padding, stride).squeeze(0)
     sizes = input.shape, output_size, kernel_size, dilation, padding, stride
-    return _fold(input, geometry(ConvGeometry.of_fold, *sizes))
+    return _fold(input, cached(ConvGeometry.of_fold, *sizes))
 
 
 def _unfold(x: Tensor, g: ConvGeometry) -> Tensor:

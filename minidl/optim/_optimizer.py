@@ -13,9 +13,9 @@ import numpy as np
 
 from minidl.autograd import enable_grad
 from minidl.kernels import devices
-from minidl.nn.module import zero_grad
 from minidl.ops.inplace import refuse_unwritable
-from minidl.tensor import Array, Tensor
+from minidl.tensor import Array, Tensor, zero_grads
+from minidl.versions import written
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 State = dict[str, Any]  # of one parameter: its buffers and number of steps, by name
@@ -93,9 +93,7 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set the gradients of all parameters to None, or to zeros."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                zero_grad(p, set_to_none)
+        zero_grads(self._parameters(), set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
@@ -115,8 +113,7 @@ class Optimizer:
             grads = {p: g.array for p in group["params"] if (g := p.grad) is not None}
             for params in self._alike(grads):
                 self._update(params, [grads[p] for p in params], [self.state[p] for p in params], group)
-                for p in params:
-                    p._storage.version += 1
+                written(*params)
         return loss
 
     def _alike(self, params: Iterable[Tensor]) -> Iterable[list[Tensor]]:
@@ -124,7 +121,7 @@ class Optimizer:
         lists: dict[Any, list[Tensor]] = {}
         for p in params:
             state = self.state.setdefault(p, {})
-            key = p.array.dtype, devices.place_of(p.array), state.get("step", 0), state.get("momentum_buffer") is None
+            key = p.array.dtype, devices.device_of(p.array), state.get("step", 0), state.get("momentum_buffer") is None
             lists.setdefault(key, []).append(p)
         return lists.values()
 
@@ -150,13 +147,13 @@ class Optimizer:
             raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
         groups, parameters = state_dict["param_groups"], self._parameters()
         if isinstance(groups, list | tuple) and len(groups) != len(self.param_groups):
-            sizes = f"{len(groups)} in the state, {len(self.param_groups)} here"
+            sizes = f"{len(groups)} in the state, {len(self.param_groups)} in the optimizer"
             raise ValueError(f"load_state_dict: parameter groups: {sizes}")
         if not isinstance(groups, list | tuple) or not all(isinstance(group, Mapping) for group in groups):
             raise TypeError(f"load_state_dict: param_groups must be a list of dicts, not {groups!r}")
         given, own = ([len(g["params"]) for g in of] for of in (groups, self.param_groups))
         if given != own:
-            raise ValueError(f"load_state_dict: parameters in each group: {given} in the state, {own} here")
+            raise ValueError(f"load_state_dict: parameters in each group: {given} in the state, {own} in the optimizer")
         for group in groups:
             _refuse_variants(group)
         positions = [i for group in groups for i in group["params"]]
@@ -196,19 +193,20 @@ def _refuse_variants(group: Mapping[str, Any]) -> None:
             raise ValueError(f"optimizer: {name}={group[name]} is not supported")
 
 
-def each_step(numbers: Callable[[], Any], shape: tuple[int, ...], p: Tensor) -> Any:
-    """`numbers()`: the number or numbers of a formula that change from step to step.
+def once_per_step(numbers: Callable[[], Any], shape: tuple[int, ...], p: Tensor) -> Any:
+    """`numbers()`: the number or numbers in a formula that change from step to step, such as Adam's bias correction.
 
-    While a step is captured into a CUDA graph (`minidl.cuda.capture`) they are a float64 buffer of this shape on p's
-    device instead: each replay calls `numbers` again and refills it.
+    It is called exactly once in each step, so it may count steps. While a step is captured into a CUDA graph
+    (`minidl.cuda.capture`) the result is a float64 buffer of this shape on p's device instead, and each replay of the
+    graph calls `numbers` and refills the buffer.
     """
     if not devices.capturing():
         return numbers()
-    return devices.sent(lambda: np.array(numbers(), np.float64), shape, np.float64, devices.place_of(p.array))
+    return devices.sent(lambda: np.array(numbers(), np.float64), shape, np.float64, devices.device_of(p.array))
 
 
 def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
-    """Copy the loaded state of p; its buffers get p's dtype and device, and must have p's shape."""
+    """Copy the loaded state of p; its buffers are converted to p's dtype and device, and must have p's shape."""
     copied: dict[str, Any] = {"step": int(state["step"])} if "step" in state else {}
     for name in state.keys() - {"step"}:
         value = state[name].cpu() if isinstance(state[name], Tensor) else state[name]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.optim._optimizer import Optimizer, Params, State, each_step
+from minidl.optim._optimizer import Optimizer, Params, State, once_per_step
 from minidl.tensor import Array, Tensor
 
 
 class Adam(Optimizer):
-    """Steps of about lr in each element, by running means of its gradient and squared gradient.
+    """Steps of about lr in each element: the running mean of its gradient over the root of that of its square.
 
         g = g + weight_decay p
         m = beta1 m + (1 - beta1) g
@@ -25,7 +25,7 @@ class Adam(Optimizer):
     params : iterable of Tensor, or of dict
     lr : float
     betas : (float, float)
-        How slowly the two means forget, each in [0, 1).
+        Decay rates of the two running means, each in [0, 1): the closer to 1, the longer they remember.
     eps : float
         Keeps the quotient finite where gradients vanish.
     weight_decay : float
@@ -36,8 +36,8 @@ class Adam(Optimizer):
     1 - beta1^t and 1 - beta2^t are the bias correction: m and v start at 0, so after t steps the weights of the
     gradients in m sum to only 1 - beta1^t, and those of their squares in v to 1 - beta2^t.
 
-    Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization, arXiv:1412.6980, 2015, with PyTorch's
-    place for eps.
+    Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization, arXiv:1412.6980, 2015, with eps where
+    PyTorch adds it.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Adam(Optimizer):
         ms, vs = ([state[name].array for state in states] for name in ("exp_avg", "exp_avg_sq"))
         beta1, beta2 = group["betas"]
 
-        def next_step() -> tuple[float, float]:
+        def count_step() -> tuple[float, float]:  # the step's (rate, root)
             for state in states:
                 state["step"] += 1
             return bias_corrected(group["lr"], beta1, beta2, states[0]["step"])
 
-        settings = each_step(next_step, (2,), params[0]), beta1, beta2, group["eps"], group["weight_decay"]
+        settings = once_per_step(count_step, (2,), params[0]), beta1, beta2, group["eps"], group["weight_decay"]
         kernels.adam_step([p.array for p in params], grads, ms, vs, *settings)
 
 

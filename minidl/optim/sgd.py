@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.optim._optimizer import Optimizer, Params, State, each_step
+from minidl.optim._optimizer import Optimizer, Params, State, once_per_step
 from minidl.tensor import Array, Tensor
 
 
@@ -69,6 +69,6 @@ class SGD(Optimizer):
                 state["momentum_buffer"] = Tensor(np.zeros_like(p.array))
         bs = [state["momentum_buffer"].array for state in states] if momentum else None
         dampening = 0 if first else group["dampening"]  # from b = 0 this is b = g
-        lr = each_step(lambda: group["lr"], (), params[0])
+        lr = once_per_step(lambda: group["lr"], (), params[0])
         settings = lr, momentum, dampening, group["nesterov"], group["weight_decay"]
         kernels.sgd_step([p.array for p in params], grads, bs, *settings)

@@ -1,14 +1,16 @@
 """Property tests of operations, minidl's own and yours: strategies for Hypothesis, and a decorator.
 
+This is a whole test::
+
     from minidl.testing import property_test_gradient, shapes, tensors
 
     @property_test_gradient(tensors(shapes()))
     def test_cube(x):
         return cube(x)
 
-is a whole test: on random shapes and values it compares cube's first and second gradients with finite differences, and
-checks that the dtype is kept, that inputs are left unchanged, that gradients own their memory, and that the compiled
-kernels agree with their definitions.
+On random shapes and values it compares cube's first and second gradients with finite differences, and checks that the
+dtype is kept, that inputs are left unchanged, that gradients own their memory, and that the compiled kernels agree with
+their definitions.
 
 The parts: `gradcheck` (finite differences), `_diagnosis` (why they disagree) and `adjoint` need NumPy only;
 `strategies` and `property_test` need Hypothesis (``pip install hypothesis``), so they are imported on first use.

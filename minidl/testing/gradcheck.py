@@ -143,7 +143,7 @@ def _cotangents(func: Callable[..., Any], inputs: list[Any], given: Tensor | Seq
     listed = [given] if isinstance(given, Tensor) else list(given)
     found, wanted = [gy.shape for gy in listed], [y.shape for y in outputs]
     if found != wanted:
-        raise ValueError(f"gradgradcheck: grad_outputs of shapes {found} for outputs of shapes {wanted}")
+        raise ValueError(f"gradgradcheck: grad_outputs must have the outputs' shapes {wanted}, not {found}")
     return [Tensor(np.array(gy.array, np.float64), requires_grad=True) for gy in listed]
 
 
@@ -356,11 +356,11 @@ def _message(
         values = float(analytic[k, j]), float(numeric[k, j])
         return Suspect(lambda step: float(rows.of(f.moved(i, j, step))[k]), size, *values)
 
-    places = _worst(analytic, numeric, wrong)
+    positions = _worst(analytic, numeric, wrong)
     # A kink at one element must not hide an error at another.
-    k, j = next((place for place in places if is_fault(suspect_at(*place), tolerance)), places[0])
+    k, j = next((position for position in positions if is_fault(suspect_at(*position), tolerance)), positions[0])
     suspect = suspect_at(k, j)
-    y = _place(outputs, k) if rows.single else f"(random combination {k} of the outputs)"
+    y = _element(outputs, k) if rows.single else f"(random combination {k} of the outputs)"
     what = "of the Jacobian" if rows.single else "of random combinations of the Jacobian's rows"
     index = np.unravel_index(j, x.shape)
     lines = [
@@ -382,7 +382,7 @@ def _brackets(index: Sequence[Any]) -> str:
     return str([int(a) for a in index]) if len(index) else ""
 
 
-def _place(outputs: Sequence[Tensor], k: int) -> str:
+def _element(outputs: Sequence[Tensor], k: int) -> str:
     """The output and index of element k of the long vector y."""
     for number, y in enumerate(outputs):
         if k < y.numel():

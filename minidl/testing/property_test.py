@@ -129,8 +129,8 @@ def check_operation(operation: Callable[..., Any], arguments: dict[str, Any], *,
         _check_agreement(call, defined, exact, SIMILAR, "that in float64")
         turned = call.to(dtype, devices.CPU, order="F").run()
         _check_agreement(call, turned, defined, AGREEMENT[dtype], "that of inputs in another memory order")
-        for place in _places():
-            run = call.to(dtype, place).run()
+        for device in _devices():
+            run = call.to(dtype, device).run()
             _check_dtypes(call, run, dtype)
             _check_memory(call, run)
             _check_agreement(call, run, defined, AGREEMENT[dtype], "that of minidl/kernels/reference.py")
@@ -161,9 +161,9 @@ class _Call:
         given = iter(inputs)
         return self.operation(**_replaced(self.arguments, lambda x: next(given) if x.requires_grad else x))
 
-    def to(self, dtype: np.dtype, place: devices.Place, order: Any = "K") -> _Call:
+    def to(self, dtype: np.dtype, device: devices.Device, order: Any = "K") -> _Call:
         """The same call with copies of all tensors; float tensors are converted to this dtype."""
-        return _Call(self.operation, _replaced(self.arguments, lambda x: _copy(x, dtype, place, order)))
+        return _Call(self.operation, _replaced(self.arguments, lambda x: _copy(x, dtype, device, order)))
 
     def run(self) -> _Run:
         """Run forward and backward; raises if the operation changes an argument."""
@@ -183,13 +183,13 @@ class _Call:
 
 
 @functools.cache
-def _places() -> list[devices.Place]:
+def _devices() -> list[devices.Device]:
     return [devices.CPU, *([devices.gpu(None)] if cuda.is_available() else [])]
 
 
-def _copy(x: Tensor, dtype: np.dtype, place: devices.Place, order: Any) -> Tensor:
+def _copy(x: Tensor, dtype: np.dtype, device: devices.Device, order: Any) -> Tensor:
     array = x.array.astype(dtype, order) if x.is_floating_point() else x.array.copy(order)
-    return Tensor(devices.moved(array, place), requires_grad=x.requires_grad)
+    return Tensor(devices.moved(array, device), requires_grad=x.requires_grad)
 
 
 def _replaced(value: Any, new: Callable[[Tensor], Tensor]) -> Any:

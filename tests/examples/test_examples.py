@@ -86,10 +86,11 @@ def test_without_mnist_it_says_why_and_draws_digits(run, tmp_path, capsys, monke
     monkeypatch.setenv("MINIDL_DATA", str(tmp_path))
     run("mnist_autoencoder", "--train-size", 64, "--epochs", 1)
     line = capsys.readouterr().out.splitlines()[0]
-    assert re.fullmatch(r"No MNIST \(could not download .*refused\)\. Using synthetic digits instead\.", line)
+    told = r"MNIST not available \(could not download .*refused\)\. Using synthetic digits instead\."
+    assert re.fullmatch(told, line)
     with pytest.raises(SystemExit, match="MNIST cannot be used: could not download"):
         run("mnist_autoencoder", "--data", "mnist", "--train-size", 64, "--epochs", 1)
-    with pytest.raises(SystemExit, match="--data-dir .*: MNIST is not there, and cannot be fetched into it .could not"):
+    with pytest.raises(SystemExit, match="--data-dir .*: MNIST is not there and could not be downloaded to it .could"):
         run("mnist_autoencoder", "--data-dir", tmp_path, "--train-size", 64, "--epochs", 1)
     assert not (tmp_path / "mnist").exists()  # nothing came that it could hold
 
@@ -158,7 +159,7 @@ def test_a_signal_leaves_with_the_last_checkpoint(tmp_path, number, status):
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status
-    assert errors.endswith("\nStopped. --resume goes on after the last finished epoch, if there is one.\n")
+    assert errors.endswith("\nStopped. --resume continues after the last finished epoch, if there is one.\n")
     assert "Traceback" not in errors or "Exception ignored in" in errors  # it may come in a __del__ first
     assert minidl.load(tmp_path / "out" / "checkpoint.npz")["epochs"][0]["epoch"] == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["checkpoint.npz", "metrics.json"]
@@ -251,7 +252,8 @@ def test_two_runs_at_once_in_one_folder_are_refused(example, run, monkeypatch, t
     common = example("_common")
 
     def main(args):
-        with pytest.raises(SystemExit, match=r"Another run is writing to .*out: wait for its end, or .* another --out"):
+        message = r"Another run is writing to .*out: wait until it ends, or .* another --out"
+        with pytest.raises(SystemExit, match=message):
             run("mnist_autoencoder", *SMALL, "--epochs", 1)
 
     begin(common, monkeypatch, tmp_path / "out", main)
@@ -306,7 +308,7 @@ def test_a_full_disk_ends_in_one_line_and_the_old_checkpoint_stays(run, tmp_path
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))  # a write fails in the middle, as on a full disk
     try:
-        message = r"Could not write to .*out: .*File too large.* Make room there, or permit it\. --resume goes on after"
+        message = r"Could not write to .*out: .*File too large.* Check disk space and permissions\. --resume continues"
         with pytest.raises(SystemExit, match=message):
             run("mnist_autoencoder", *SMALL, "--epochs", 2, "--resume")
     finally:
@@ -354,6 +356,6 @@ def test_a_reader_of_the_output_that_leaves_is_no_full_disk(example, monkeypatch
 def test_another_file_in_the_checkpoints_place_is_refused(run, tmp_path):
     (tmp_path / "out").mkdir()
     minidl.save({"weights": minidl.ones(2)}, tmp_path / "out" / "checkpoint.npz")
-    with pytest.raises(SystemExit, match="is no checkpoint of a run, but another file of minidl's"):
+    with pytest.raises(SystemExit, match="was saved by minidl but is not the checkpoint of a run"):
         run("mnist_autoencoder", "--data", "synthetic", "--train-size", 8, "--epochs", 1, "--resume")
     assert minidl.load(tmp_path / "out" / "checkpoint.npz")["weights"].tolist() == [1, 1]

@@ -51,7 +51,7 @@ def test_cifar_autoencoder(run, tmp_path, capsys):
     assert last < found["epochs"][0]["test_loss"]
     assert found["results"]["test_mean_squared_error_per_pixel"] == pytest.approx(last / 3072)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "21,331 parameters; 3 x 32 x 32 = 3,072 numbers to 512 and back."
+    assert lines[0] == "21,331 parameters; 3 x 32 x 32 = 3,072 numbers compressed to 512."
     assert re.fullmatch(r"epoch   1/2  train loss \d+\.\d{5}  test loss \d+\.\d{5}  per image  \d+\.\d s", lines[1])
     assert lines[-1] == f"Pictures, checkpoint and metrics are in {out}"
 

@@ -61,7 +61,7 @@ def test_both_classifiers(run, tmp_path, capsys):
         results = metrics(out / model)["results"]
         printed = capsys.readouterr().out
         assert results["parameters"] == parameters
-        assert re.search(rf"^together +{parameters:,}$", printed, re.MULTILINE)
+        assert re.search(rf"^total +{parameters:,}$", printed, re.MULTILINE)
         confusion = np.array(results["confusion"])
         assert (confusion.sum(axis=1) == 100).all()  # every class has a tenth of the test images
         assert results["test_accuracy"] == pytest.approx(np.trace(confusion) / 1000)
@@ -93,7 +93,7 @@ def test_classifier_resumed(run, tmp_path):
 def test_curves_leave_out_what_was_trained_on_other_images(run, tmp_path, capsys):
     run("cifar_classifier", *SMALL, "--model", "mlp", "--epochs", 1)
     run("cifar_classifier", "--data", "synthetic", "--train-size", 50, "--model", "cnn", "--epochs", 1)
-    assert "The curves leave out the mlp: it was trained on other images." in capsys.readouterr().out
+    assert "The mlp is left out of the curves: it was trained on other images." in capsys.readouterr().out
 
 
 # -- pixelwise_prediction ---------------------------------------------------------------------------------------

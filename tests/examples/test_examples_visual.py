@@ -46,7 +46,7 @@ def test_transposed_convolution(run, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"claim +layers +side in pixels +holds", lines[0])
     assert re.search(r"Conv2d\(5, s=2\) ConvTranspose2d\(5, s=2, op=1\) +64 -> 30 -> 64 +yes$", "\n".join(lines), re.M)
-    assert "Kernel 4, stride 2: products in an output pixel 4 everywhere inside." in lines
+    assert "Kernel 4, stride 2: products per output pixel 4 everywhere inside." in lines
     assert lines[-1] == f"Pictures and numbers are in {out}"
 
 

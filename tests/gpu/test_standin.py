@@ -177,7 +177,7 @@ def test_a_seed_gives_the_same_numbers():
 
 
 def test_property_tests_use_a_gpu_that_is_there(monkeypatch):
-    monkeypatch.setattr(property_test, "_places", property_test._places.__wrapped__)
+    monkeypatch.setattr(property_test, "_devices", property_test._devices.__wrapped__)
     x = minidl.randn(3, 4, dtype=minidl.float64, requires_grad=True)
     check_operation(lambda x: (x.exp() * x).softmax(1), {"x": x})
     with pytest.raises(AssertionError, match="output 0 differs"):

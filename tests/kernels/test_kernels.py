@@ -36,7 +36,6 @@ TOLERANCE = {np.float32: 2e-6, np.float64: 4e-15}
 
 seeds = st.integers(0, 2**32 - 1)
 backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda m: m.__name__.split(".")[-1])
-elementwise_backends = pytest.mark.parametrize("backend", [reference, kernels], ids=lambda m: m.__name__.split(".")[-1])
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 convolutions = pytest.mark.parametrize("name", CONVOLUTIONS)
 
@@ -244,9 +243,9 @@ def test_a_padded_copy_too_large_to_keep_is_not_kept(monkeypatch: pytest.MonkeyP
     a = draw_arrays(geometry, 0)
     expected = convolution.conv2d(a["x"], a["w"], geometry)
     monkeypatch.setattr(convolution, "LARGEST_KEPT", 0)
-    monkeypatch.setattr(convolution, "_kept", convolution._Kept())
+    monkeypatch.setattr(convolution, "_buffers", convolution._Buffers())
     np.testing.assert_array_equal(convolution.conv2d(a["x"], a["w"], geometry), expected)
-    assert convolution._kept.buffers == {}
+    assert convolution._buffers.by_key == {}
 
 
 def test_convolution_checks_shapes_and_types():
@@ -383,7 +382,7 @@ def test_elementwise_keeps_channels_last(name: str, shape: tuple[int, ...]):
     assert result.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
-@elementwise_backends
+@backends
 @dtypes
 def test_elementwise_at_the_edges(backend: ModuleType, dtype: type):
     x = np.array([-np.inf, -1e4, -0.0, 0.0, 1e4, np.inf, np.nan], dtype)
@@ -429,7 +428,7 @@ def plain_sgd(p, gs, lr, momentum, dampening, nesterov, weight_decay):
     return p
 
 
-@elementwise_backends
+@backends
 @dtypes
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_adam(backend: ModuleType, dtype: type, weight_decay: float):
@@ -443,7 +442,7 @@ def test_adam(backend: ModuleType, dtype: type, weight_decay: float):
     np.testing.assert_allclose(p, expected, rtol=0, atol=2e-6 if dtype == np.float32 else 1e-14)
 
 
-@elementwise_backends
+@backends
 @dtypes
 @pytest.mark.parametrize(
     ("momentum", "dampening", "nesterov"),
@@ -476,7 +475,7 @@ def test_optimisers_write_into_arrays_of_any_memory_order(order: Callable[[np.nd
         np.testing.assert_array_equal(one, two)
 
 
-@elementwise_backends
+@backends
 def test_adam_flushes_denormal_moments(backend: ModuleType):
     tiny = np.finfo(np.float32).tiny
     p, g = np.ones(3, np.float32), np.array([0, 0, np.nan], np.float32)

@@ -396,7 +396,11 @@ ERRORS = [
         lambda: F.max_pool2d(x[:, :, :, :3], (1, 2), 2, (0, 1), (1, 5), ceil_mode=True),
     ),
     (RuntimeError, "max_unpool2d: index 16 at .0, 0, 1, 0.* 0 to 4.4 - 1 = 15", lambda: unpooled(0, 1, 16, -1)),
-    (RuntimeError, "index -1 at .0, 0, 0, 1. .* no pixel of the output's 4 x 4 planes", lambda: unpooled(0, -1, 9, 3)),
+    (
+        RuntimeError,
+        "max_unpool2d: index -1 at .0, 0, 0, 1. .* no pixel of the 4 x 4 planes",
+        lambda: unpooled(0, -1, 9, 3),
+    ),
     (
         RuntimeError,
         r"indices must be int64 and of the input's shape \(1, 1, 2, 2\), not int32",
@@ -454,9 +458,9 @@ def test_errors(error, match, call):
 @backends
 def test_kernels_refuse_indices_outside_the_image(backend):
     values, places = np.ones((1, 1, 1, 2)), np.array([[[[3, 4]]]])
-    with pytest.raises(RuntimeError, match=r"index 4 at \(0, 0, 0, 1\)"):
+    with pytest.raises(RuntimeError, match=r"^put: index 4 at \(0, 0, 0, 1\)"):
         backend.put(values, places, (2, 2))
-    with pytest.raises(RuntimeError, match=r"index 4 at \(0, 0, 0, 1\)"):
+    with pytest.raises(RuntimeError, match=r"^pick: index 4 at \(0, 0, 0, 1\)"):
         backend.pick(np.ones((1, 1, 2, 2)), places)
 
 

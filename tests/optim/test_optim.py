@@ -151,7 +151,7 @@ def test_a_state_that_does_not_fit_changes_nothing():
     of_p = optim.Adam([p], lr=1)
     with pytest.raises(ValueError, match=r"has shape \(3,\) in the state, its parameter \(1,\)"):
         of_p.load_state_dict(of_q.state_dict())
-    with pytest.raises(ValueError, match=r"each group: \[2\] in the state, \[1\] here"):
+    with pytest.raises(ValueError, match=r"each group: \[2\] in the state, \[1\] in the optimizer"):
         of_p.load_state_dict(optim.Adam([parameter(), parameter()]).state_dict())
     assert of_p.param_groups[0]["lr"] == 1
     assert not of_p.state

@@ -305,10 +305,11 @@ def test_gpu_step(gpu_step, name):
     found = [(row["library"], row["batch"], row["kernels"], row["peak_mb"], row["repeats"]) for row in figures["rows"]]
     assert found == [("minidl", 2, None, 3, True), ("minidl_captured", 2, 55, 6, True)]
     assert figures["rows"][1]["ratio"][0] > 0
-    assert printed.startswith("### no GPU at all, 2 samples a step")
+    assert printed.startswith("### no GPU at all, 2 samples per step")
     assert "GPU MB | kernels a step" in printed
     assert f"Bit-identical in two runs with one seed, 4 steps each: minidl {name}, minidl_captured {name}." in printed
-    assert ("mnist_ae: 55 kernel launches in the recorded step, wanted at most 60" in printed) == (name == "mnist_ae")
+    goal = "mnist_ae: 55 kernel launches in the recorded step (goal: at most 60)"
+    assert (goal in printed) == (name == "mnist_ae")
     assert "without TF32" in printed
     assert (os.environ["NVIDIA_TF32_OVERRIDE"], os.environ["CUPY_TF32"]) == ("0", "0")
     assert "GPU no GPU at all, cupy 14, CUDA 12.9, CUDA of the driver 13.1" in printed
@@ -395,7 +396,7 @@ def test_what_is_missing_for_a_gpu(script, name, tmp_path, monkeypatch, capsys):
 def test_libraries_of_a_device(gpu_step, capsys):
     with pytest.raises(SystemExit):
         gpu_step("--libs", "minidl,jax")
-    assert "--device cuda does not go with jax: choose from minidl, minidl_captured" in capsys.readouterr().err
+    assert "--device cuda does not support jax: choose from minidl, minidl_captured" in capsys.readouterr().err
 
 
 class Driver:

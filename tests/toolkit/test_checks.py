@@ -282,7 +282,7 @@ def test_functions_that_are_none():
 
 
 def test_gradients_of_other_shapes_than_the_outputs_are_refused():
-    with pytest.raises(ValueError, match=r"grad_outputs of shapes \[\(3,\)\] for outputs of shapes \[\(2,\)\]"):
+    with pytest.raises(ValueError, match=r"grad_outputs must have the outputs' shapes \[\(2,\)\], not \[\(3,\)\]"):
         gradgradcheck(minidl.exp, leaf(0.5, 1.0), minidl.ones(3))
 
 

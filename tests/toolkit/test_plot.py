@@ -236,7 +236,7 @@ def test_few_values_are_smoothed_less_or_not_at_all(n, lines):
         ({}, {}, "at least one curve, but the dict is empty"),
         ({"a": [1, 2]}, {"smooth": 4}, "smooth must be 0 or an odd number of at least 5, not 4"),
         ({"a": [1, 2]}, {"smooth": 3}, "odd number of at least 5, not 3"),
-        ({"a": [1, 2]}, {"x": [1]}, r"curve 'a' has shape \(2,\), but x has \(1,\): both must be \(n,\)"),
+        ({"a": [1, 2]}, {"x": [1]}, r"curve 'a' has shape \(2,\), but x has \(1,\): both must be the same \(n,\)"),
         ({"a": [[1, 2]]}, {}, r"curve 'a' has shape \(1, 2\)"),
     ],
 )

@@ -26,30 +26,30 @@ class Vectors:
 
     def at(self, base, *offsets):
         """The address `base` plus offsets, in elements."""
-        return functools.reduce(lambda place, offset: self.builder.gep(place, [offset]), offsets, base)
+        return functools.reduce(lambda address, offset: self.builder.gep(address, [offset]), offsets, base)
 
     def load(self, mask, base, *offsets):
         """Load the vector there; without a mask all of it."""
         if mask is None:
-            return self.builder.load(self._place(base, offsets), align=self.size)
-        arguments = [self._place(base, offsets), I32(self.size), mask, self.zero]
+            return self.builder.load(self._address(base, offsets), align=self.size)
+        arguments = [self._address(base, offsets), I32(self.size), mask, self.zero]
         return self._call(f"masked.load.{self.name}.p0", self.kind, *arguments)
 
     def store(self, vector, mask, base, *offsets):
         """Store the vector there; without a mask all of it."""
         if mask is None:
-            self.builder.store(vector, self._place(base, offsets), align=self.size)
+            self.builder.store(vector, self._address(base, offsets), align=self.size)
             return
-        arguments = [vector, self._place(base, offsets), I32(self.size), mask]
+        arguments = [vector, self._address(base, offsets), I32(self.size), mask]
         self._call(f"masked.store.{self.name}.p0", ir.VoidType(), *arguments)
 
     def multiply_add(self, a, b, c):
         """a * b + c: a fused multiply-add where the machine has it."""
         return self._call(f"fmuladd.{self.name}", self.kind, a, b, c)
 
-    def chosen(self, vector, *places: int):
-        """A shuffle: the lanes of a vector at these places, repeated to fill a vector."""
-        indices = [places[i % len(places)] for i in range(self.lanes)]
+    def chosen(self, vector, *lanes: int):
+        """A shuffle: these lanes of a vector, repeated to fill a vector."""
+        indices = [lanes[i % len(lanes)] for i in range(self.lanes)]
         return self.builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, self.lanes), indices))
 
     def splat(self, value):
@@ -62,7 +62,7 @@ class Vectors:
         numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
         return self.builder.icmp_signed("<", numbers, self.splat(limit))
 
-    def _place(self, base, offsets):
+    def _address(self, base, offsets):
         return self.builder.bitcast(self.at(base, *offsets), self.kind.as_pointer())
 
     def _call(self, name: str, result, *arguments):

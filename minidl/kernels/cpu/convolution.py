@@ -58,7 +58,7 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
             if groups.size > 1:
                 shared = wt[groups.taps] * groups.shares.astype(x.dtype)  # (groups, size, O)
                 wt = np.ascontiguousarray(shared.transpose(0, 2, 1))
-            sizes = (n, o, _image_length(geometry), groups.size)
+            sizes = (n, o, _padded_elements(geometry), groups.size)
             _conv2d(_padded(x, geometry), tables.pixels, groups.offsets, wt.reshape(-1), start, y.reshape(-1), *sizes)
     return y.transpose(0, 3, 1, 2)
 
@@ -93,7 +93,7 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
             wt = _kernel_inside(w)  # (O, KH*KW, C)
             yf = channels_last(y)
             _, taps, run, pixels = _tables(geometry)
-            sizes = (n, geometry.map_channels, _image_length(geometry), *_lines(geometry))
+            sizes = (n, geometry.map_channels, _padded_elements(geometry), *_lines(geometry))
             _conv2d_input(yf, wt.reshape(-1), start, x.reshape(-1), pixels, taps, run, *sizes)
     return x.transpose(0, 3, 1, 2)
 
@@ -159,7 +159,7 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
         by_map = _by_map(len(tables.taps), tables.run, o, VECTOR_BYTES // x.itemsize)
         with parallel_region(elements(geometry.multiply_adds)):
             yf = channels_last(y)
-            sizes = (parts, n, o, _image_length(geometry))
+            sizes = (parts, n, o, _padded_elements(geometry))
             _conv2d_weight(_padded(x, geometry), tables.pixels, tables.taps, tables.run, yf, partial, by_map, *sizes)
             tap, channel = (1, len(tables.taps)) if by_map else (o, 1)
             _sum_parts(partial, parts, tap, channel, w.reshape(o, geometry.image_channels, -1))
@@ -300,7 +300,7 @@ def _grouped(geometry: ConvGeometry, lanes: int) -> _Groups:
     return _Groups(size, tables.taps[begins], taps, shares[:, :, None])
 
 
-def _image_length(geometry: ConvGeometry) -> int:
+def _padded_elements(geometry: ConvGeometry) -> int:
     height, width = geometry.padded_size
     return height * width * geometry.image_channels
 
@@ -309,17 +309,17 @@ def _padded(x: Array, geometry: ConvGeometry) -> Array:
     """x as a vector of padded channels-last images, valid until this thread's next call."""
     if geometry.padding == (0, 0):
         return channels_last(x)
-    padded = _scratch("padded", geometry.batch * _image_length(geometry), x.dtype)
+    padded = _scratch("padded", geometry.batch * _padded_elements(geometry), x.dtype)
     _pad(channels_last(x), padded, geometry.batch, *_lines(geometry))
     return padded
 
 
-class _Kept(threading.local):
+class _Buffers(threading.local):
     def __init__(self) -> None:
-        self.buffers: dict[tuple[str, np.dtype], Array] = {}
+        self.by_key: dict[tuple[str, np.dtype], Array] = {}
 
 
-_kept = _Kept()
+_buffers = _Buffers()
 
 
 def _scratch(name: str, size: int, dtype: np.dtype) -> Array:
@@ -327,9 +327,9 @@ def _scratch(name: str, size: int, dtype: np.dtype) -> Array:
     if size > LARGEST_KEPT:
         return np.empty(size, dtype)
     key = name, dtype
-    if key not in _kept.buffers or _kept.buffers[key].size < size:
-        _kept.buffers[key] = np.empty(size, dtype)
-    return _kept.buffers[key][:size]
+    if key not in _buffers.by_key or _buffers.by_key[key].size < size:
+        _buffers.by_key[key] = np.empty(size, dtype)
+    return _buffers.by_key[key][:size]
 
 
 def _lines(geometry: ConvGeometry) -> tuple[int, int, int, int]:

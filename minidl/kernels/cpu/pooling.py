@@ -67,10 +67,10 @@ def _max_pool_row(x, rows, columns, dilation, y, indices, C, H, W, n, i):
 
 
 def _emit_max_of_window(builder, element, x, at, first, tall, wide, down, right, C, y, indices, out, count) -> None:
-    values, places = Vectors(builder, element, LANES), Vectors(builder, I64, LANES)
+    values, numbers = Vectors(builder, element, LANES), Vectors(builder, I64, LANES)
     inside = values.below(count)
     best = cgutils.alloca_once_value(builder, ir.Constant(values.kind, [float("-inf")] * LANES))
-    place = cgutils.alloca_once_value(builder, places.splat(first))
+    index = cgutils.alloca_once_value(builder, numbers.splat(first))
     with (
         cgutils.for_range(builder, tall) as rows,
         cgutils.for_range(builder, wide) as columns,
@@ -80,29 +80,29 @@ def _emit_max_of_window(builder, element, x, at, first, tall, wide, down, right,
         greater = builder.fcmp_ordered(">", value, builder.load(best))
         take = builder.or_(greater, builder.fcmp_unordered("uno", value, value))
         builder.store(builder.select(take, value, builder.load(best)), best)
-        number = places.splat(builder.add(first, step))
-        builder.store(builder.select(take, number, builder.load(place)), place)
+        number = numbers.splat(builder.add(first, step))
+        builder.store(builder.select(take, number, builder.load(index)), index)
     values.store(builder.load(best), inside, y, out)
-    places.store(builder.load(place), inside, indices, out)
+    numbers.store(builder.load(index), inside, indices, out)
 
 
 @by_hand(_emit_max_of_window)
 def _max_of_window(x, at, first, tall, wide, down, right, C, y, indices, out, count):
-    """The maximum of a window and its place, for LANES neighbouring channels or the `count` that are left.
+    """The maximum of a window and its index, for LANES neighbouring channels or the `count` that are left.
 
-    Why it is fast: the maxima and their places stay in two registers while the window passes. It is written in LLVM's
+    Why it is fast: the maxima and their indices stay in two registers while the window passes. It is written in LLVM's
     language, since plain code in the loop over windows, where Numba knows that the arrays do not overlap, keeps the
     maxima in memory instead: measured at 1.2 to 2.9 times the time.
     """
     for c in range(min(LANES, count)):
-        best, place = -np.inf, first
+        best, index = -np.inf, first
         for u in range(tall):
             for v in range(wide):
                 step = u * down + v * right
                 value = x[at + step * C + c]
                 if value > best or value != value:
-                    best, place = value, first + step
-        y[out + c], indices[out + c] = best, place
+                    best, index = value, first + step
+        y[out + c], indices[out + c] = best, index
 
 
 # --- By indices ---------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def pick(x: Array, indices: Array) -> Array:
         with parallel_region(x.size):
             _pick(channels_last(x), channels_last(indices), y.reshape(-1), bad, c, pixels)
         if bad.any():
-            refuse_bad_index(indices, x.shape[2:])
+            refuse_bad_index("pick", indices, x.shape[2:])
     return _channels_second(y)
 
 
@@ -151,7 +151,7 @@ def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
         with parallel_region(x.size):
             _put(channels_last(y), channels_last(indices), x.reshape(-1), bad, c, size[0] * size[1])
         if bad.any():
-            refuse_bad_index(indices, size)
+            refuse_bad_index("put", indices, size)
     return _channels_second(x)
 
 

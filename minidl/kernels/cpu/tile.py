@@ -103,8 +103,8 @@ def _emit_sum(v, group, t, starts, masks, arow, sums) -> None:
     with cgutils.for_range_slice(builder, t.k0, t.k1, I64(1), I64) as (k, _):
         acol, brow = builder.load(v.at(t.cols, k)), builder.load(v.at(t.brows, k))
         bs = [v.load(mask, t.b, brow, t.j0, s) for s, mask in zip(starts, masks, strict=True)]
-        for place, totals in zip(arow, sums, strict=True):
-            ar = _emit_group(v, group, v.at(place, acol))
+        for start, totals in zip(arow, sums, strict=True):
+            ar = _emit_group(v, group, v.at(start, acol))
             for total, bv in zip(totals, bs, strict=True):
                 builder.store(v.multiply_add(ar, bv, builder.load(total)), total)
 
@@ -126,12 +126,12 @@ def _emit_write(v, group, t, starts, masks, live, row, sums) -> None:
             v.store(new, None if mask is None else written, t.c, crow, t.j0, s)
 
 
-def _emit_group(v, group, place):
+def _emit_group(v, group, address):
     """`group` neighbouring values of A, repeated to fill a vector."""
     if group == 1:
-        return v.splat(v.builder.load(place))
+        return v.splat(v.builder.load(address))
     pointer = ir.VectorType(v.element, group).as_pointer()
-    return v.chosen(v.builder.load(v.builder.bitcast(place, pointer), align=v.size), *range(group))
+    return v.chosen(v.builder.load(v.builder.bitcast(address, pointer), align=v.size), *range(group))
 
 
 def _emit_folded(v, group, total):

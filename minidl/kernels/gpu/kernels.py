@@ -411,15 +411,15 @@ def _joined(partial: Array, dtype: np.dtype, scale: float) -> Array:
 
 
 def add_at(y: Array, index: tuple[Any, ...], values: Array) -> None:
-    """y[index] += values, in place, in order where a place comes several times. Defined in reference.py."""
+    """y[index] += values, in place, in order where an element is named several times. Defined in reference.py."""
     _same_number("add_at", y)
-    places = _plain(cupy.arange(y.size, dtype=np.int64).reshape(y.shape)[index])
-    values = _plain(cupy.broadcast_to(values, places.shape).astype(y.dtype, copy=False))
-    if not places.size:
+    positions = _plain(cupy.arange(y.size, dtype=np.int64).reshape(y.shape)[index])
+    values = _plain(cupy.broadcast_to(values, positions.shape).astype(y.dtype, copy=False))
+    if not positions.size:
         return
     work = _plain(y)
-    places = places.reshape(-1)
-    _launch("add_runs", places.size, y.dtype, work, places, cupy.argsort(places), values, places.size)
+    positions = positions.reshape(-1)
+    _launch("add_runs", positions.size, y.dtype, work, positions, cupy.argsort(positions), values, positions.size)
     if work is not y:
         y[...] = work
 
