@@ -137,13 +137,14 @@ assert np.allclose(in_w, gw[0, 0].numpy())
 # Three operations, each other's gradients
 # ----------------------------------------
 # Let a loss have the gradient gy in y = convolve(x, w). A small change of x or w changes the loss
-# by the scalar product of gy with the change of y. Since <y, gy> = T(x, w, gy), the gradients in x
-# and w are the derivatives of T(x, w, gy), which are known already. So it is with the other two;
-# the gradient of the result takes the place of the argument that is missing. The gradient of
+# by the scalar product of gy with the change of y. Since :math:`\langle g_y, y \rangle = T(x, w,
+# g_y)`, the gradients in x and w are the derivatives of T(x, w, gy), which are known already. The
+# same holds for the other two operations: the gradient of the result takes the place of the missing
+# argument.
 #
-# - y = convolve(x, w): in x it is convolve_input(gy, w), in w convolve_weight(x, gy).
-# - x = convolve_input(y, w): in y it is convolve(gx, w), in w convolve_weight(gx, y).
-# - w = convolve_weight(x, y): in x it is convolve_input(y, gw), in y convolve(x, gw).
+# - y = convolve(x, w): gx = convolve_input(gy, w) and gw = convolve_weight(x, gy);
+# - x = convolve_input(y, w): gy = convolve(gx, w) and gw = convolve_weight(gx, y);
+# - w = convolve_weight(x, y): gx = convolve_input(y, gw) and gy = convolve(x, gw).
 #
 # These are the gradients in ``minidl/ops/conv.py``, line for line. The list is closed: only the
 # three operations occur in it. With channels, a batch, stride, padding and dilation T has more

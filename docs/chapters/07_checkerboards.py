@@ -148,8 +148,8 @@ show_images({"images": scans[:10], **{kind: after[4][:10] for kind, after in out
 # %%
 # Digits do not have the pattern, and training weakens it, but ten epochs do not remove it. Kernel 4
 # has it, too: each pixel adds up equally many products, but the four phases have weights of their
-# own, and only training can make them agree. That the stride divides the kernel is necessary for an
-# even image, and not sufficient. With resizing the pattern is much weaker from the start.
+# own, and only training can make them agree. A kernel size divisible by the stride is necessary for
+# an even image, but not sufficient. With resizing the pattern is much weaker from the start.
 
 even = patterns.pop("resize, kernel 3")
 for after in patterns.values():
@@ -171,7 +171,7 @@ assert np.ptp(phases(y)) < 1e-6
 
 # %%
 # Resizing and convolving is itself a transposed convolution, with a larger kernel whose taps are
-# tied: 16 taps that are sums of 9 weights. Its kernel is the answer to a single pixel.
+# tied: 16 taps that are sums of 9 weights. Its kernel is the response to a single pixel.
 
 w = minidl.randn(1, 1, 3, 3)
 tied = F.conv2d(F.interpolate(minidl.ones(1, 1, 1, 1), scale_factor=2), w, padding=2)  # 4 x 4
@@ -203,8 +203,9 @@ plt.show()
 
 # %%
 # So there are two cures. A kernel size that is a multiple of the stride makes the counts even, in
-# strided layers of both kinds. Resizing and convolving, as
-# ``examples/mnist_upsample_autoencoder.py`` does, makes the image even for all weights.
+# strided convolutions and in transposed ones. Resizing and convolving, as
+# ``examples/mnist_upsample_autoencoder.py`` does, keeps a constant map constant, whatever the
+# weights.
 #
 # Exercise 1: the counts
 # ----------------------
