@@ -36,8 +36,8 @@ from minidl.tools.exercise import check
 #           A = \begin{bmatrix} 1 & 0 \\ 0 & L \end{bmatrix}, \quad \nabla f(p) = A\, p.
 #
 # Near a minimum a smooth loss is close to such a function, with an axis for each parameter. A step
-# p <- p - lr A p multiplies each axis by its own factor: 1 - lr along the valley, 1 - lr L across
-# it.
+# p <- p - lr A p multiplies each axis by its own factor: 1 - lr along the valley and 1 - lr L
+# across.
 
 L, start = 25.0, np.array([-10.0, 2.0])
 A = np.diag([1.0, L])

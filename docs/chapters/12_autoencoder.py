@@ -52,9 +52,8 @@ X, X_test = train.flatten(1), test.flatten(1)  # (1500, 196) and (500, 196)
 #
 # .. math:: X = U\, S\, V^\top,
 #
-# it is the projection onto the first k columns of V, the *principal axes*: the orthogonal
-# directions in which the images vary most. Its error is the variance along the others, known from
-# s.
+# this is X projected onto the first k columns of V, the *principal axes*: orthogonal directions in
+# which the images vary most. What it misses is the variance along the others.
 
 _, s, axes = np.linalg.svd(X.numpy(), full_matrices=False)  # (196,), a row of axes for each
 
