@@ -106,14 +106,12 @@ assert minidl.allclose(kl(mean, log_var), F.gaussian_kl(mean, log_var, reduction
 # One would like to maximise ln p(x), the log-probability that a draw from p(z), decoded, gives the
 # image x. Its *evidence lower bound* (ELBO) can be computed, and minus it is the loss:
 #
-# .. math:: -\ln p(x) \le
-#           \underbrace{E_{q(z|x)}[-\ln p(x|z)]}_{\text{reconstruction}}
-#           + \underbrace{\mathrm{KL}(q(z|x) \,\|\, p(z))}_{\text{divergence}}.
+# .. math:: -\ln p(x) \;\le\; E_{q(z|x)}[-\ln p(x|z)] + \mathrm{KL}(q(z|x) \,\|\, p(z)).
 #
-# The first is what it takes to describe the image when the code is known, here the binary
-# cross-entropy *summed* over the pixels; the second is what the code costs, *summed* over its
-# numbers. Both are in nats per image. A grey pixel costs its entropy even when it is drawn exactly,
-# so the sum stays well above 0.
+# The first term, the *reconstruction*, is what it takes to describe the image when the code is
+# known: here the binary cross-entropy, *summed* over the pixels. The second, the *divergence*, is
+# what the code costs, *summed* over its numbers. Both are in nats per image. A grey pixel costs its
+# entropy even when it is drawn exactly, so the sum stays well above 0.
 
 try:
     digits = MNIST(train=True)
@@ -219,7 +217,7 @@ with minidl.no_grad():
     means = model.encoder(X)[:, :2].numpy()  # (2000, 2)
     sheet = make_grid(decode(model, grid), nrow=12, padding=0).numpy()[0]  # (168, 168)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
-dots = left.scatter(*means.T, c=digits.labels[:2000], cmap="tab10", s=4)
+dots = left.scatter(*means.T, c=digits.labels[:2000], cmap="tab10", vmin=-0.5, vmax=9.5, s=4)
 left.add_patch(plt.Circle((0, 0), np.sqrt(-2 * np.log(0.05)), fill=False, linestyle="--"))
 left.set(xlabel="first number of the code", ylabel="second number", aspect="equal")
 figure.colorbar(dots, ax=left, ticks=range(10), label="digit", shrink=0.8)
