@@ -90,8 +90,8 @@ plt.show()
 # .. math:: v \leftarrow \mu\, v + g, \qquad p \leftarrow p - \mathrm{lr}\; v.
 #
 # Equal gradients add up to g / (1 - mu), those that change sign at each step cancel to g / (1 +
-# mu). So the flat direction is speeded up and the steep one calmed: the largest stable step grows
-# to 2 (1 + mu) / L, which the exercise asks for.
+# mu). So the flat direction is speeded up and the steep one calmed: the largest stable step grows;
+# the exercise asks how far.
 #
 # Polyak and Sutskever write v <- mu v - lr g and p <- p + v. With a constant lr that is the same
 # path. *Nesterov's* form evaluates the gradient not where the parameters are but where the momentum
