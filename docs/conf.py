@@ -14,6 +14,7 @@ from sphinx_gallery.scrapers import figure_rst
 from sphinx_gallery.sorting import FileNameSortKey
 
 import minidl
+from minidl.kernels.cpu import _compiling
 
 DOCS = Path(__file__).parent
 CHAPTERS = DOCS / "chapters"
@@ -35,6 +36,8 @@ html_theme, html_title = "furo", "minidl"
 html_static_path, html_css_files = ["static"], ["guide.css"]
 html_copy_source = False
 html_math_renderer = "mathml"
+
+_compiling._told.add("compiling")  # the line about it belongs on a terminal, not in a page's output
 
 
 def show_last_figure(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:

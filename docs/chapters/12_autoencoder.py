@@ -183,8 +183,8 @@ plt.show()
 
 # %%
 # With 8 numbers the nonlinear code is the better one, also on the test images. With 32 numbers PCA
-# is, which has its optimum at once: the network has not got there after 8 epochs. With 60 it passes
-# PCA, so a comparison of codes is one of trainings as well.
+# is, which has its optimum at once, while the network is still far from its own after 8 epochs: a
+# comparison of codes is one of trainings as well.
 
 with minidl.no_grad():
     by_network = models[8](test)
