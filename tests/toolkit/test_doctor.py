@@ -248,7 +248,7 @@ def test_compiled_kernels_agree():
     assert doctor.kernel_check().state == OK
 
 
-@pytest.mark.parametrize("factor", [1.001, np.nan])
+@pytest.mark.parametrize("factor", [1.001, pytest.param(np.nan, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["conv2d", "conv2d_input", "conv2d_weight", "matmul", "resample", "sigmoid", "pick"])
 def test_a_wrong_kernel_is_found(interpreted, monkeypatch, capsys, name, factor):
     monkeypatch.setattr(kernels, name, lambda *args: getattr(reference, name)(*args) * np.float32(factor))
