@@ -209,12 +209,6 @@ def test_real_mnist(train, n, first, capsys):
     assert digits.images.mean() == pytest.approx(33.3 if train else 33.8, abs=0.1)
 
 
-def test_import_is_light():
-    code = "import minidl.data, sys; print({'pooch', 'requests', 'tqdm'} & set(sys.modules))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "set()"
-
-
 # -- downloads -----------------------------------------------------------------------------------------------
 
 GOOD = np.random.default_rng(0).bytes(300_000)
