@@ -40,6 +40,11 @@ if numba.config.DISABLE_JIT:  # what trains for minutes without compiled kernels
     collect_ignore_glob = ["parity/*", *(f"*/test_{name}.py" for name in long)]
 
 
+def pytest_ignore_collect(collection_path, config):
+    """What compares with PyTorch is slow, all of it, and so is importing PyTorch."""
+    return True if collection_path.name == "parity" and config.option.markexpr == "not slow" else None
+
+
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name != "test_tiny.py")  # which comes first
     if numba.config.DISABLE_JIT:

@@ -452,7 +452,8 @@ def start_process(server, kind, folder, before=""):
 NO_LOCKS = "import sys; sys.modules['fcntl'] = None\n"  # as on Windows
 
 
-@pytest.mark.parametrize("before", ["", pytest.param(NO_LOCKS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["", NO_LOCKS])
 def test_processes_that_download_at_once(server, tmp_path, before):
     processes = [start_process(server, "slow", tmp_path, before) for _ in range(3)]
     for process in processes:

@@ -121,7 +121,7 @@ models = pytest.mark.parametrize("make", MODELS)
 def test_a_steady_step_causes_no_page_faults(make):
     resource = pytest.importorskip("resource", reason="page faults are counted on Unix only")
     step, faults = stepper(make), []
-    for _ in range(50):
+    for _ in range(30):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         step()
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
