@@ -71,7 +71,8 @@ sphinx_gallery_conf = {
 def write_first_chapter() -> None:
     """Chapter 1 is an example, followed by exercises."""
     example, exercises = DOCS.parent / "examples" / "tiny_tape.py", CHAPTERS / "exercises_of_01.txt"
-    (CHAPTERS / "01_tape.py").write_text(example.read_text() + exercises.read_text())
+    numbered = re.sub(r"^(.+)\n(=+)\n", r"1. \1\n===\2\n", example.read_text(), count=1, flags=re.MULTILINE)
+    (CHAPTERS / "01_tape.py").write_text(numbered + exercises.read_text())
 
 
 def rewrite(app: Sphinx, page: str, source: list[str]) -> None:
@@ -124,7 +125,9 @@ def mend_source(app: Sphinx, page: str, template: str, context: dict[str, Any], 
 
 def write_math(translator: Any, node: nodes.Node, block: bool) -> None:
     """Write a formula as MathML, which browsers lay out by themselves, offline."""
-    translator.body.append(str(latex2mathml.tex2mathml(node.astext(), as_block=block)))
+    mathml = str(latex2mathml.tex2mathml(node.astext(), as_block=block))
+    functions = r"<mi>(?:ln|log|exp|max|min|sin|cos|tanh)</mi>"
+    translator.body.append(re.sub(functions, r'\g<0><mspace width="0.17em"></mspace>', mathml))  # ln x, not lnx
     raise nodes.SkipNode
 
 

@@ -1,6 +1,6 @@
 """
-One form, three derivatives
-===========================
+5. One form, three derivatives
+==============================
 
 The backward pass of a convolution is a transposed convolution, and the backward pass of a
 transposed convolution is a convolution. Both facts, and the gradient of the weight, follow from one

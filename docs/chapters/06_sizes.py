@@ -1,6 +1,6 @@
 """
-Sizes
-=====
+6. Sizes
+========
 
 How large is the output of a convolution with stride 2, padding 1 and a kernel of 3, and why can the
 transposed convolution of that output come back a pixel short? Both formulas follow from counting

@@ -1,6 +1,6 @@
 """
-Checkerboards
-=============
+7. Checkerboards
+================
 
 Images that a network draws with transposed convolutions often show a fine regular pattern, and so
 do gradient images of strided convolutions. The windows overlap, and where the stride does not

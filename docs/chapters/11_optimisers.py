@@ -1,6 +1,6 @@
 """
-Momentum and Adam, term by term
-===============================
+11. Momentum and Adam, term by term
+===================================
 
 Gradient descent is slow where the loss curves far more in one direction than in another: the step
 that the steep direction allows is tiny for the flat one. Momentum adds up the gradients that agree;

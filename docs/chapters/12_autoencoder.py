@@ -1,6 +1,6 @@
 """
-What a code holds
-=================
+12. What a code holds
+=====================
 
 An autoencoder squeezes an image into a few numbers, its *code*, and draws the image again from
 these. With linear maps it can do no better than principal component analysis (PCA), and training

@@ -1,6 +1,6 @@
 """
-The variational autoencoder
-===========================
+13. The variational autoencoder
+===============================
 
 A code that no image has need not decode to an image (chapter 12). A variational autoencoder (VAE)
 encodes each image not as a point but as a normal distribution, and pulls these towards the standard
