@@ -84,11 +84,6 @@ for h, k, s, p, d in itertools.product(*ranges):
     y = F.conv2d(minidl.ones(1, 1, h, 7), minidl.ones(1, 1, k, 1), None, (s, 1), (p, 0), (d, 1))
     assert y.shape[2] == len(range(0, h + 2 * p - d * (k - 1), s)) == map_size(h, k, s, p, d)
 
-print("a kernel of 3 takes two pixels:     28 ->", map_size(28, 3))
-print("padding 1 brings them back:         28 ->", map_size(28, 3, p=1))
-print("with dilation 2, padding 2 does:    28 ->", map_size(28, 3, p=2, d=2))
-print("stride 2 halves:                    28 ->", map_size(28, 3, s=2, p=1))
-
 # %%
 # Sizes that do not fit
 # ---------------------
@@ -214,6 +209,12 @@ plt.show()
 # without making the map smaller. In all three few paths lead to the edge of the field, so it counts
 # for much less than the middle.
 #
+# `minidl.explain` does the arithmetic of this page for every layer of a model:
+
+layers = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, stride=2)
+print(minidl.explain(nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * 6 * 6, 10)), (1, 28, 28)))
+
+# %%
 # Exercise 1: same padding
 # ------------------------
 # Which padding keeps the size, for an odd kernel, stride 1 and a given dilation?
