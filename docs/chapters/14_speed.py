@@ -82,8 +82,8 @@ show("multiply-adds per byte", "multiply-adds a nanosecond")
 # %%
 # Left of the ridge memory sets the pace, and arithmetic costs nothing: what helps is fewer passes.
 # minidl's mean squared error and its Adam step are one loop each. Right of the ridge arithmetic
-# sets the pace, if the product finds its numbers in a cache, which takes some care. (A small
-# product stays below the roof where its few columns do not fill the processor's vectors.)
+# sets the pace, if the numbers come from a cache. (Products below the roof have so few columns that
+# they do not fill the processor's vectors.)
 #
 # Caches come in lines
 # --------------------
@@ -176,10 +176,10 @@ assert np.allclose(y, F.conv2d(image, weight)[0].flatten(1).T.numpy(), atol=1e-5
 print("cols =", cols)
 
 # %%
-# Here NumPy writes A; minidl's tile looks up each element when it needs it. Channels last has two
-# advantages. The taps of a row of the filter, all K of them with all C channels, are K C
-# neighbours, as ``cols`` shows; channels first, only K are. And the tile's columns are the filters,
-# so it writes vectors of neighbouring numbers, and they are in the order that the next layer reads.
+# Here NumPy writes A; minidl's tile looks up each element, so that no matrix is written and read
+# back. Channels last has two advantages. The taps of a row of the filter with all their channels
+# are K C neighbours, as ``cols`` shows; channels first, only K are. And the tile's columns are the
+# filters, so it writes vectors of neighbours, in the order that the next layer reads.
 
 image, weight = minidl.randn(1, 16, 114, 114), minidl.randn(32, 16, 3, 3)
 columns = F.unfold(image, kernel_size=3)[0]  # (144, 112*112)
