@@ -30,12 +30,10 @@ from minidl.autograd import record
 from minidl.testing import property_test_gradient, shapes, tensors
 from minidl.tools.exercise import check
 
-minidl.manual_seed(0)
-
 # %%
 # A formula and its derivative
 # ----------------------------
-# Squareplus is a smooth relative of the ReLU without an exponential: half of a hyperbola. Its
+# Squareplus is a smooth relative of the ReLU without an exponential: one branch of a hyperbola. Its
 # derivative follows from the chain rule, with 2x inside the root:
 #
 # .. math:: y = \frac{x + \sqrt{x^2 + 4}}{2}, \qquad
@@ -45,6 +43,8 @@ minidl.manual_seed(0)
 # the result, and with each differentiable input the function from gy, the gradient in y, to gx:
 #
 # .. math:: g_x = g_y\, \frac{dy}{dx}
+#
+# What such a function may and may not do is listed at the top of ``minidl/autograd.py``.
 
 
 def definition(x):
@@ -75,11 +75,10 @@ def with_derivatives(function):
         y = function(x)
         if y is ...:
             return ...
-        (first,) = minidl.grad(y.sum(), x, create_graph=True)
-        (second,) = minidl.grad(
-            (first + 0 * x).sum(), x
-        )  # 0 * x: even if `first` is cut off from x
-        return minidl.stack([y, first, second])  # (3, N)
+        # With gy = 2 a forgotten gy shows; 0 * x is there in case `first` does not depend on x.
+        (first,) = minidl.grad(2 * y.sum(), x, create_graph=True)
+        (second,) = minidl.grad((first + 0 * x).sum(), x)
+        return minidl.stack([y, first / 2, second / 2])  # (3, N)
 
     return rows
 
@@ -99,6 +98,7 @@ plt.show()
 # `minidl.gradcheck` compares the gradient with difference quotients (chapter 3), and
 # `minidl.gradgradcheck` the gradient's gradient.
 
+minidl.manual_seed(0)
 x = minidl.randn(2, 3, dtype=minidl.float64, requires_grad=True)
 print(gradcheck(squareplus, x), gradgradcheck(squareplus, x))
 
@@ -107,8 +107,8 @@ print(gradcheck(squareplus, x), gradgradcheck(squareplus, x))
 
 
 def without_chain_rule(x):
-    gradient = lambda gy: gy * (1 + 1 / (2 * (x * x + 4).sqrt())) / 2  # noqa: E731
-    return record("squareplus", definition(x.array), (x, gradient))
+    root = (x * x + 4).sqrt()
+    return record("squareplus", definition(x.array), (x, lambda gy: gy * (1 + 1 / root / 2) / 2))
 
 
 def print_verdict(checker, function):
@@ -237,7 +237,7 @@ except GradcheckError as error:
 # Exercise: softplus
 # ------------------
 # Write the operation y = ln(1 + exp(x)) with ``record``, and its gradient with tensors: the rows
-# that are compared are y, its first and its second derivative.
+# that are compared, 0, 1 and 2, are y, its first and its second derivative.
 
 
 def softplus(x):
