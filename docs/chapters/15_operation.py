@@ -22,7 +22,7 @@ import timeit
 import matplotlib.pyplot as plt
 import numba
 import numpy as np
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 import minidl
 from minidl import GradcheckError, gradcheck, gradgradcheck
@@ -203,7 +203,10 @@ def fast_squareplus(x):
 # `minidl.testing.property_test_gradient` makes a test of it, which pytest finds by its name. (It
 # also compares minidl's kernels with their definitions, but it does not know ours.)
 
-reproducible = settings(max_examples=20, derandomize=True, database=None, deadline=None)
+phases = Phase.generate, Phase.shrink  # the others keep examples, and explain them
+reproducible = settings(
+    max_examples=20, derandomize=True, database=None, deadline=None, phases=phases
+)
 
 
 @reproducible
