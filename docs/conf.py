@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 from sphinx_gallery.scrapers import figure_rst
 from sphinx_gallery.sorting import FileNameSortKey
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait do not take the cores of others
 
 import minidl
 from minidl.kernels.cpu import _compiling

@@ -1,6 +1,6 @@
 """
-What makes it fast
-==================
+14. What makes it fast
+======================
 
 A processor multiplies faster than memory delivers numbers, so fast code uses each number many times
 before it lets go of it. Five ideas, each with a small experiment: one pass instead of several,

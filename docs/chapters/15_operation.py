@@ -1,6 +1,6 @@
 """
-Your own operation
-==================
+15. Your own operation
+======================
 
 An operation needs a formula, its derivative, and a test of that derivative; a loop that suits the
 processor can follow later. This chapter adds one to minidl from outside, the *squareplus*: first in
