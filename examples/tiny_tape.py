@@ -5,7 +5,7 @@ A tape from nothing
 Reverse-mode differentiation on NumPy arrays, from an empty file to a convolutional network that learns to read drawn
 digits in a few seconds (``python examples/tiny_tape.py``). Its gradients are compared with finite differences and with
 minidl's for the same network. Each part names the file of minidl that holds its grown-up form. Throughout, ``gx`` is
-the gradient of the loss in x, an array of the same shape as x.
+the gradient of the loss in x, an array of the same shape as x. The guide's page adds an expression worked by hand.
 
 Sources: A. G. Baydin et al., Automatic differentiation in machine learning: a survey, arXiv:1502.05767, 2018;
 V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285, 2016.
@@ -38,7 +38,7 @@ Array = np.ndarray
 
 
 class Tensor:
-    """An array and, for each tensor that it was computed from, the vector-Jacobian product. Below, a and x are self."""
+    """An array and, for each input of it, the vector-Jacobian product. Below, a and x are self."""
 
     def __init__(self, array: Array | float, *edges: tuple["Tensor", Callable[[Array], Array]]) -> None:
         self.array = np.asarray(array, dtype=np.float64)
@@ -47,12 +47,14 @@ class Tensor:
 
     def __add__(a, b: "Tensor") -> "Tensor":
         """y = a + b; ga = gy and gb = gy."""
-        return Tensor(a.array + b.array, (a, lambda gy: sum_to(gy, a.shape)), (b, lambda gy: sum_to(gy, b.shape)))
+        edge_a, edge_b = (a, lambda gy: sum_to(gy, a.shape)), (b, lambda gy: sum_to(gy, b.shape))
+        return Tensor(a.array + b.array, edge_a, edge_b)
 
     def __mul__(a, b: "Tensor") -> "Tensor":
         """y = a * b; ga = gy * b and gb = gy * a."""
-        y = a.array * b.array
-        return Tensor(y, (a, lambda gy: sum_to(gy * b.array, a.shape)), (b, lambda gy: sum_to(gy * a.array, b.shape)))
+        edge_a = (a, lambda gy: sum_to(gy * b.array, a.shape))
+        edge_b = (b, lambda gy: sum_to(gy * a.array, b.shape))
+        return Tensor(a.array * b.array, edge_a, edge_b)
 
     def __matmul__(a, b: "Tensor") -> "Tensor":
         """y = a b, (N, I) times (I, O) is (N, O); ga = gy b^T and gb = a^T gy."""
@@ -72,9 +74,9 @@ class Tensor:
 
 
 def sum_to(gy: Array, shape: tuple[int, ...]) -> Array:
-    """The gradient of broadcasting: the sum over the axes along which an array of this shape was repeated.
+    """The gradient of broadcasting: the sum over the axes along which this shape was repeated.
 
-    A bias (8, 1, 1) added to images (N, 8, 12, 12) uses each number N * 12 * 12 times: gradients add up over the uses.
+    A bias (8, 1, 1) added to (N, 8, 12, 12) uses each number N * 12 * 12 times: gradients add up.
     """
     gy = gy.sum(axis=tuple(range(gy.ndim - len(shape))))  # axes that broadcasting put in front
     return gy.sum(axis=tuple(axis for axis, size in enumerate(shape) if size == 1), keepdims=True)
@@ -133,7 +135,7 @@ def backward(loss: Tensor) -> dict[Tensor, Array]:
 
 
 def im2col(x: Array, k: int, s: int) -> Array:
-    """Images (N, C, H, W) to the columns (N, C*K*K, OH*OW) of their windows, which have K x K pixels, s apart."""
+    """Images (N, C, H, W) to the columns (N, C*K*K, OH*OW) of their windows: K x K pixels, s apart."""
     (n, c), oh, ow = x.shape[:2], (x.shape[2] - k) // s + 1, (x.shape[3] - k) // s + 1
     columns = np.empty((n, c, k, k, oh, ow))
     for u, v in np.ndindex(k, k):  # pixel (u, v) of all windows at once
@@ -151,15 +153,13 @@ def col2im(columns: Array, shape: tuple[int, ...], k: int, s: int) -> Array:
 
 
 def conv2d(x: Tensor, w: Tensor, s: int) -> Tensor:
-    """Images (N, C, H, W) with filters (O, C, K, K), stride s: (N, O, OH, OW), where OH = (H - K) // s + 1."""
+    """Images (N, C, H, W), filters (O, C, K, K), stride s: (N, O, OH, OW), OH = (H - K) // s + 1."""
     (n, _, height, width), (o, _, _, k) = x.shape, w.shape
     columns, rows = im2col(x.array, k, s), w.array.reshape(o, -1)  # (N, C*K*K, OH*OW) and (O, C*K*K)
     y = (rows @ columns).reshape(n, o, (height - k) // s + 1, (width - k) // s + 1)
-    return Tensor(
-        y,
-        (x, lambda gy: col2im(rows.T @ gy.reshape(n, o, -1), x.shape, k, s)),
-        (w, lambda gy: (gy.reshape(n, o, -1) @ columns.transpose(0, 2, 1)).sum(axis=0).reshape(w.shape)),
-    )
+    edge_x = (x, lambda gy: col2im(rows.T @ gy.reshape(n, o, -1), x.shape, k, s))
+    edge_w = (w, lambda gy: (gy.reshape(n, o, -1) @ columns.swapaxes(1, 2)).sum(0).reshape(w.shape))
+    return Tensor(y, edge_x, edge_w)
 
 
 # %%
@@ -170,7 +170,7 @@ def conv2d(x: Tensor, w: Tensor, s: int) -> Tensor:
 
 
 def log_softmax(x: Tensor) -> Tensor:
-    """y = x - log(sum of exp(x) over the classes), (N, 10); gx = gy - softmax(x) * (sum of gy over the classes)."""
+    """y = x - log(sum of exp(x)), summed over the classes, (N, 10); gx = gy - softmax(x) * sum(gy)."""
     shifted = x.array - x.array.max(axis=1, keepdims=True)  # y is the same, and exp cannot overflow
     y = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return Tensor(y, (x, lambda gy: gy - np.exp(y) * gy.sum(axis=1, keepdims=True)))
