@@ -42,7 +42,7 @@ def faces() -> dict[str, ModuleType]:
     found = {}
     for module in pkgutil.walk_packages([str(p) for p in importlib.import_module("minidl.compat").__path__], PACKAGE):
         name = module.name.removeprefix(PACKAGE)
-        if name.partition(".")[0] in ROOTS:
+        if name.partition(".")[0] in ROOTS and "._" not in name:
             found[name] = importlib.import_module(module.name)
             vars(found[name]).setdefault("__getattr__", missing(name))
     return found
