@@ -143,6 +143,10 @@ except RuntimeError as error:
     print(error)
 assert set(dir(minidl.Tensor)) == before and torch.real
 del sys.modules["torch"], sys.modules["torch.nn"], torch
+import minidl.compat.torch as face  # minidl's own modules, which a star brings into it, must not stay
+assert {face.nn.__name__, face.nn.init.__name__} == {"minidl.compat.torch.nn", "minidl.compat.torch.nn.init"}
+assert face.cuda.__name__ == "minidl.compat.torch.cuda" and not hasattr(face, "plot")
+assert face.optim.lr_scheduler.__name__ == "minidl.compat.torch.optim.lr_scheduler"
 minidl.compat.install()
 minidl.compat.install()
 import importlib.util, torch, torch.nn.functional

@@ -5,6 +5,9 @@ from math import e, inf, nan, pi
 from numpy import dtype, finfo, iinfo
 
 from minidl import *
+
+del autograd, cuda, data, nn, ops, optim, plot, random, utils  # noqa: F821  minidl's own; PyTorch's follow
+
 from minidl import float16 as half
 from minidl import int16 as short
 from minidl.compat.torch import (
@@ -22,9 +25,6 @@ from minidl.compat.torch.random import default_generator, get_rng_state, seed, s
 from minidl.compat.torch.version import __version__
 from minidl.ops.shape import t, unflatten
 from minidl.tensor import Tensor as _AnyTensor
-
-for _name in ("data", "ops", "plot"):  # minidl's own, which PyTorch has elsewhere or not at all
-    del globals()[_name]
 
 newaxis = None
 channels_last, contiguous_format = "channels_last", "contiguous_format"

@@ -2,6 +2,8 @@
 
 from minidl.nn import *
 
+del functional, init, utils  # noqa: F821  minidl's own
+
 from . import functional, init, parallel, parameter, utils
 from ._old_arguments import MODULES
 from .parallel import DataParallel
