@@ -43,9 +43,9 @@ def test_old_constructors_take_sizes_lists_and_arrays(torch):
     pixels = np.array([250, 251], np.uint8)
     made = torch.Tensor(pixels) + 10
     assert (made.tolist(), made.dtype) == ([260.0, 261.0], "float32")
-    doubles = np.zeros(2)
-    torch.FloatTensor(doubles).fill_(1)
-    assert doubles.tolist() == [0, 0]
+    singles = np.zeros(2, np.float32)
+    torch.FloatTensor(singles).fill_(1)
+    assert singles.tolist() == [0, 0]
     assert torch.LongTensor([[1, 2]]).dtype == "int64"
     with pytest.raises(TypeError, match=r"torch\.LongTensor: expected a tensor of int64, not float32"):
         torch.LongTensor(torch.ones(2))
@@ -146,10 +146,11 @@ def test_old_arguments_of_losses(name, layer):
     cases = {"sum": {"size_average": False}, "none": {"reduce": False, "size_average": False}, "mean": {"reduce": True}}
     for reduction, old in cases.items():
         wanted = own(x, t, reduction=reduction).tolist()
-        with pytest.warns(UserWarning, match=f"write reduction='{reduction}'") as said:
+        with pytest.warns(UserWarning, match="size_average and reduce are deprecated") as said:
             results = getattr(F, name)(x, t, **old), getattr(nn, layer)(**old)(x, t)
         assert [y.tolist() for y in results] == [wanted, wanted]
         assert [warning.filename for warning in said] == [__file__, __file__]
+        assert all(f"write reduction='{reduction}'" in str(warning.message) for warning in said)
         assert getattr(nn, layer)(reduction=reduction)(x, t).tolist() == wanted
     assert getattr(F, name)(x, t).item() == getattr(nn, layer)()(x, t).item() == own(x, t).item()
     assert isinstance(getattr(nn, layer)(), getattr(minidl.nn, layer))
@@ -166,10 +167,13 @@ def test_old_arguments_stand_where_pytorch_has_them():
 @pytest.mark.parametrize(("shape", "dim"), [((3,), 0), ((2, 3), 1), ((2, 3, 4), 0), ((2, 3, 4, 5), 1)])
 def test_softmax_without_dim_takes_pytorchs(shape, dim):
     x = minidl.rand(*shape)
-    with pytest.warns(UserWarning, match=f"softmax without dim is deprecated: write dim={dim}"):
-        assert F.softmax(x).tolist() == nn.Softmax()(x).tolist() == minidl.softmax(x, dim).tolist()
-    with pytest.warns(UserWarning, match=f"log_softmax without dim is deprecated: write dim={dim}"):
-        assert F.log_softmax(x).tolist() == nn.LogSoftmax()(x).tolist() == minidl.log_softmax(x, dim).tolist()
+    for name, layer in (("softmax", "Softmax"), ("log_softmax", "LogSoftmax")):
+        with pytest.warns(UserWarning, match=f"{name} without dim is deprecated") as said:
+            results = getattr(F, name)(x), getattr(nn, layer)()(x)
+        wanted = getattr(minidl, name)(x, dim).tolist()
+        assert [y.tolist() for y in results] == [wanted, wanted]
+        assert [warning.filename for warning in said] == [__file__, __file__]
+        assert all(f"write dim={dim}" in str(warning.message) for warning in said)
 
 
 def test_old_names_of_init_and_utils_warn():
@@ -275,6 +279,9 @@ def test_versions_are_compared_by_their_numbers(older):
 def test_assert_close(torch):
     close = FACES["torch.testing"].assert_close
     x = torch.ones(2, 3)
+    with pytest.raises(AssertionError, match="Max absolute difference"):
+        close(100 * x, 100 * x + 5e-4)
+    close(0 * x, 0 * x + 8e-6)
     close({"a": [x, 1.0]}, {"a": [x + 1e-6, 1.0]})
     for wrong in (x + 1e-3, torch.ones(3), x.double(), x * float("nan")):
         with pytest.raises(AssertionError):
