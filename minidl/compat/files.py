@@ -45,12 +45,13 @@ NAMES = "bool Bool uint8 Byte int8 Char int16 Short int32 Int int64 Long float16
 DTYPES = {np.dtype(name): f"{kind}Storage" for name, kind in zip(*[iter(NAMES.split())] * 2, strict=True)}
 ATOMS: tuple[type, ...] = type(None), bool, int, float, str  # what can be a key, or a tuple of these
 HEADER, ALIGNMENT = 30, 64  # bytes before a member's name; where storages begin, for PyTorch's mmap=True
+NEVER = "minidl never unpickles code"
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)  # how a file of PyTorch before 1.6 begins
 
 # The instructions: those that put a value on the stack, those whose argument is the value, and how many values the
 # others take from the stack, where None stands for all above the last mark.
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_DICT": dict}
+EMPTY: dict[str, type] = {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}
+CONSTANTS: dict[str, Callable[[], Any]] = {**EMPTY, "NEWFALSE": bool, "NEWTRUE": lambda: True, "NONE": lambda: None}
 LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"}
 TAKES: dict[str, int | None] = {
     **dict.fromkeys(("TUPLE", "APPENDS", "SETITEMS"), None),
@@ -69,16 +70,16 @@ def save(
 ) -> None:
     """Write tensors, numbers, strings and plain containers to a file that PyTorch can load, or to an npz file.
 
-    PyTorch's ``torch.load`` reads it with ``weights_only=True``, unless it contains NumPy arrays: these need
-    ``weights_only=False`` there, as if PyTorch had saved them. NumPy's scalars become numbers of Python. Tensors are
-    written in C order; those that are the same elements of the same memory stay so, other views become separate.
+    PyTorch's ``torch.load`` reads it with ``weights_only=True``. Tensors are written in C order; those that are the
+    same elements of the same memory stay so, other views become separate. NumPy's scalars become Python's numbers.
 
     Parameters
     ----------
     obj : nested containers
         For example a model's ``state_dict()``, or a dict with several of these.
     f : path or open binary file
-        A path is replaced once all is written (see ``minidl.save``). If it ends in .npz, ``minidl.save`` writes it.
+        The file at a path is replaced once all is written, and left as it was if anything fails. If its name ends in
+        .npz, ``minidl.save`` writes it; otherwise it is PyTorch's format.
     pickle_module, pickle_protocol, _use_new_zipfile_serialization
         Ignored: the file is the same for each.
 
@@ -105,15 +106,7 @@ def save(
     return _write(_members(obj), f)
 
 
-def load(
-    f: FileLike,
-    map_location: Any = None,
-    pickle_module: Any = None,
-    *,
-    weights_only: bool | None = None,
-    mmap: bool | None = None,
-    **pickle_load_args: Any,
-) -> Any:
+def load(f: FileLike, map_location: Any = None, pickle_module: Any = None, **ignored: Any) -> Any:
     """Read what ``torch.save`` wrote, in PyTorch or here, or what ``minidl.save`` wrote.
 
     Tensors that share memory in the file share it again. torch.Size becomes a tuple.
@@ -125,8 +118,8 @@ def load(
         Where to put the tensors: a device; a dict from the devices in the file to others; or a function of a storage
         (a tensor of one dimension) and the name of its device, which returns a tensor on the device to use, or None.
         By default they go where they were when they were saved. Tensors of an npz file were on the CPU.
-    pickle_module, weights_only, mmap, **pickle_load_args
-        Ignored: nothing is unpickled, so that nothing but weights and plain containers is ever read.
+    pickle_module, weights_only, mmap, encoding, ...
+        Ignored: whatever they are, no code is unpickled, and only tensors and plain containers are read.
 
     Raises
     ------
@@ -147,7 +140,7 @@ def load(
 
 
 def _load(file: IO[bytes], name: str, map_location: Any) -> Any:
-    reader = _Reader(name)
+    reader = _Reader()
     start = file.read(len(MAGIC))
     if not isinstance(start, bytes):
         raise TypeError(f"torch.load: {name} is open as text; open it in mode 'rb'")
@@ -161,8 +154,10 @@ def _load(file: IO[bytes], name: str, map_location: Any) -> Any:
             with zipfile.ZipFile(file) as archive:
                 npz = f"{STRUCTURE}.npy" in archive.namelist()
                 obj = None if npz else reader.archive(archive, file)
-    except (MemoryError, pickle.UnpicklingError):
+    except MemoryError:
         raise
+    except _Refused as error:
+        raise pickle.UnpicklingError(f"torch.load: {name} {error}") from None
     except Exception as error:  # zipfile and pickletools do not document what they raise for damaged files
         raise RuntimeError(f"torch.load: {name} is damaged, or was not written by torch.save: {error}") from error
     if start != MAGIC and npz:
@@ -195,6 +190,10 @@ class _Storage(NamedTuple):
     memory: Storage  # which its tensors have in common
 
 
+class _Refused(pickle.UnpicklingError):
+    """Sound, but not what minidl reads."""
+
+
 class _Reader:
     """The stack machine, for one file.
 
@@ -202,20 +201,18 @@ class _Reader:
     dict, so that large numbers in it cost nothing.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.elements: Callable[[str, DType, int], Array]  # of the storage with this key
         self.storages: dict[str, _Storage] = {}
         self.tensors: dict[Tensor, _Storage] = {}
         self.known: dict[str, Any] = {
             **{f"torch {dtype}": dtype for dtype in DTYPES},
             **{f"torch {storage}": dtype for dtype, storage in DTYPES.items()},
-            "torch._utils _rebuild_tensor": self._tensor,
             "torch._utils _rebuild_tensor_v2": self._tensor,
             "torch._utils _rebuild_parameter": self._parameter,
             "torch._utils _rebuild_parameter_with_state": self._parameter,
             "torch Size": lambda sizes: _only(sizes, tuple),
-            "torch device": device,
+            "torch device": lambda kind, i=None: device(_only(kind, str), i if i is None else _count(i)),
             "collections OrderedDict": lambda pairs=(): OrderedDict((_key(k), v) for k, v in pairs),
             "collections Counter": lambda counts: Counter({_key(k): n for k, n in counts.items()}),
             **dict.fromkeys(("__builtin__ set", "builtins set"), lambda items: set(map(_key, items))),
@@ -239,8 +236,6 @@ class _Reader:
         for opcode, arg, _ in pickletools.genops(stream):
             taken = take(TAKES[opcode.name]) if opcode.name in TAKES else []
             match opcode.name:
-                case "PROTO":
-                    pass
                 case "MARK":
                     marks.append(len(stack))
                 case "BINPUT" | "LONG_BINPUT":
@@ -253,7 +248,7 @@ class _Reader:
                     _only(stack[-1], list).extend(taken)
                 case "SETITEM" | "SETITEMS":
                     pairs = zip(map(_key, taken[::2]), taken[1::2], strict=True)
-                    _only(stack[-1], dict, OrderedDict, Counter).update(pairs)
+                    _only(stack[-1], dict, OrderedDict).update(pairs)
                 case "REDUCE":
                     function, args = taken
                     stack.append(function(*_only(args, tuple)))
@@ -261,7 +256,7 @@ class _Reader:
                     _only(stack[-1], OrderedDict)  # its attribute _metadata, the modules' versions, is left out
                 case "GLOBAL":
                     if arg not in self.known:
-                        raise self._refusal(arg, stream.getvalue())
+                        raise _refusal(arg, stream.getvalue())
                     stack.append(self.known[arg])
                 case "BINPERSID":
                     stack.append(self._storage(*_only(taken[0], tuple)))
@@ -270,32 +265,17 @@ class _Reader:
                 case name if name in LITERALS:
                     stack.append(arg)
                 case name if name in CONSTANTS:
-                    stack.append(CONSTANTS[name])
-                case name if name in EMPTY:
-                    stack.append(EMPTY[name]())
-                case name:
-                    raise pickle.UnpicklingError(
-                        f"torch.load: {self.name} is pickled with {name}, an instruction of protocol {opcode.proto} "
-                        "that torch.save does not use by default; save it with pickle_protocol=2"
-                    )
+                    stack.append(CONSTANTS[name]())
+                case name if name != "PROTO":
+                    raise _Refused(f"needs {name} of pickle protocol {opcode.proto}; save it with pickle_protocol=2")
         raise ValueError("its pickle has no end")
-
-    def _refusal(self, name: str, program: bytes) -> pickle.UnpicklingError:
-        module, dotted = name.partition(" ")[0], name.replace(" ", ".")
-        if b"_parameters" in program and b"_modules" in program:  # attributes of every module
-            why = f"a whole module ({dotted}); minidl never unpickles code: in PyTorch, save model.state_dict() instead"
-        elif module in ("torch", "torch._utils", "torch.storage"):
-            why = f"{dotted}, and minidl has no bfloat16, complex, quantized or sparse tensors; convert it in PyTorch"
-        else:
-            why = f"{dotted}, which is not a tensor or a plain container; minidl never unpickles code"
-        return pickle.UnpicklingError(f"torch.load: {self.name} holds {why}")
 
     # -- what the names stand for -----------------------------------------------------------------------------
 
     def _storage(self, kind: str, dtype: DType, key: str, location: str, numel: int, view: Any = None) -> _Storage:
         _only(key, str)
         if kind != "storage" or not isinstance(dtype, np.dtype) or view is not None:
-            raise ValueError(f"storage {key} is a {dtype!r}, or part of another storage")
+            raise ValueError(f"storage {key} is of a {type(dtype).__name__}, or part of another storage")
         if key not in self.storages:
             array = self.elements(key, dtype, _count(numel))
             if array.size != numel:
@@ -338,10 +318,7 @@ class _Reader:
         names, order = archive.namelist(), "<"
         [root] = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")] or [""]
         if f"{root}constants.pkl" in names:
-            raise pickle.UnpicklingError(
-                f"torch.load: {self.name} is a TorchScript archive, a program that minidl cannot run; in PyTorch, save "
-                "torch.jit.load(...).state_dict() instead"
-            )
+            raise _Refused("is a TorchScript archive; in PyTorch, save torch.jit.load(...).state_dict() instead")
         check_members(archive.infolist(), file)
         if f"{root}byteorder" in names:
             order = {b"little": "<", b"big": ">"}[archive.read(f"{root}byteorder")]
@@ -354,7 +331,7 @@ class _Reader:
         """The format before: pickles of the magic number, version, system, object and keys; then the storages."""
         _, version, system = self.run(stream), self.run(stream), self.run(stream)
         if version != 1001:
-            raise ValueError(f"its version is {version}, not 1001")
+            raise ValueError("its version is not 1001")
         order, size = "<" if system["little_endian"] else ">", len(stream.getbuffer())
         self.elements = lambda key, dtype, numel: np.zeros(min(numel, size // dtype.itemsize), dtype)
         obj = self.run(stream)
@@ -376,6 +353,15 @@ class _Reader:
                 tensor.data = Tensor(devices.moved(tensor.array, targets[storage.key]))
 
 
+def _refusal(name: str, program: bytes) -> _Refused:
+    module, dotted = name.partition(" ")[0], name.replace(" ", ".")
+    if b"_parameters" in program and b"_modules" in program:  # attributes of every module
+        return _Refused(f"holds a whole module ({dotted}); in PyTorch, save its state_dict() instead: {NEVER}")
+    if module in ("torch", "torch._utils", "torch.storage"):
+        return _Refused(f"holds {dotted}; minidl has no bfloat16, complex, quantized or sparse tensors")
+    return _Refused(f"holds {dotted}, which is not a tensor or a plain container; {NEVER}")
+
+
 def _only(value: Any, *kinds: type) -> Any:
     """The value, which must be of one of these types and of no subclass."""
     if type(value) not in kinds:
@@ -384,8 +370,8 @@ def _only(value: Any, *kinds: type) -> Any:
 
 
 def _count(n: Any) -> int:
-    if type(n) is not int or n < 0:
-        raise ValueError(f"expected a size of at least 0 in its pickle, not a {type(n).__name__} {n!r:.20}")
+    if _only(n, int) < 0:
+        raise ValueError(f"expected a size of at least 0 in its pickle, not {n}")
     return n
 
 
@@ -449,9 +435,8 @@ def _pickled(obj: Any, where: str, arrays: Arrays) -> bytes:
         return _global(f"torch {obj}")
     if isinstance(obj, device):
         return _called("torch device", _plain(str(obj)))
-    raise TypeError(
-        f"torch.save: cannot save {where}, a {type(obj).__name__}; for models and optimizers, save state_dict()"
-    )
+    hint = "save the state_dict() of models and optimizers, and arrays as tensors"
+    raise TypeError(f"torch.save: cannot save {where}, a {type(obj).__name__}; {hint}")
 
 
 def _pickled_tensor(x: Tensor, where: str, arrays: Arrays) -> bytes:
