@@ -278,26 +278,21 @@ class _Reader:
             raise ValueError(f"storage {key} is of a {type(dtype).__name__}, or part of another storage")
         if key not in self.storages:
             array = self.elements(key, dtype, _count(numel))
-            if array.size != numel:
-                raise ValueError(f"storage {key} has {array.size:,} elements of {dtype}, not {numel:,}")
             self.storages[key] = _Storage(key, array, _only(location, str), Storage())
-        if self.storages[key].array.dtype != dtype:
-            raise ValueError(f"storage {key} is of {self.storages[key].array.dtype}, not of {dtype}")
+        array = self.storages[key].array
+        if (array.size, array.dtype) != (numel, dtype):
+            raise ValueError(f"storage {key} has {array.size:,} elements of {array.dtype}, not {numel:,} of {dtype}")
         return self.storages[key]
 
-    def _tensor(
-        self, storage: Any, offset: int, size: Any, stride: Any, requires_grad: Any = False, *unused: Any
-    ) -> Tensor:
+    def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, *unused: Any) -> Tensor:
         """A view of the storage. `unused` are hooks, and whether a view is conjugate, as only complex ones are."""
         elements = _only(storage, _Storage).array
         reach = sum((_count(n) - 1) * _count(step) for n, step in zip(size, stride, strict=True)) + 1
         if 0 in size:
             array = np.zeros(size, elements.dtype)
         elif _count(offset) + reach > elements.size:
-            raise ValueError(
-                f"a tensor of size {tuple(size)} and stride {tuple(stride)} that begins at element {offset} needs "
-                f"{offset + reach:,} elements, and its storage has {elements.size:,}"
-            )
+            view = f"a tensor of size {tuple(size)} and stride {tuple(stride)} from element {offset}"
+            raise ValueError(f"{view} needs a storage of {offset + reach:,} elements, not {elements.size:,}")
         else:
             itemsize = elements.itemsize
             array = np.ndarray(size, elements.dtype, elements, offset * itemsize, [n * itemsize for n in stride])
@@ -322,9 +317,11 @@ class _Reader:
         check_members(archive.infolist(), file)
         if f"{root}byteorder" in names:
             order = {b"little": "<", b"big": ">"}[archive.read(f"{root}byteorder")]
-        self.elements = lambda key, dtype, numel: np.frombuffer(
-            archive.read(f"{root}data/{key}"), order + dtype.str[1:]
-        ).astype(dtype)
+
+        def elements(key: str, dtype: DType, numel: int) -> Array:
+            return np.frombuffer(archive.read(f"{root}data/{key}"), order + dtype.str[1:]).astype(dtype)
+
+        self.elements = elements
         return self.run(io.BytesIO(archive.read(f"{root}data.pkl")))
 
     def legacy(self, stream: io.BytesIO) -> Any:
