@@ -7,9 +7,9 @@ Since PyTorch 1.6 a .pt or .pth file is an uncompressed zip archive:
     archive/byteorder     of these elements: little or big
     archive/version       of the format
 
-A pickle is a program for a stack machine, and one of its instructions calls any function of any module. `_Reader` is
-such a machine with 30 of the instructions, and with the few names of which tensors and plain containers are made; it
-refuses all others before it calls anything. The names stand in PyTorch's and NumPy's modules, and mean functions here.
+A pickle is a program for a stack machine, and can call any function of any module. `_Reader` is such a machine with
+the 32 instructions that torch.save needs and a table of the few names that tensors and plain containers are made of.
+It looks nothing up in Python's modules, and refuses any other instruction or name where it meets it.
 
 A tensor is ``torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)``, all counted in
 elements, and its storage the tuple ``("storage", torch.FloatStorage, "0", "cpu", 6)``: dtype, key, device, elements.
@@ -109,7 +109,8 @@ def save(
 def load(f: FileLike, map_location: Any = None, pickle_module: Any = None, **ignored: Any) -> Any:
     """Read what ``torch.save`` wrote, in PyTorch or here, or what ``minidl.save`` wrote.
 
-    Tensors that share memory in the file share it again. torch.Size becomes a tuple.
+    Both of PyTorch's formats are read, the zip archive and the one before PyTorch 1.6. Tensors that share memory in
+    the file share it again. torch.Size becomes a tuple.
 
     Parameters
     ----------

@@ -222,6 +222,8 @@ DAMAGED = {
     "append to a tuple": b")K\x01a.",
     "append to a tensor": tensor() + b"K\x01a.",
     "set items of a tensor": tensor() + b"K\x00K\x01s.",
+    "set items of a Counter": called("collections Counter", b"}\x85") + b"K\x00K\x01s.",
+    "set items of a set": called("builtins set", b"]\x85") + b"K\x00K\x01s.",
     "build a tensor": tensor() + b"}b.",
     "build a type": b"ccollections\nOrderedDict\n}b.",
     "build a function of this file": b"ctorch\nSize\nN}X\x08\x00\x00\x00__code__Ns\x86b.",
