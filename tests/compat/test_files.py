@@ -48,10 +48,11 @@ def same(a, b):
         flags = a.requires_grad == b.requires_grad
         return type(a) is type(b) and a.dtype == b.dtype and a.shape == b.shape and flags and minidl.equal(a, b)
     if isinstance(a, dict):
-        return type(a) is type(b) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        keys = [sorted(map(repr, x)) for x in (a, b)]  # 1 is not True
+        return type(a) is type(b) and keys[0] == keys[1] and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and a == b
+    return type(a) is type(b) and (a == b if isinstance(a, set) else repr(a) == repr(b))
 
 
 # -- what PyTorch wrote -----------------------------------------------------------------------------------------
@@ -465,9 +466,7 @@ nested = st.recursive(
 
 @given(nested)
 def test_containers_and_numbers_come_back_as_they_were(obj):
-    again = loaded(saved(obj))
-    assert again == obj
-    assert repr(again) == repr(obj) or isinstance(obj, set)  # 1 is not True, nor (1,) [1]
+    assert same(loaded(saved(obj)), obj)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (3,), (2, 3, 4)])
