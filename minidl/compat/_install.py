@@ -1,6 +1,7 @@
 """install(): from now on, ``import torch`` finds minidl in this process."""
 
 import importlib.util
+import os
 import pkgutil
 import sys
 from types import ModuleType
@@ -33,25 +34,20 @@ def install() -> None:
     beside = "; the PyTorch installed here is not used" if importlib.util.find_spec("torch") else ""
     sys.modules.update(faces())
     sys.meta_path.insert(0, MissingModules)
-    add_old_methods()
+    from minidl.compat._old_methods import METHODS
+
+    for owner, methods in METHODS.items():
+        for name, method in methods.items():
+            setattr(owner, name, method)
     said_once(f"torch is minidl {minidl.__version__} in this process{beside}")
 
 
 def faces() -> dict[str, ModuleType]:
     """The modules that scripts import, by the names that scripts know: "torch.nn" is ``minidl.compat.torch.nn``."""
     found = {}
-    for module in pkgutil.walk_packages([str(p) for p in importlib.import_module("minidl.compat").__path__], PACKAGE):
+    for module in pkgutil.walk_packages([os.path.dirname(__file__)], PACKAGE):
         name = module.name.removeprefix(PACKAGE)
         if name.partition(".")[0] in ROOTS and "._" not in name:
             found[name] = importlib.import_module(module.name)
             vars(found[name]).setdefault("__getattr__", missing(name))
     return found
-
-
-def add_old_methods() -> None:
-    """Give Tensor and Module the methods that only old code uses."""
-    from minidl.compat._old_methods import METHODS
-
-    for owner, methods in METHODS.items():
-        for name, method in methods.items():
-            setattr(owner, name, method)

@@ -5,6 +5,7 @@ They are tested here under minidl's own names, with the old methods added for th
 """
 
 import copy
+import io
 import pickle
 
 import numpy as np
@@ -247,6 +248,13 @@ def test_defaults_cannot_be_changed(torch):
         torch.set_default_device("cuda")
 
 
+def test_a_state_dict_goes_through_a_file(torch, tmp_path):
+    layer, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    torch.save(layer.state_dict(), tmp_path / "layer.pth")
+    other.load_state_dict(torch.load(tmp_path / "layer.pth", map_location="cpu", weights_only=True))
+    assert other.weight.tolist() == layer.weight.tolist()
+
+
 def test_without_a_gpu(torch):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -255,8 +263,11 @@ def test_without_a_gpu(torch):
     torch.cuda.manual_seed_all(3)
     torch.cuda.empty_cache()
     drawn = torch.rand(2).tolist()
-    torch.set_rng_state(state)
-    assert torch.rand(2).tolist() == drawn
+    file = io.BytesIO()
+    torch.save({"rng": state, "shape": torch.ones(2, 3).shape}, file)
+    file.seek(0)
+    torch.set_rng_state(torch.load(file)["rng"])
+    assert (torch.rand(2).tolist(), state.dtype) == (drawn, "uint8")
     counts = torch.cuda.device_count, torch.cuda.memory_allocated, torch.cuda.max_memory_allocated
     assert [count() for count in counts] == [0, 0, 0]
     assert issubclass(torch.cuda.OutOfMemoryError, RuntimeError)

@@ -118,7 +118,6 @@ torch.__version__ >= "2.4"
 torch.__version__ < "0.4.1"
 torch.version.cuda
 torch.pi
-torch.newaxis
 float(torch.finfo(torch.float32).eps)
 torch.iinfo(torch.uint8).max
 torch.set_default_dtype(torch.float32)

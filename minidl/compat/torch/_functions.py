@@ -13,6 +13,8 @@ SECOND_NAMES = {
     "swapaxes": "transpose", "swapdims": "transpose", "true_divide": "div",
 }  # fmt: skip
 
+is_floating_point = minidl.Tensor.is_floating_point
+
 
 class Generator(minidl.Generator):
     """minidl's generator, which draws for all devices: PyTorch makes one for a `device`."""
@@ -55,11 +57,6 @@ def set_default_device(device: Any) -> None:
     """Accept the CPU, which is the default, and refuse all else."""
     if device is not None and minidl.device(device).type != "cpu":
         raise NotImplementedError(f"set_default_device: the default stays 'cpu'; use device={str(device)!r} or .to()")
-
-
-def get_float32_matmul_precision() -> str:
-    """Products are in full precision."""
-    return "highest"
 
 
 set_printoptions = without_effect("torch.set_printoptions has no effect: tensors are printed with 4 digits")

@@ -1,10 +1,22 @@
 """``torch.random``: the state of the default generator."""
 
+import json
 import secrets
 
-from minidl.random import default_generator, manual_seed
+import numpy as np
 
-get_rng_state, set_rng_state = default_generator.get_state, default_generator.set_state
+from minidl.random import default_generator, manual_seed
+from minidl.tensor import Tensor
+
+
+def get_rng_state() -> Tensor:
+    """The default generator's state, as bytes in a tensor."""
+    return Tensor(np.array(bytearray(json.dumps(default_generator.get_state(), default=np.ndarray.tolist).encode())))
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Restore a state that `get_rng_state` returned."""
+    default_generator.set_state(json.loads(new_state.cpu().numpy().tobytes()))
 
 
 def seed() -> int:

@@ -4,8 +4,3 @@
 def is_available() -> bool:
     """False."""
     return False
-
-
-def device_count() -> int:
-    """None."""
-    return 0
