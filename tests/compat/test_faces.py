@@ -189,6 +189,15 @@ def test_old_names_of_init_and_utils_warn():
         nn.utils.clip_grad_norm([weight], 1.0)
 
 
+def test_iterators_of_a_loader_have_next(torch):
+    loader = torch.utils.data.DataLoader([1, 2, 3, 4], batch_size=2)
+    batches = iter(loader)
+    assert [batches.next().tolist(), next(batches).tolist()] == [[1, 2], [3, 4]]
+    assert [batch.tolist() for batch in loader] == [[1, 2], [3, 4]]
+    with pytest.raises(StopIteration):
+        batches.next()
+
+
 def test_data_parallel_calls_its_module():
     inner = nn.Linear(2, 3)
     model = nn.DataParallel(inner, device_ids=[0])

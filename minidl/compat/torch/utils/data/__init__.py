@@ -3,3 +3,4 @@
 from minidl.utils.data import *
 
 from . import dataloader, dataset, sampler
+from .dataloader import DataLoader
