@@ -6,13 +6,10 @@ Items are ``(image, label)``, a PIL image where Pillow is installed, else an arr
 
 from __future__ import annotations
 
-import operator
 import os
-import pickle
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,9 +17,7 @@ from minidl import data
 from minidl.compat.torchvision.transforms.functional import Image, to_pil_image
 from minidl.compat.torchvision.transforms.transforms import on_batch
 from minidl.creation import randint, randn
-from minidl.data import cifar10, mnist
-from minidl.data.download import fetch
-from minidl.data.loader import _collate
+from minidl.data.cifar10 import CLASSES
 from minidl.random import Generator
 from minidl.tensor import Array, Tensor
 
@@ -50,11 +45,11 @@ class VisionDataset(data.Dataset):
         return ""
 
     def __repr__(self) -> str:
-        lines = [f"Number of datapoints: {len(self)}", f"Root location: {self.root}" if self.root is not None else ""]
-        lines += self.extra_repr().splitlines()
-        given = [(head, t) for head, t in (("Transform: ", self.transform), ("Target transform: ", self.target_transform)) if t is not None]
-        text = "\n    ".join([f"Dataset {type(self).__name__}", *filter(None, lines), *(["StandardTransform"] if given else [])])
-        return "\n".join([text, *(head + repr(t).replace("\n", "\n" + " " * len(head)) for head, t in given)])
+        lines = [f"Dataset {type(self).__name__}", f"Number of datapoints: {len(self)}"]
+        lines += [f"Root location: {self.root}"] * (self.root is not None) + self.extra_repr().splitlines()
+        heads = {"Transform: ": self.transform, "Target transform: ": self.target_transform}
+        given = [f"{t!r}".replace("\n", "\n" + " " * len(head)).join([head, ""]) for head, t in heads.items() if t]
+        return "\n".join(["\n    ".join(lines + ["StandardTransform"] * bool(given)), *given])
 
 
 class _InMemory(VisionDataset):
@@ -62,7 +57,7 @@ class _InMemory(VisionDataset):
 
     data: Any
     targets: Any
-    classes: list[str]
+    classes: ClassVar[list[str]]
 
     def __init__(
         self, root: Any, train: bool = True, transform: Transform = None, target_transform: Transform = None,
@@ -87,12 +82,11 @@ class _InMemory(VisionDataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        try:
-            i = operator.index(index)
-        except TypeError:
-            raise TypeError(f"{type(self).__name__}: an index must be an int, not {index}; Subset(dataset, range(5)) has 5 items") from None
-        pixels = np.asarray(self.data[i])
-        return self._transformed(pixels if Image is None else Image.fromarray(pixels), int(self.targets[i]))
+        if not hasattr(index, "__index__"):
+            hint = "Subset(dataset, range(5)) takes the first five"
+            raise TypeError(f"{type(self).__name__}: an index must be an int, not {index}; {hint}")
+        pixels, target = np.asarray(self.data[index]), int(self.targets[index])
+        return self._transformed(pixels if Image is None else Image.fromarray(pixels), target)
 
     def gather(self, indices: Array) -> Any:
         """Return a batch; the loader calls this."""
@@ -100,122 +94,53 @@ class _InMemory(VisionDataset):
         if self.target_transform is None and pixels.dtype == np.uint8:
             images = on_batch(self.transform, pixels[indices])
             if images is not None:
-                targets = self.targets
-                chosen = targets[indices] if not isinstance(targets, list) else [targets[i] for i in indices]
-                return images, Tensor(np.asarray(chosen, np.int64))
-        return _collate([self[int(i)] for i in indices], indices)
+                return images, Tensor(np.array([self.targets[i] for i in indices], np.int64))
+        return next(iter(data.DataLoader([self[int(i)] for i in indices], len(indices))))
 
     def extra_repr(self) -> str:
         """Training or test set."""
         return f"Split: {'Train' if self.train else 'Test'}"
 
 
+class _MNIST(data.MNIST):
+    _downloads = "MNIST/raw"
+
+
 class MNIST(_InMemory):
-    """Handwritten digits. Read from root/MNIST/raw, like torchvision's, or where `minidl.data.MNIST` looks in root."""
+    """Handwritten digits, read from root/MNIST/raw (or root, or root/mnist)."""
 
-    mirrors, archives = mnist.MIRRORS, mnist.ARCHIVES
-    classes = [f"{i} - {name}" for i, name in enumerate("zero one two three four five six seven eight nine".split())]
-
-    @property
-    def raw_folder(self) -> str:
-        """Where downloads go."""
-        return os.path.join(self.root, type(self).__name__, "raw")
+    _source: type[data.MNIST] = _MNIST
+    classes: ClassVar = [
+        f"{i} - {name}" for i, name in enumerate("zero one two three four five six seven eight nine".split())
+    ]
 
     def _load(self, download: bool) -> tuple[Tensor, Tensor]:
-        part = "train" if self.train else "t10k"
-        paths = [self._path(f"{part}-{what}-ubyte", download) for what in ("images-idx3", "labels-idx1")]
-        images, labels = map(mnist.read_idx, paths)
-        mnist._check_pair(images, labels, *paths)
-        return Tensor(images), Tensor(labels.astype(np.int64))
+        source = self._source(self.root, self.train, download=download)
+        return Tensor(source.images), Tensor(source.targets)
 
-    def _path(self, name: str, download: bool) -> Path:
-        places = self.raw_folder, *([self.root] if type(self).__name__ == "MNIST" else [])
-        if found := [path for place in places for path in mnist.found_in(Path(place), name)]:
-            return found[0]
-        archive = f"{name}.gz"
-        if not download:
-            raise FileNotFoundError(f"neither {name} nor {archive} is in {self.raw_folder}")
-        return fetch(archive, self.archives[archive], self.mirrors, self.raw_folder)
-
-
-def _renamed(old: str, new: str) -> property:
-    def get(self: MNIST) -> Any:
-        warnings.warn(f"{old} has been renamed {new}", stacklevel=2)
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("train_data", "test_data", "train_labels", "test_labels"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        new = "data" if name.endswith("data") else "targets"
+        warnings.warn(f"{name} has been renamed {new}", stacklevel=2)
         return getattr(self, new)
-
-    return property(get)
-
-
-for _part in ("train", "test"):
-    setattr(MNIST, f"{_part}_data", _renamed(f"{_part}_data", "data"))
-    setattr(MNIST, f"{_part}_labels", _renamed(f"{_part}_labels", "targets"))
 
 
 class FashionMNIST(MNIST):
-    """Articles of clothing, in the format of MNIST (Xiao, Rasul and Vollgraf 2017). Read from root/FashionMNIST/raw."""
+    """Articles of clothing in MNIST's format, read from root/FashionMNIST/raw."""
 
-    mirrors = (
-        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-    )
-    archives = {
-        "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
-    }
-    classes = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split() + ["Ankle boot"]
+    _source = data.FashionMNIST
+    classes: ClassVar = [*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot"]
 
 
 class CIFAR10(_InMemory):
     """Small photographs. Read from root/cifar-10-batches-py, or as `minidl.data.CIFAR10` does; downloads are binary."""
 
-    base_folder = "cifar-10-batches-py"
-    classes = list(cifar10.CLASSES)
+    classes: ClassVar = list(CLASSES)
 
     def _load(self, download: bool) -> tuple[Array, list[int]]:
-        names = [Path(name).stem for name in (cifar10.TRAIN if self.train else cifar10.TEST)]
-        paths = [Path(self.root, self.base_folder, name) for name in names]
-        if not all(path.is_file() for path in paths):
-            binary = data.CIFAR10(self.root, self.train, download=download)
-            return binary.images, binary.targets.tolist()
-        planes, targets = zip(*map(read_pickled_batch, paths), strict=True)
-        images = np.concatenate(planes).reshape(-1, 3, 32, 32)
-        return np.ascontiguousarray(images.transpose(0, 2, 3, 1)), [label for part in targets for label in part]
-
-
-def read_pickled_batch(path: Path) -> tuple[Array, list[int]]:
-    """Pixels, uint8 (n, 3072), and classes of a file of CIFAR-10's Python version; nothing in it is run."""
-    with path.open("rb") as file:
-        try:
-            batch = _Unpickler(file, encoding="latin1").load()
-            pixels, labels = batch["data"].pixels, batch["labels"]
-        except (pickle.UnpicklingError, AttributeError, KeyError, TypeError, ValueError, EOFError, IndexError) as error:
-            raise ValueError(f"{path}: not a batch of CIFAR-10: {error!r}") from error
-    if pixels.shape != (len(labels), 3072) or not all(type(label) is int and 0 <= label <= 9 for label in labels):
-        raise ValueError(f"{path}: pixels of shape {pixels.shape} and {len(labels)} labels, expected (n, 3072) and n")
-    return pixels, labels
-
-
-class _Pickled:
-    """What stands in a pickle for NumPy's array and dtype, whose own unpickling would trust the file."""
-
-    def __init__(self, *_: Any) -> None:
-        self.pixels = np.empty(0, np.uint8)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if len(state) == 5:  # an array: version, shape, dtype, whether in Fortran's order, bytes
-            values = state[4].encode("latin1") if isinstance(state[4], str) else state[4]
-            self.pixels = np.frombuffer(values, np.uint8).reshape(state[1])
-
-
-class _Unpickler(pickle.Unpickler):
-    known = {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")} | {"numpy.ndarray", "numpy.dtype"}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in self.known:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, but these files need no more than NumPy's arrays")
-        return _Pickled
+        source = data.CIFAR10(self.root, self.train, download=download)
+        return source.images, source.targets.tolist()
 
 
 class FakeData(VisionDataset):

@@ -17,7 +17,7 @@ def make_grid(
     tensor: Any, nrow: int = 8, padding: int = 2, normalize: bool = False, value_range: Any = None,
     scale_each: bool = False, pad_value: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """Images (N, C, H, W) in a grid (C, H', W'), `nrow` in a row; clamped to `value_range` and scaled if `normalize`."""
+    """Arrange images (N, C, H, W) in a grid, `nrow` in a row; `normalize` scales `value_range` to 0 to 1."""
     parts = tensor if isinstance(tensor, list) else [tensor]
     if not all(isinstance(part, Tensor) for part in parts):
         raise TypeError(f"tensor or list of tensors expected, got {sorted({type(part).__name__ for part in parts})}")

@@ -26,8 +26,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-
-
 class _Transform(nn.Module):
     """A transform: what its static method `change` does with an image. That one's other parameters are its own."""
 
@@ -36,11 +34,12 @@ class _Transform(nn.Module):
 
     def __init_subclass__(cls) -> None:
         if "change" in vars(cls):
+            cls.change = staticmethod(cls.change)
             cls.__signature__ = inspect.signature(functools.partial(cls.change, None))  # type: ignore[attr-defined]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
-        bound = self.__signature__.bind(*args, **kwargs)  # type: ignore[attr-defined]
+        bound = self.__signature__.bind(*args, **kwargs)
         bound.apply_defaults()
         self._names = list(bound.arguments)
         for name, value in bound.arguments.items():
@@ -71,22 +70,19 @@ def _rectangle(h: int, w: int, height: int, width: int) -> tuple[int, int, int, 
 class ToTensor(_Transform):
     """A PIL image or an array (H, W, C) of bytes as float32 (C, H, W) from 0 to 1."""
 
-    @staticmethod
-    def change(pic: Any) -> Tensor:
-        """Return the tensor."""
-        return F.to_tensor(pic)
+    change = F.to_tensor
 
 
 class PILToTensor(_Transform):
     """A PIL image as a tensor (C, H, W) of the same dtype."""
 
-    change = staticmethod(F.pil_to_tensor)
+    change = F.pil_to_tensor
 
 
 class ToPILImage(_Transform):
     """A tensor (C, H, W) or an array (H, W, C) as a PIL image."""
 
-    change = staticmethod(F.to_pil_image)
+    change = F.to_pil_image
 
 
 class Lambda(_Transform):
@@ -94,7 +90,6 @@ class Lambda(_Transform):
 
     hidden = ("lambd",)
 
-    @staticmethod
     def change(img: Any, lambd: Callable[[Any], Any]) -> Any:
         """Return what the function returns."""
         return lambd(img)
@@ -103,25 +98,24 @@ class Lambda(_Transform):
 class ConvertImageDtype(_Transform):
     """Another dtype, scaled to its range."""
 
-    change = staticmethod(F.convert_image_dtype)
+    change = F.convert_image_dtype
 
 
 class Normalize(_Transform):
     """(x - mean) / std, for each channel."""
 
-    change, hidden = staticmethod(F.normalize), ("inplace",)
+    change, hidden = F.normalize, ("inplace",)
 
 
 class Resize(_Transform):
     """Resize to (h, w), or so that the shorter side has a size."""
 
-    change = staticmethod(F.resize)
+    change = F.resize
 
 
 class CenterCrop(_Transform):
     """The middle of the image."""
 
-    @staticmethod
     def change(img: Any, size: Any) -> Any:
         """Return the crop."""
         return F.center_crop(img, size)
@@ -130,13 +124,13 @@ class CenterCrop(_Transform):
 class Pad(_Transform):
     """Pad on all sides."""
 
-    change = staticmethod(F.pad)
+    change = F.pad
 
 
 class Grayscale(_Transform):
     """Luma, in one channel or three."""
 
-    change = staticmethod(F.rgb_to_grayscale)
+    change = F.rgb_to_grayscale
 
 
 # -- one after the other ------------------------------------------------------------------------------------------
@@ -175,20 +169,23 @@ def _steps(transforms: Sequence[Callable[[Any], Any]]) -> list[Callable[[Any], A
     steps = list(transforms)
     for i, (first, second) in enumerate(pairwise(steps)):
         if type(first) is ToTensor and type(second) is Normalize:
-            numbers = F.numbers(second.mean), F.numbers(second.std)
-            return [*steps[:i], lambda pic: F.to_tensor(pic, *numbers), *steps[i + 2 :]]
+            steps[i : i + 2] = [functools.partial(F.normalized, mean=second.mean, std=second.std)]
+            break
     return steps
+
+
+SAME_FOR_ALL = {ConvertImageDtype, Normalize, Resize, CenterCrop, Pad, Grayscale}
 
 
 def on_batch(transform: Any, pixels: Array) -> Tensor | None:
     """`transform` of bytes (N, H, W) or (N, H, W, C) at once; None if it has to see the images one by one."""
-    steps = list(transform.transforms) if type(transform) is Compose else [transform]
+    steps: list[Any] = list(transform.transforms) if type(transform) is Compose else [transform]
     kinds = [type(step) for step in steps]
-    if kinds[:1] != [ToTensor] or not {*kinds[1:]} <= {ConvertImageDtype, Normalize, Resize, CenterCrop, Pad, Grayscale}:
+    if kinds[:1] != [ToTensor] or not SAME_FOR_ALL.issuperset(kinds[1:]):
         return None
-    now = kinds[1:2] == [Normalize]
-    images = Tensor(F.floats(pixels, *((F.numbers(steps[1].mean), F.numbers(steps[1].std)) if now else ())))
-    for step in steps[1 + now :]:
+    norm = steps.pop(1) if kinds[1:2] == [Normalize] else None
+    images = F.on_bytes(pixels, norm.mean, norm.std) if norm else F.on_bytes(pixels)
+    for step in steps[1:]:
         images = step(images)
     return images
 
@@ -199,7 +196,6 @@ def on_batch(transform: Any, pixels: Array) -> Tensor | None:
 class RandomHorizontalFlip(_Transform):
     """Mirror with probability `p`."""
 
-    @staticmethod
     def change(img: Any, p: float = 0.5) -> Any:
         """Return the image or its mirror image."""
         return F.hflip(img) if rng_of(None).random() < p else img
@@ -208,7 +204,6 @@ class RandomHorizontalFlip(_Transform):
 class RandomVerticalFlip(_Transform):
     """Turn upside down with probability `p`."""
 
-    @staticmethod
     def change(img: Any, p: float = 0.5) -> Any:
         """Return the image, perhaps upside down."""
         return F.vflip(img) if rng_of(None).random() < p else img
@@ -217,7 +212,6 @@ class RandomVerticalFlip(_Transform):
 class RandomGrayscale(_Transform):
     """Grey with probability `p`, in as many channels."""
 
-    @staticmethod
     def change(img: Any, p: float = 0.1) -> Any:
         """Return the image, perhaps grey."""
         return F.rgb_to_grayscale(img, F.get_dimensions(img)[0]) if rng_of(None).random() < p else img
@@ -236,7 +230,6 @@ class RandomCrop(_Transform):
             raise ValueError(f"Required crop size {(height, width)} is larger than input image size {(h, w)}")
         return _rectangle(h, w, height, width)
 
-    @staticmethod
     def change(
         img: Any, size: Any, padding: Any = None, pad_if_needed: bool = False, fill: Any = 0,
         padding_mode: str = "constant",
@@ -266,7 +259,6 @@ class RandomResizedCrop(_Transform):
         height, width = min(h, round(w / aspect)), min(w, round(h * aspect))
         return (h - height) // 2, (w - width) // 2, height, width
 
-    @staticmethod
     def change(
         img: Any, size: Any, scale: Any = (0.08, 1.0), ratio: Any = (0.75, 1.3333), interpolation: Any = F.BILINEAR,
         antialias: bool = True,
@@ -279,6 +271,8 @@ class RandomResizedCrop(_Transform):
 class RandomRotation(_Transform):
     """Rotate a PIL image by an angle between `degrees`."""
 
+    degrees: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.degrees = _range("degrees", self.degrees, 0.0)
@@ -289,7 +283,6 @@ class RandomRotation(_Transform):
         """Draw the angle."""
         return _uniform(*degrees)
 
-    @staticmethod
     def change(
         img: Any, degrees: Any, interpolation: Any = F.NEAREST, expand: bool = False, center: Any = None, fill: Any = 0
     ) -> Any:
@@ -311,7 +304,6 @@ class ColorJitter(_Transform):
         """Draw the order of brightness, contrast, saturation and hue, and a factor of each, None for what stays."""
         return rng_of(None).permutation(4), *(None if r is None else _uniform(*r) for r in ranges)
 
-    @staticmethod
     def change(img: Any, brightness: Any = 0, contrast: Any = 0, saturation: Any = 0, hue: Any = 0) -> Any:
         """Return the changed image."""
         order, *factors = ColorJitter.get_params(brightness, contrast, saturation, hue)
