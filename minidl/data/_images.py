@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,17 +20,18 @@ def to_floats(pixels: Array, mean: Sequence[float] = (), std: Sequence[float] = 
     `mean` and `std` have one number or C. The latter is computed as x * (1 / (255 std)) - mean / std, since divisions
     are slow: the last bit may differ.
     """
-    n, h, w = pixels.shape[:3]
-    c = pixels.shape[3] if pixels.ndim == 4 else 1
-    flat = pixels.reshape(n, h * w * c).astype(np.float32)
-    if len(mean):
-        scale, shift = np.divide(1, std), np.divide(mean, std)
-        # Rows (H*W*C,), since NumPy is slow where the last axis has only the C channels.
-        flat *= np.resize(np.float32(scale / 255), h * w * c)
-        flat -= np.resize(np.float32(shift), h * w * c)
+    n, h, w, *channels = pixels.shape
+    x = pixels.reshape(n, -1).astype(np.float32)  # (N, H*W*C)
+    if len(mean) == len(std) == 1:
+        x *= np.float32(1 / (255 * std[0]))
+        x -= np.float32(mean[0] / std[0])
+    elif len(mean):  # NumPy is slow along an axis of C elements: repeat them to H*W*C
+        scale, shift = np.broadcast_arrays(1 / (255 * np.asarray(std)), np.divide(mean, std))
+        x *= np.tile(scale.astype(np.float32), h * w)
+        x -= np.tile(shift.astype(np.float32), h * w)
     else:
-        flat /= np.float32(255)
-    return flat.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+        x /= np.float32(255)
+    return x.reshape(n, h, w, *channels).transpose(0, 3, 1, 2) if channels else x.reshape(n, 1, h, w)
 
 
 def resize(x: Array, size: tuple[int, int], nearest: bool = False, antialias: bool = True) -> Array:
@@ -76,3 +78,26 @@ def grey(x: Array, channels: int = 1) -> Array:
     """The luma of colours (..., 3, H, W), or what is grey already, in one channel or several."""
     luma = x if x.shape[-3] == 1 else (x * LUMA.reshape(3, 1, 1)).sum(axis=-3, keepdims=True).astype(x.dtype)
     return np.repeat(luma, channels, axis=-3)
+
+
+def rotate(x: Array, angle: float, center: Sequence[float] | None, fill: Sequence[float]) -> Array:
+    """Rotate counterclockwise by an angle in degrees about (x, y), by default the middle; takes the nearest pixel."""
+    h, w = x.shape[-2:]
+    cx, cy = center if center is not None else (w / 2, h / 2)
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    dy, dx = np.arange(h)[:, None] + 0.5 - cy, np.arange(w) + 0.5 - cx
+    # Where each pixel comes from, (H, W); rounded, so that a tie is one in spite of cos(90 degrees) = 6e-17.
+    columns = np.rint(np.round(cos * dx - sin * dy + cx - 0.5, 5)).astype(int)
+    rows = np.rint(np.round(sin * dx + cos * dy + cy - 0.5, 5)).astype(int)
+    inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
+    colour = np.reshape(fill, (-1, 1, 1)).astype(x.dtype)
+    return np.where(inside, x[..., rows.clip(0, h - 1), columns.clip(0, w - 1)], colour)
+
+
+def blend(x: Array, other: str, factor: float) -> Array:
+    """factor * x + (1 - factor) * other, clipped to the dtype's range of colours: with black, the mean grey or grey."""
+    y: Array | float = 0.0
+    if other != "black":
+        y = grey(x) if other == "grey" else grey(x).mean((-3, -2, -1), np.float32, keepdims=True)
+    most = 1 if x.dtype.kind == "f" else np.iinfo(x.dtype).max
+    return np.clip(factor * x + (1 - factor) * y, 0, most).astype(x.dtype)

@@ -94,7 +94,9 @@ class _InMemory(VisionDataset):
         if self.target_transform is None and pixels.dtype == np.uint8:
             images = on_batch(self.transform, pixels[indices])
             if images is not None:
-                return images, Tensor(np.array([self.targets[i] for i in indices], np.int64))
+                many = self.targets
+                chosen = [many[i] for i in indices] if isinstance(many, list) else np.asarray(many)[indices]
+                return images, Tensor(np.asarray(chosen, np.int64))
         return next(iter(data.DataLoader([self[int(i)] for i in indices], len(indices))))
 
     def extra_repr(self) -> str:

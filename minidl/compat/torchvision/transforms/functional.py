@@ -123,8 +123,10 @@ def to_pil_image(pic: Any, mode: str | None = None) -> Any:
 def convert_image_dtype(image: Tensor, dtype: Any = np.float32) -> Tensor:
     """Convert floats from 0 to 1 to ints from 0 to the largest, or ints to floats."""
     old, new = image.dtype, as_dtype(dtype)
-    if old.kind == new.kind:
+    if old.kind == new.kind == "f" or old == new:
         return image.to(new)
+    if "f" not in (old.kind, new.kind):
+        raise NotImplementedError(f"convert_image_dtype: {old} to {new}, both ints; convert to float32 first")
     return image.to(new) / np.iinfo(old).max if new.kind == "f" else (image * (np.iinfo(new).max + 1 - 1e-3)).to(new)
 
 
@@ -136,7 +138,7 @@ def normalize(tensor: Tensor, mean: Any, std: Any, inplace: bool = False) -> Ten
 
 def numbers(values: Any) -> list[float]:
     """Numbers of the channels, from a sequence, a tensor or one number."""
-    return [float(value) for value in np.atleast_1d(np.asarray(values))]
+    return [float(value) for value in (values if isinstance(values, list | tuple) else np.atleast_1d(values))]
 
 
 # -- geometry -----------------------------------------------------------------------------------------------------
@@ -227,11 +229,14 @@ def vflip(img: Any) -> Any:
 
 
 def rotate(
-    img: Any, angle: float, interpolation: Any = NEAREST, expand: bool = False, center: Any = None, fill: Any = None
+    img: Any, angle: float, interpolation: Any = NEAREST, expand: bool = False, center: Any = None, fill: Any = 0
 ) -> Any:
-    """Rotate a PIL image counterclockwise by an angle in degrees."""
-    fillcolor = _colour(_pil_only("rotate", img), fill)
-    return img.rotate(angle, _pillow(interpolation), expand, center, fillcolor=fillcolor)
+    """Rotate counterclockwise by an angle in degrees; what is not a PIL image only by nearest pixels."""
+    mode = _pillow(interpolation)
+    if not _is_pil(img) and mode == 0 and not expand:
+        return _changed(img, _images.rotate, angle, center, numbers(fill or 0))
+    fillcolor = _colour(_pil_only(f"rotate with {interpolation}, {expand=}", img), fill)
+    return img.rotate(angle, mode, expand, center, fillcolor=fillcolor)
 
 
 # -- colours ------------------------------------------------------------------------------------------------------
@@ -247,25 +252,33 @@ def rgb_to_grayscale(img: Any, num_output_channels: int = 1) -> Any:
 to_grayscale = rgb_to_grayscale
 
 
+def _blended(img: Any, enhancer: str, other: str, factor: float) -> Any:
+    if factor < 0:
+        raise ValueError(f"{enhancer}: the factor must be at least 0, not {factor}")
+    if _is_pil(img):
+        return getattr(ImageEnhance, enhancer)(img).enhance(factor)
+    return _changed(img, _images.blend, other, factor)
+
+
 def adjust_brightness(img: Any, brightness_factor: float) -> Any:
-    """Blend a PIL image with black."""
-    return ImageEnhance.Brightness(_pil_only("adjust_brightness", img)).enhance(brightness_factor)
+    """Blend with black."""
+    return _blended(img, "Brightness", "black", brightness_factor)
 
 
 def adjust_contrast(img: Any, contrast_factor: float) -> Any:
-    """Blend a PIL image with its mean grey."""
-    return ImageEnhance.Contrast(_pil_only("adjust_contrast", img)).enhance(contrast_factor)
+    """Blend with the mean grey."""
+    return _blended(img, "Contrast", "mean", contrast_factor)
 
 
 def adjust_saturation(img: Any, saturation_factor: float) -> Any:
-    """Blend a PIL image with its grey version."""
-    return ImageEnhance.Color(_pil_only("adjust_saturation", img)).enhance(saturation_factor)
+    """Blend with grey."""
+    return _blended(img, "Color", "grey", saturation_factor)
 
 
 def adjust_hue(img: Any, hue_factor: float) -> Any:
     """Turn the hue of a PIL image, by a fraction of a circle between -0.5 and 0.5."""
-    if len(_pil_only("adjust_hue", img).getbands()) == 1:
+    if get_dimensions(img)[0] == 1:
         return img
-    hue, *others = img.convert("HSV").split()
+    hue, *others = _pil_only("adjust_hue", img).convert("HSV").split()
     turned = hue.point([(h + int(hue_factor * 255)) % 256 for h in range(256)])
     return Image.merge("HSV", (turned, *others)).convert(img.mode)

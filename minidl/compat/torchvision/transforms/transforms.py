@@ -31,6 +31,8 @@ class _Transform(nn.Module):
 
     change: Callable[..., Any]
     hidden: tuple[str, ...] = ()  # parameters that its text leaves out
+    optional: tuple[str, ...] = ()  # those that it leaves out if they are None
+    paired = False  # whether `size` becomes (h, w)
 
     def __init_subclass__(cls) -> None:
         if "change" in vars(cls):
@@ -43,7 +45,7 @@ class _Transform(nn.Module):
         bound.apply_defaults()
         self._names = list(bound.arguments)
         for name, value in bound.arguments.items():
-            setattr(self, name, value)
+            setattr(self, name, F.pair(value) if self.paired and name == "size" else value)
 
     def forward(self, img: Any) -> Any:
         """Return the changed image."""
@@ -51,6 +53,7 @@ class _Transform(nn.Module):
 
     def __repr__(self) -> str:
         values = {name: getattr(self, name) for name in self._names if name not in self.hidden}
+        values = {name: value for name, value in values.items() if value is not None or name not in self.optional}
         shown = [f"{name}={value.value if isinstance(value, enum.Enum) else value}" for name, value in values.items()]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -82,7 +85,7 @@ class PILToTensor(_Transform):
 class ToPILImage(_Transform):
     """A tensor (C, H, W) or an array (H, W, C) as a PIL image."""
 
-    change = F.to_pil_image
+    change, optional = F.to_pil_image, ("mode",)
 
 
 class Lambda(_Transform):
@@ -98,7 +101,7 @@ class Lambda(_Transform):
 class ConvertImageDtype(_Transform):
     """Another dtype, scaled to its range."""
 
-    change = F.convert_image_dtype
+    change, hidden = F.convert_image_dtype, ("dtype",)
 
 
 class Normalize(_Transform):
@@ -115,6 +118,8 @@ class Resize(_Transform):
 
 class CenterCrop(_Transform):
     """The middle of the image."""
+
+    paired = True
 
     def change(img: Any, size: Any) -> Any:
         """Return the crop."""
@@ -220,7 +225,7 @@ class RandomGrayscale(_Transform):
 class RandomCrop(_Transform):
     """A rectangle somewhere in the image, which may be padded first."""
 
-    hidden = "pad_if_needed", "fill", "padding_mode"
+    hidden, paired = ("pad_if_needed", "fill", "padding_mode"), True
 
     @staticmethod
     def get_params(img: Any, output_size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -246,6 +251,8 @@ class RandomCrop(_Transform):
 class RandomResizedCrop(_Transform):
     """A rectangle of random area and aspect ratio, resized."""
 
+    paired = True
+
     @staticmethod
     def get_params(img: Any, scale: Any, ratio: Any) -> tuple[int, int, int, int]:
         """Draw the rectangle: top, left, height, width."""
@@ -269,14 +276,14 @@ class RandomResizedCrop(_Transform):
 
 
 class RandomRotation(_Transform):
-    """Rotate a PIL image by an angle between `degrees`."""
+    """Rotate by an angle between `degrees`."""
 
     degrees: Any
+    optional = ("center",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.degrees = _range("degrees", self.degrees, 0.0)
-        self.hidden = ("center",) if self.center is None else ()
 
     @staticmethod
     def get_params(degrees: Any) -> float:
@@ -291,7 +298,7 @@ class RandomRotation(_Transform):
 
 
 class ColorJitter(_Transform):
-    """Change brightness, contrast, saturation and hue of a PIL image at random, in random order."""
+    """Change brightness, contrast, saturation and hue at random, in random order."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
