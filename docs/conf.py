@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from sphinx.application import Sphinx
 from sphinx_gallery.scrapers import figure_rst
 from sphinx_gallery.sorting import FileNameSortKey
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait do not take the cores of others
+
 import minidl
+from minidl.kernels.cpu import _compiling
 
 DOCS = Path(__file__).parent
 CHAPTERS = DOCS / "chapters"
@@ -35,6 +39,8 @@ html_theme, html_title = "furo", "minidl"
 html_static_path, html_css_files = ["static"], ["guide.css"]
 html_copy_source = False
 html_math_renderer = "mathml"
+
+_compiling._told.add("compiling")  # the line about it belongs on a terminal, not in a page's output
 
 
 def show_last_figure(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
@@ -68,7 +74,8 @@ sphinx_gallery_conf = {
 def write_first_chapter() -> None:
     """Chapter 1 is an example, followed by exercises."""
     example, exercises = DOCS.parent / "examples" / "tiny_tape.py", CHAPTERS / "exercises_of_01.txt"
-    (CHAPTERS / "01_tape.py").write_text(example.read_text() + exercises.read_text())
+    numbered = re.sub(r"^(.+)\n(=+)\n", r"1. \1\n===\2\n", example.read_text(), count=1, flags=re.MULTILINE)
+    (CHAPTERS / "01_tape.py").write_text(numbered + exercises.read_text())
 
 
 def rewrite(app: Sphinx, page: str, source: list[str]) -> None:
@@ -121,7 +128,9 @@ def mend_source(app: Sphinx, page: str, template: str, context: dict[str, Any], 
 
 def write_math(translator: Any, node: nodes.Node, block: bool) -> None:
     """Write a formula as MathML, which browsers lay out by themselves, offline."""
-    translator.body.append(str(latex2mathml.tex2mathml(node.astext(), as_block=block)))
+    mathml = str(latex2mathml.tex2mathml(node.astext(), as_block=block))
+    functions = r"<mi>(?:ln|log|exp|max|min|sin|cos|tanh)</mi>"
+    translator.body.append(re.sub(functions, r'\g<0><mspace width="0.17em"></mspace>', mathml))  # ln x, not lnx
     raise nodes.SkipNode
 
 

@@ -28,6 +28,8 @@ from minidl.random import Generator, manual_seed
 from minidl.tensor import Tensor, is_tensor, numel
 from minidl.testing.adjoint import check_adjoint
 from minidl.testing.gradcheck import GradcheckError, gradcheck, gradgradcheck
+from minidl.tools.explain import explain
+from minidl.tools.graph import show_graph
 from minidl.tools.meter import Meter
 
 __version__ = "0.1.0"
@@ -44,13 +46,14 @@ __all__ = [
     "Generator", "GradcheckError", "Meter", "Tensor", "__version__", "abs", "add", "all", "allclose", "any",
     "arange", "argmax", "argmin", "as_tensor", "autograd", "bool", "cat", "check_adjoint", "chunk", "clamp", "clip",
     "clone", "conv2d", "conv_transpose2d", "cuda", "data", "device", "div", "double", "dropout", "empty",
-    "enable_grad", "eq", "equal", "exp", "eye", "flatten", "float", "float16", "float32", "float64", "from_dlpack",
-    "from_numpy", "full", "full_like", "ge", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "gt", "int",
-    "int8", "int16", "int32", "int64", "is_grad_enabled", "is_tensor", "isfinite", "isinf", "isnan", "le",
-    "linspace", "load", "log", "log_softmax", "long", "lt", "manual_seed", "matmul", "max", "max_pool2d", "maximum",
-    "mean", "min", "minimum", "mm", "mul", "ne", "neg", "nn", "no_grad", "numel", "ones", "ones_like", "ops",
-    "optim", "permute", "plot", "pow", "rand", "rand_like", "randint", "randn", "randn_like", "random", "randperm",
-    "relu", "relu_rule", "reshape", "result_type", "save", "set_grad_enabled", "set_num_threads", "sigmoid", "sign",
-    "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum", "tanh", "tensor", "transpose",
-    "uint8", "unbind", "unsqueeze", "use_reference_kernels", "utils", "var", "where", "zeros", "zeros_like",
+    "enable_grad", "eq", "equal", "exp", "explain", "eye", "flatten", "float", "float16", "float32", "float64",
+    "from_dlpack", "from_numpy", "full", "full_like", "ge", "get_num_threads", "grad", "gradcheck", "gradgradcheck",
+    "gt", "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "is_tensor", "isfinite", "isinf", "isnan",
+    "le", "linspace", "load", "log", "log_softmax", "long", "lt", "manual_seed", "matmul", "max", "max_pool2d",
+    "maximum", "mean", "min", "minimum", "mm", "mul", "ne", "neg", "nn", "no_grad", "numel", "ones", "ones_like",
+    "ops", "optim", "permute", "plot", "pow", "rand", "rand_like", "randint", "randn", "randn_like", "random",
+    "randperm", "relu", "relu_rule", "reshape", "result_type", "save", "set_grad_enabled", "set_num_threads",
+    "show_graph", "sigmoid", "sign", "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum",
+    "tanh", "tensor", "transpose", "uint8", "unbind", "unsqueeze", "use_reference_kernels", "utils", "var", "where",
+    "zeros", "zeros_like",
 ]

@@ -316,6 +316,15 @@ def _add(totals: dict[Source, Tensor], source: Source, g: Tensor) -> bool:
 
 def _leading_to(targets: Sequence[Source], seeds: Iterable[Source]) -> set[Source]:
     """The targets, and those nodes below the seeds that lead to one: no other source needs a gradient."""
+    useful = set(targets)
+    for node in nodes_below(seeds):
+        if node.leads_to(useful):
+            useful.add(node)
+    return useful
+
+
+def nodes_below(seeds: Iterable[Source]) -> list[Node]:
+    """The nodes among the seeds and all that they came from, in the order in which they were made."""
     nodes: set[Node] = set()
     stack = [seed for seed in seeds if isinstance(seed, Node)]
     while stack:
@@ -323,11 +332,7 @@ def _leading_to(targets: Sequence[Source], seeds: Iterable[Source]) -> set[Sourc
         if node not in nodes:
             nodes.add(node)
             stack += [source for source, _ in node.edges or () if isinstance(source, Node)]
-    useful = set(targets)
-    for node in sorted(nodes, key=lambda node: node.order):
-        if node.leads_to(useful):
-            useful.add(node)
-    return useful
+    return sorted(nodes, key=lambda node: node.order)
 
 
 def _accumulate(leaf: Tensor, g: Tensor, create_graph: bool, handed_out: set[int]) -> None:

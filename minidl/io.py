@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import uuid
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,13 +57,20 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
     arrays: dict[str, Any] = {}
     structure = {"format": FORMAT, "root": _encode(obj, "obj", arrays)}
     arrays[STRUCTURE] = np.frombuffer(json.dumps(structure).encode(), np.uint8)
+    with replacing(f) as file:
+        np.savez(file, **arrays)  # never pickles: _encode_array passes numbers and bools only
+
+
+@contextlib.contextmanager
+def replacing(f: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write to, which becomes `f` once the block has ended without an error."""
     path = Path(os.path.realpath(f))  # a link is followed, not replaced
     if not path.parent.is_dir():
         raise FileNotFoundError(f"save: there is no folder {path.parent}; make it first")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
-            np.savez(file, **arrays)  # never pickles: _encode_array passes numbers and bools only
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -89,18 +98,23 @@ def load(f: str | os.PathLike[str], map_location: Any = None) -> Any:
     """
     target = as_device(map_location)
     with open(f, "rb") as file:
-        try:
-            return _read(file, target)
-        except MemoryError:  # not a damaged file: no more was requested than its size justifies
-            raise
-        except Exception as error:  # zipfile and json do not document what they raise for damaged files
-            raise ValueError(f"{os.fspath(f)} is damaged, or was not written by minidl.save: {error}") from error
+        return read(file, os.fspath(f), target)
+
+
+def read(file: IO[bytes], name: str, target: Device) -> Any:
+    """What ``save`` wrote to the file of this name."""
+    try:
+        return _read(file, target)
+    except MemoryError:  # not a damaged file: no more was requested than its size justifies
+        raise
+    except Exception as error:  # zipfile and json do not document what they raise for damaged files
+        raise ValueError(f"{name} is damaged, or was not written by minidl.save: {error}") from error
 
 
 def _read(file: IO[bytes], target: Device) -> Any:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        _check(members, os.fstat(file.fileno()).st_size)
+        check_members(members, file)
         arrays = {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
     if STRUCTURE not in arrays:
         raise ValueError(f"it has no {STRUCTURE}")
@@ -114,7 +128,7 @@ def _read(file: IO[bytes], target: Device) -> Any:
     return obj
 
 
-def _check(members: list[zipfile.ZipInfo], available: int) -> None:
+def check_members(members: list[zipfile.ZipInfo], file: IO[bytes]) -> None:
     """Reject what ``save`` does not write, and arrays that claim more bytes than the file has."""
     names = [member.filename.removesuffix(".npy") for member in members]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -122,6 +136,7 @@ def _check(members: list[zipfile.ZipInfo], available: int) -> None:
     if packed := [name for name, member in zip(names, members, strict=True) if member.compress_type]:
         raise ValueError(f"{packed[0]} is compressed, as save never does")
     size = sum(max(member.file_size, member.compress_size) for member in members)
+    available = file.seek(0, os.SEEK_END)
     if size > available:
         raise ValueError(f"its arrays claim to have {size:,} bytes, but the file has {available:,}")
 

@@ -10,6 +10,7 @@ import os
 import runpy
 import sys
 from collections import Counter
+from pathlib import Path
 
 # Tests share the cores with each other (pytest -n) and with what they start: threads that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -39,6 +40,11 @@ if numba.config.DISABLE_JIT:  # what trains for minutes without compiled kernels
     collect_ignore_glob = ["parity/*", *(f"*/test_{name}.py" for name in long)]
 
 
+def pytest_ignore_collect(collection_path, config):
+    """What compares with PyTorch is slow, all of it, and so is importing PyTorch."""
+    return True if collection_path.name == "parity" and config.option.markexpr == "not slow" else None
+
+
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name != "test_tiny.py")  # which comes first
     if numba.config.DISABLE_JIT:
@@ -59,26 +65,40 @@ def _number_of_threads_not_set():
 
 
 @pytest.fixture
-def example(monkeypatch):
-    """Import an example, or a module beside it; where it draws 10,000 test images, it then draws 1,000."""
+def images_tested():
+    """How many test images the examples draw in the tests, instead of 10,000."""
+    return 100
+
+
+@pytest.fixture
+def example(monkeypatch, images_tested):
+    """Import an example, or a module beside it, which then draws fewer test images."""
     pytest.importorskip("matplotlib", reason="the examples need the extra: pip install 'minidl[examples]'")
     monkeypatch.syspath_prepend(EXAMPLES)
     sets = importlib.import_module("_common").SETS
     for name, source in list(sets.items()):
         drawn = source.drawn
-        fewer = source._replace(drawn=lambda n, seed, drawn=drawn: drawn(1000 if n == 10_000 else n, seed=seed))
+        fewer = source._replace(
+            drawn=lambda n, seed, drawn=drawn: drawn(images_tested if n == 10_000 else n, seed=seed)
+        )
         monkeypatch.setitem(sets, name, fewer)
     return importlib.import_module
 
 
 @pytest.fixture
 def run(example, monkeypatch, tmp_path):
-    """Run an example in this process with command-line options, into tmp_path/out unless told otherwise."""
+    """Run an example in this process with command-line options, into tmp_path/out unless told otherwise.
 
-    def run(name, *options):
+    Its pictures are empty files unless they are asked for, since drawing takes longer than training.
+    """
+
+    def run(name, *options, pictures=False):
         out = [] if "--out" in options else ["--out", str(tmp_path / "out")]
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options), *out])
-        return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [f"{name}.py", *map(str, options), *out])
+            if not pictures:
+                patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path: Path(path).write_bytes(b""))
+            return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
     return run
 

@@ -1,6 +1,6 @@
 """
-Broadcasting and its gradient
-=============================
+2. Broadcasting and its gradient
+================================
 
 Arrays of different shapes meet in nearly every line of a network: a bias and a batch of images, a
 row and its mean. *Broadcasting* repeats the smaller array until the shapes agree. Whatever is

@@ -1,6 +1,6 @@
 """
-Trusting a gradient
-===================
+3. Trusting a gradient
+======================
 
 A wrong gradient rarely stops a training; it only makes it worse. So a gradient is compared with
 something that does not know its formula: differences of function values or, for a linear operation,

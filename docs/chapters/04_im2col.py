@@ -1,6 +1,6 @@
 """
-Convolution is a matrix product
-===============================
+4. Convolution is a matrix product
+==================================
 
 A convolution slides a small filter over an image. Written as loops it is seven loops deep; written
 as a matrix product it is one line, runs at the speed of the matrix product, and its gradients

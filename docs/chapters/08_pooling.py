@@ -1,6 +1,6 @@
 """
-Pick and put
-============
+8. Pick and put
+===============
 
 Max-pooling keeps the greatest pixel of each window, and unpooling puts values back where the
 greatest pixels were. Write down the positions of the maxima once, and both become linear: pooling

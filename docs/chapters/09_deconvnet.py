@@ -1,6 +1,6 @@
 """
-Undoing a network
-=================
+9. Undoing a network
+====================
 
 What has a unit deep inside a network seen in an image? A *deconvnet* answers by sending the unit's
 activation back to the pixels: it unpools where the network pooled, and applies the filters

@@ -1,6 +1,6 @@
 """
-Losses and their units
-======================
+10. Losses and their units
+==========================
 
 A loss is a number with a unit, such as nats per image, and says nothing without it. The unit
 depends on what was averaged and what was summed. This chapter computes the three common losses in a

@@ -209,12 +209,6 @@ def test_real_mnist(train, n, first, capsys):
     assert digits.images.mean() == pytest.approx(33.3 if train else 33.8, abs=0.1)
 
 
-def test_import_is_light():
-    code = "import minidl.data, sys; print({'pooch', 'requests', 'tqdm'} & set(sys.modules))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "set()"
-
-
 # -- downloads -----------------------------------------------------------------------------------------------
 
 GOOD = np.random.default_rng(0).bytes(300_000)
@@ -458,7 +452,8 @@ def start_process(server, kind, folder, before=""):
 NO_LOCKS = "import sys; sys.modules['fcntl'] = None\n"  # as on Windows
 
 
-@pytest.mark.parametrize("before", ["", pytest.param(NO_LOCKS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["", NO_LOCKS])
 def test_processes_that_download_at_once(server, tmp_path, before):
     processes = [start_process(server, "slow", tmp_path, before) for _ in range(3)]
     for process in processes:

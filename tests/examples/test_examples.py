@@ -31,8 +31,21 @@ PICTURES = [
 SMALL = ("--data", "synthetic", "--train-size", 64)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept") / "out"
+
+
+@pytest.fixture
+def trained(run, kept, tmp_path):
+    """The folder of a run of one epoch, which is trained once for all tests of this file."""
+    if not kept.exists():
+        run("mnist_autoencoder", *SMALL, "--epochs", 1, "--out", kept)
+    return shutil.copytree(kept, tmp_path / "out")
+
+
 def test_mnist_autoencoder(run, tmp_path, capsys):
-    run("mnist_autoencoder", *SMALL, "--epochs", 2)
+    run("mnist_autoencoder", *SMALL, "--epochs", 2, pictures=True)
     out = tmp_path / "out"
     assert sorted(p.name for p in out.iterdir()) == sorted([*PICTURES, "checkpoint.npz", "metrics.json"])
     found = metrics(out)
@@ -61,22 +74,20 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
         assert np.array_equal(value.numpy(), parts["model"][name].numpy())
 
 
-def test_resuming_with_other_settings_is_refused(run, tmp_path):
-    run("mnist_autoencoder", *SMALL, "--epochs", 1)
+def test_resuming_with_other_settings_is_refused(run, trained):
     with pytest.raises(SystemExit, match="other settings: lr 0.5 instead of 0.001"):
         run("mnist_autoencoder", *SMALL, "--epochs", 2, "--lr", 0.5, "--resume")
 
 
-def test_an_earlier_run_is_set_aside(run, tmp_path, capsys):
-    run("mnist_autoencoder", *SMALL, "--epochs", 1)
-    first = metrics(tmp_path / "out")["epochs"]
-    (tmp_path / "out" / "my notes.txt").write_text("mine")
+def test_an_earlier_run_is_set_aside(run, trained, capsys):
+    first = metrics(trained)["epochs"]
+    (trained / "my notes.txt").write_text("mine")
     run("mnist_autoencoder", *SMALL, "--epochs", 1, "--seed", 1)
     assert "An earlier run was moved to" in capsys.readouterr().out
-    assert metrics(tmp_path / "out" / "earlier-1")["epochs"] == first
-    assert (tmp_path / "out" / "earlier-1" / "loss.png").exists()
-    assert metrics(tmp_path / "out")["epochs"] != first
-    assert (tmp_path / "out" / "my notes.txt").read_text() == "mine"
+    assert metrics(trained / "earlier-1")["epochs"] == first
+    assert (trained / "earlier-1" / "loss.png").exists()
+    assert metrics(trained)["epochs"] != first
+    assert (trained / "my notes.txt").read_text() == "mine"
 
 
 def test_without_mnist_it_says_why_and_draws_digits(run, tmp_path, capsys, monkeypatch):
@@ -113,22 +124,20 @@ def test_bad_options_are_refused(run, option, message, capsys):
     assert re.search(f"argument {message}", capsys.readouterr().err)
 
 
-def test_resuming_on_other_data_is_refused(run, tmp_path, monkeypatch):
-    run("mnist_autoencoder", *SMALL, "--epochs", 1)
-    checkpoint = minidl.load(tmp_path / "out" / "checkpoint.npz")
+def test_resuming_on_other_data_is_refused(run, trained):
+    checkpoint = minidl.load(trained / "checkpoint.npz")
     checkpoint["settings"]["data"] = "mnist"
-    minidl.save(checkpoint, tmp_path / "out" / "checkpoint.npz")
+    minidl.save(checkpoint, trained / "checkpoint.npz")
     with pytest.raises(SystemExit, match="other settings: data synthetic instead of mnist"):
         run("mnist_autoencoder", *SMALL, "--epochs", 2, "--resume")
 
 
-def test_a_damaged_checkpoint_and_a_diverging_run_end_in_one_line(run, tmp_path):
-    run("mnist_autoencoder", *SMALL, "--epochs", 1)
-    before = (tmp_path / "out" / "checkpoint.npz").read_bytes()
+def test_a_damaged_checkpoint_and_a_diverging_run_end_in_one_line(run, trained):
+    before = (trained / "checkpoint.npz").read_bytes()
     with pytest.raises(SystemExit, match="Epoch 1 ended with .*nan.*: a lower --lr may help"):
         run("mnist_autoencoder", *SMALL, "--epochs", 1, "--lr", 1e30)
-    assert (tmp_path / "out" / "checkpoint.npz").read_bytes() == before
-    (tmp_path / "out" / "checkpoint.npz").write_bytes(before[:1000])
+    assert (trained / "checkpoint.npz").read_bytes() == before
+    (trained / "checkpoint.npz").write_bytes(before[:1000])
     with pytest.raises(SystemExit, match="--resume: .*checkpoint.npz is damaged"):
         run("mnist_autoencoder", *SMALL, "--epochs", 2, "--resume")
 
@@ -182,7 +191,7 @@ _common.start(_common.parser("busy", None, epochs=1, batch_size=1, lr=1, train_s
 """
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_the_second_signal_ends_a_run_at_once(tmp_path, second):
     process = start("-c", BUSY_AFTER_A_SIGNAL, "--out", tmp_path, stdout=subprocess.PIPE)
     assert process.stdout.readline() == "running\n"
@@ -300,11 +309,9 @@ def test_setting_aside_is_continued_where_it_was_cut_short(example, monkeypatch,
 # --- A disk that is full, a folder that may not be written ---
 
 
-def test_a_full_disk_ends_in_one_line_and_the_old_checkpoint_stays(run, tmp_path):
+def test_a_full_disk_ends_in_one_line_and_the_old_checkpoint_stays(run, trained):
     resource = pytest.importorskip("resource", reason="a file's size is limited on Unix only")
-    run("mnist_autoencoder", *SMALL, "--epochs", 1)
-    out = tmp_path / "out"
-    before = {path: path.read_bytes() for path in out.iterdir()}
+    before = {path: path.read_bytes() for path in trained.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))  # a write fails in the middle, as on a full disk
     try:
@@ -313,9 +320,9 @@ def test_a_full_disk_ends_in_one_line_and_the_old_checkpoint_stays(run, tmp_path
             run("mnist_autoencoder", *SMALL, "--epochs", 2, "--resume")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert {path: path.read_bytes() for path in trained.iterdir()} == before
     run("mnist_autoencoder", *SMALL, "--epochs", 2, "--resume")
-    assert [epoch["epoch"] for epoch in metrics(out)["epochs"]] == [1, 2]
+    assert [epoch["epoch"] for epoch in metrics(trained)["epochs"]] == [1, 2]
 
 
 WITHOUT_ROOTS_RIGHTS = BUSY_AFTER_A_SIGNAL.replace(

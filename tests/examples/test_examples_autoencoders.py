@@ -41,7 +41,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path, name, options
 
 
 def test_cifar_autoencoder(run, tmp_path, capsys):
-    module = run("cifar_autoencoder", *SMALL, "--epochs", 2, "--batch-size", 16)
+    module = run("cifar_autoencoder", *SMALL, "--epochs", 2, "--batch-size", 16, pictures=True)
     out = tmp_path / "out"
     assert files(out) == sorted([*KEPT, "loss.png", "reconstructions.png", "interpolation.png"])
     found = metrics(out)
@@ -58,11 +58,11 @@ def test_cifar_autoencoder(run, tmp_path, capsys):
     # The printed loss is that of the kept model: summed over an image, averaged over images, the last batch too.
     model = module["Autoencoder"]()
     model.load_state_dict(minidl.load(out / "checkpoint.npz")["model"])
-    images = minidl.data.SyntheticShapes(1000, seed=1).gather(np.arange(1000))[0]
+    images = minidl.data.SyntheticShapes(100, seed=1).gather(np.arange(100))[0]
     with minidl.no_grad():
         errors = (model(images).numpy() - images.numpy()) ** 2
         assert last == pytest.approx(errors.sum((1, 2, 3)).mean(), rel=1e-4)
-        loader = minidl.data.DataLoader(minidl.data.TensorDataset(images, images), 300)  # 300 and 200
+        loader = minidl.data.DataLoader(minidl.data.TensorDataset(images, images), 30)  # and 10 at last
         average = module["evaluate"](model, minidl.nn.MSELoss(reduction="sum"), loader).average
     assert average == pytest.approx(last, rel=1e-4)
 
@@ -77,7 +77,7 @@ def test_the_code_of_the_cifar_autoencoder_has_latent_channels(run, tmp_path):
 
 
 def test_autoencoder_losses(run, tmp_path, capsys):
-    module = run("autoencoder_losses", *SMALL, "--epochs", 2, "--batch-size", 16, "--lr", 0.003)
+    module = run("autoencoder_losses", *SMALL, "--epochs", 2, "--batch-size", 16, "--lr", 0.003, pictures=True)
     out = tmp_path / "out"
     assert files(out) == sorted([*KEPT, "errors.png", "reconstructions.png"])
     found = metrics(out)
@@ -96,12 +96,12 @@ def test_autoencoder_losses(run, tmp_path, capsys):
         assert line.split()[-2:] == [f"{plain[key]:.5f}", f"{clipped[key]:.5f}"]
 
 
-def test_the_losses_are_their_formulas_and_the_yardstick_is_one(run):
-    module = run("autoencoder_losses", *SMALL, "--epochs", 1)
-    model = module["Autoencoders"](0.2, 0.4)
+def test_the_losses_are_their_formulas_and_the_yardstick_is_one(example):
+    module = example("autoencoder_losses")
+    model = module.Autoencoders(0.2, 0.4)
     images = minidl.data.SyntheticDigits(8, seed=3).gather(np.arange(8))[0]
     x = images.numpy().astype(np.float64)
-    for key, variant in module["VARIANTS"].items():
+    for key, variant in module.VARIANTS.items():
         loss, output = (value.detach().numpy() for value in model(images, key))
         given = (x - 0.2) / 0.4 if variant.standard_input else x
         z = getattr(model, key)(minidl.Tensor(given.astype(np.float32))).detach().numpy().astype(np.float64)
@@ -118,12 +118,12 @@ def test_the_losses_are_their_formulas_and_the_yardstick_is_one(run):
         np.testing.assert_allclose(output, back, atol=1e-5)
 
 
-def test_one_optimiser_for_all_trains_each_as_one_of_its_own(run):
-    module = run("autoencoder_losses", *SMALL, "--epochs", 1)
-    together, alone = (module["Autoencoders"](0.2, 0.4) for _ in range(2))
+def test_one_optimiser_for_all_trains_each_as_one_of_its_own(example):
+    module = example("autoencoder_losses")
+    together, alone = (module.Autoencoders(0.2, 0.4) for _ in range(2))
     alone.load_state_dict(together.state_dict())
     images = minidl.data.SyntheticDigits(8, seed=3).gather(np.arange(8))[0]
-    for model, keys in ((together, list(module["VARIANTS"])), (alone, ["bce"])):
+    for model, keys in ((together, list(module.VARIANTS)), (alone, ["bce"])):
         optimizer = minidl.optim.Adam(model.parameters() if len(keys) > 1 else model.bce.parameters(), lr=1e-3)
         for _ in range(3):
             optimizer.zero_grad()
@@ -139,7 +139,8 @@ def test_one_optimiser_for_all_trains_each_as_one_of_its_own(run):
 
 @pytest.mark.slow
 def test_linear_autoencoder_finds_the_subspace_of_pca(run, tmp_path, capsys):
-    run("linear_autoencoder_pca", "--data", "synthetic", "--train-size", 2000, "--latent", 6, "--batch-size", 64)
+    small = "--data", "synthetic", "--train-size", 2000, "--latent", 6, "--batch-size", 64
+    run("linear_autoencoder_pca", *small, pictures=True)
     out = tmp_path / "out"
     assert files(out) == sorted([*KEPT, "angles.png", "eigen_digits.png"])
     results = metrics(out)["results"]
@@ -164,7 +165,7 @@ def test_linear_autoencoder_finds_the_subspace_of_pca(run, tmp_path, capsys):
 
 
 def test_main_axes_of_any_basis_of_pcas_subspace_are_pcas(run):
-    module = run("linear_autoencoder_pca", *SMALL, "--epochs", 1, "--latent", 3)
+    module = run("linear_autoencoder_pca", *SMALL, "--epochs", 1, "--latent", 3, pictures=True)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((50, 8)) * np.arange(8, 0, -1)
     _, s, axes = np.linalg.svd(x, full_matrices=False)
@@ -186,7 +187,14 @@ def test_bad_options_are_refused(run, name, option, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["cifar_autoencoder", "autoencoder_losses", "linear_autoencoder_pca"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "linear_autoencoder_pca",
+        pytest.param("cifar_autoencoder", marks=pytest.mark.slow),
+        pytest.param("autoencoder_losses", marks=pytest.mark.slow),
+    ],
+)
 def test_a_diverging_run_ends_in_one_line(run, name):
     with pytest.raises(SystemExit, match="Epoch 1 ended with .*(nan|inf).*: a lower --lr may help"):
         run(name, *SMALL, "--epochs", 1, "--lr", 1e30)

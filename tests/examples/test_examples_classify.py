@@ -32,7 +32,7 @@ def check_resumed_like_whole(run, tmp_path, name, *options, sub=""):
 
 
 def test_upsampling_autoencoder(run, tmp_path, capsys):
-    run("mnist_upsample_autoencoder", *SMALL, "--epochs", 2)
+    run("mnist_upsample_autoencoder", *SMALL, "--epochs", 2, pictures=True)
     out = tmp_path / "out"
     check_files(out, "loss.png", "reconstructions.png", "codes.png")
     found = metrics(out)
@@ -42,7 +42,7 @@ def test_upsampling_autoencoder(run, tmp_path, capsys):
     assert found["results"]["test_loss_per_pixel"] == last < first
     assert 0 <= found["results"]["dead_maps"] <= 4
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3] == f"1,477 parameters; squared error on 1,000 test images: {last:.5f} per pixel."
+    assert lines[-3] == f"1,477 parameters; squared error on 100 test images: {last:.5f} per pixel."
 
 
 @pytest.mark.slow
@@ -56,19 +56,20 @@ def test_upsampling_autoencoder_resumed(run, tmp_path):
 def test_both_classifiers(run, tmp_path, capsys):
     out = tmp_path / "out"
     for model, parameters in (("mlp", 813_398), ("cnn", 109_050)):
-        run("cifar_classifier", "--model", model, *SMALL, "--epochs", 2, "--nesterov")
-        check_files(out / model, "confusion.png", "predictions.png")
+        run("cifar_classifier", "--model", model, *SMALL, "--epochs", 2, "--nesterov", pictures=model == "cnn")
         results = metrics(out / model)["results"]
         printed = capsys.readouterr().out
         assert results["parameters"] == parameters
         assert re.search(rf"^total +{parameters:,}$", printed, re.MULTILINE)
         confusion = np.array(results["confusion"])
-        assert (confusion.sum(axis=1) == 100).all()  # every class has a tenth of the test images
-        assert results["test_accuracy"] == pytest.approx(np.trace(confusion) / 1000)
+        assert (confusion.sum(axis=1) == 10).all()  # every class has a tenth of the test images
+        assert results["test_accuracy"] == pytest.approx(np.trace(confusion) / 100)
         assert results["test_accuracy"] == pytest.approx(np.mean(list(results["test_accuracy_by_class"].values())))
         kept = minidl.load(out / model / "checkpoint.npz")["kept"]
         assert len(kept["train loss"]) == len(kept["train accuracy"]) == 2  # steps: a batch of 100 in each epoch
         assert metrics(out / model)["settings"]["nesterov"] is True
+    check_files(out / "cnn", "confusion.png", "predictions.png")
+    assert {path.name for path in (out / "mlp").iterdir()} == {path.name for path in (out / "cnn").iterdir()}
     assert re.search(r"^Conv2d +\(1, 16, 10, 10\) +3,216$", printed, re.MULTILINE)
     assert re.search(r"test accuracy 0\.\d{4}, test loss \d\.\d{4} nats per image\.", printed)
     assert sorted(p.name for p in out.iterdir()) == ["cnn", "curves.png", "mlp"]
@@ -101,7 +102,7 @@ def test_curves_leave_out_what_was_trained_on_other_images(run, tmp_path, capsys
 
 @pytest.mark.slow
 def test_pixelwise_prediction(run, tmp_path, capsys):
-    run("pixelwise_prediction", "--train-size", 640, "--epochs", 6)
+    run("pixelwise_prediction", "--train-size", 640, "--epochs", 6, pictures=True)
     out = tmp_path / "out"
     check_files(out, "loss.png", "scores.png", "masks_first.png", "masks_worst.png")
     found = metrics(out)
@@ -124,8 +125,9 @@ def test_where_everything_is_drawn_there_is_no_data_to_choose(run, capsys):
     assert "unrecognized arguments: --data cifar10" in capsys.readouterr().err
 
 
-def test_intersection_over_union(run):
-    iou = run("pixelwise_prediction", "--train-size", 64, "--epochs", 1)["iou"]
+def test_intersection_over_union(run, monkeypatch):
+    monkeypatch.setattr(minidl.data, "SyntheticShapes", lambda n, **options: SyntheticShapes(min(n, 100), **options))
+    iou = run("pixelwise_prediction", "--train-size", 64, "--epochs", 1, pictures=True)["iou"]
     a = np.zeros((1, 4, 4), bool)
     b = a.copy()
     a[0, :2], b[0, 1:3] = True, True  # 8 pixels each, 4 of them common: 4 / 12

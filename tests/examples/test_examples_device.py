@@ -28,7 +28,6 @@ RUNS = {
     "feature_visualisation": (*DRAWN, "--top", 1, "--filters", 2),
     "pixelwise_prediction": SMALL,
 }
-LONG = ("mnist_vae", "mnist_vae sweep", "cifar_classifier mlp", "cifar_classifier cnn", "pixelwise_prediction")
 TRAINING = sorted({path.stem for path in EXAMPLES.glob("[!_]*.py")} - {"transposed_convolution", "tiny_tape"})
 
 
@@ -88,7 +87,9 @@ def check_epochs_agree(one, other):
             assert a[name] == pytest.approx(b[name], **close), name
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in RUNS])
+@pytest.mark.parametrize(
+    "name", [n if n == "mnist_autoencoder" else pytest.param(n, marks=pytest.mark.slow) for n in RUNS]
+)
 def test_a_gpu_gives_the_cpus_results(run, places, monkeypatch, tmp_path, name):
     script, cpu, gpu = name.split()[0], tmp_path / "cpu", tmp_path / "cuda"
     run(script, *RUNS[name], "--out", cpu)
@@ -115,7 +116,7 @@ def test_every_example_that_trains_is_among_them():
     assert sorted({name.split()[0] for name in RUNS}) == TRAINING
 
 
-@pytest.mark.parametrize(("first", "second"), [("cuda", "cpu"), ("cpu", "cuda")])
+@pytest.mark.parametrize(("first", "second"), [("cuda", "cpu"), pytest.param("cpu", "cuda", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mnist_autoencoder", pytest.param("cifar_autoencoder", marks=pytest.mark.slow)])
 def test_a_run_goes_on_elsewhere(run, places, monkeypatch, tmp_path, name, first, second):
     options = [option for option in RUNS[name] if option not in ("--epochs", 1)]

@@ -13,9 +13,15 @@ COMMON = ["elbo.png", "reconstructions.png", "samples.png"]
 
 
 @pytest.fixture
+def images_tested():
+    """As many as the KL divergence is checked on."""
+    return 1000
+
+
+@pytest.fixture
 def run(run):
     """Run the example with command-line options."""
-    return lambda *options: run("mnist_vae", *SMALL, *options)
+    return lambda *options: run("mnist_vae", *SMALL, *options, pictures=True)
 
 
 def names(out):

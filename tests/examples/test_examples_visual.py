@@ -24,7 +24,7 @@ GIFS = ("padding", "strides", "transposed", "transposed_strides", "transposed_ou
 @pytest.mark.slow
 def test_transposed_convolution(run, tmp_path, capsys):
     image = pytest.importorskip("PIL.Image")
-    run("transposed_convolution")
+    run("transposed_convolution", pictures=True)
     out = tmp_path / "out"
     pictures = [*(f"{name}.gif" for name in GIFS), "matrices.png", "overlap.png"]
     assert sorted(p.name for p in out.iterdir()) == sorted([*pictures, "metrics.json"])
@@ -53,8 +53,8 @@ def test_transposed_convolution(run, tmp_path, capsys):
 @pytest.mark.slow
 def test_it_leaves_the_same_each_time(run, example, tmp_path, monkeypatch):
     monkeypatch.setattr(example("_moving_window"), "animate", lambda *arguments: None)
-    run("transposed_convolution", "--out", tmp_path / "a", "--seed", 3)
-    run("transposed_convolution", "--out", tmp_path / "b", "--seed", 3)
+    run("transposed_convolution", "--out", tmp_path / "a", "--seed", 3, pictures=True)
+    run("transposed_convolution", "--out", tmp_path / "b", "--seed", 3, pictures=True)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
@@ -99,7 +99,7 @@ SHEETS = ("conv1", "conv2", "hidden", "classes")
 
 
 def test_feature_visualisation(run, tmp_path, capsys):
-    run("feature_visualisation", *SMALL, "--epochs", 1, "--top", 2, "--filters", 3)
+    run("feature_visualisation", *SMALL, "--epochs", 1, "--top", 2, "--filters", 3, pictures=True)
     out = tmp_path / "out"
     pictures = [f"{name}.png" for name in SHEETS]
     assert sorted(p.name for p in out.iterdir()) == sorted([*pictures, "checkpoint.npz", "metrics.json"])
@@ -120,7 +120,7 @@ def test_feature_visualisation(run, tmp_path, capsys):
     assert lines[-1] == f"Pictures and metrics are in {out}"
 
     before = {name: (out / name).read_bytes() for name in pictures}
-    run("feature_visualisation", *SMALL, "--epochs", 1, "--top", 2, "--filters", 3, "--resume")
+    run("feature_visualisation", *SMALL, "--epochs", 1, "--top", 2, "--filters", 3, "--resume", pictures=True)
     assert "Nothing left to train: epoch 1 is done" in capsys.readouterr().out
     assert before == {name: (out / name).read_bytes() for name in pictures}
 

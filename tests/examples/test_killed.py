@@ -221,7 +221,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("stride", [29, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [97, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_kill_at_any_line_of_saving_leaves_the_old_or_the_new_checkpoint(tmp_path, stride):
     done = finish(
         subprocess.Popen(

@@ -1,6 +1,7 @@
 """Compiled kernels on disk: whatever state the folder is in, the results are right, and who waits is told why."""
 
 import errno
+import itertools
 import os
 import pickle
 import platform
@@ -133,8 +134,17 @@ def of_an_older_numba(path: Path) -> None:
     path.write_bytes(pickle.dumps("0.1.0") + b"what that version wrote")
 
 
-@pytest.mark.parametrize("damage", [garbage, empty, halve, zeros, another_pickle, of_an_older_numba, Path.unlink])
-@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc", "*.nb?"])
+DAMAGES = (garbage, empty, halve, zeros, another_pickle, of_an_older_numba, Path.unlink)
+QUICK = (("*.nbi", garbage), ("*.nbi", another_pickle), ("*.nbc", halve), ("*.nbc", Path.unlink))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(("*.nbi", "*.nbc", "*.nb?"), DAMAGES)
+    ],
+)
 def test_damaged_files_are_compiled_anew(project, capsys, pattern, damage):
     results(project.start())
     for path in project.files(pattern):

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numba
@@ -249,18 +249,18 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
 TRAIN_AT_ONCE = """
 import numba
 from tests.kernels.test_threads import at_once_equals_alone
-at_once_equals_alone()
+at_once_equals_alone({})
 print(numba.threading_layer(), end="")
 """
 
 
-def at_once_equals_alone() -> None:
-    """Two trainings in two threads, first without and then with a number of threads set, against each alone.
+def at_once_equals_alone(counts: Iterable[int | None]) -> None:
+    """Two trainings in two threads against each alone, with each of these numbers of threads set; None sets none.
 
     The threads start together on kernels that this process has not called yet.
     """
     trainings = [prepared_autoencoder, prepared_classifier]
-    for count in (None, 1, 2):
+    for count in counts:
         if count is not None:
             minidl.set_num_threads(count)
         together = in_threads([prepare() for prepare in trainings])
@@ -302,18 +302,21 @@ def in_threads(works: list[Callable]) -> list:
 
 @pytest.mark.jit
 @pytest.mark.parametrize(
-    ("layer", "library"),
+    ("layer", "library", "counts"),
     [
-        ("workqueue", "workqueue"),  # the one that minidl has to guard
-        pytest.param("omp", "omppool", marks=pytest.mark.slow),
-        pytest.param("tbb", "tbbpool", marks=pytest.mark.slow),
+        ("workqueue", "workqueue", [None]),  # the layer that minidl has to guard
+        pytest.param("workqueue", "workqueue", [None, 1, 2], marks=pytest.mark.slow),
+        pytest.param("omp", "omppool", [None, 1, 2], marks=pytest.mark.slow),
+        pytest.param("tbb", "tbbpool", [None, 1, 2], marks=pytest.mark.slow),
     ],
 )
-def test_two_python_threads_train_at_once(layer: str, library: str):
+def test_two_python_threads_train_at_once(layer: str, library: str, counts: list[int | None]):
     try:
         importlib.import_module(f"numba.np.ufunc.{library}")
     except ImportError as error:
         pytest.skip(f"Numba has no {layer} threads here: {error}")
     # Passive, since threads that wait actively take minutes where another process is at work.
-    done = run(TRAIN_AT_ONCE, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2", OMP_WAIT_POLICY="passive")
+    done = run(
+        TRAIN_AT_ONCE.format(counts), NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2", OMP_WAIT_POLICY="passive"
+    )
     assert (done.returncode, done.stdout) == (0, layer), done.stderr

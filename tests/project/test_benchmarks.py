@@ -273,7 +273,10 @@ OWN = ("--libs", "minidl,minidl_captured", "--batch-size", "2")
 MOST_LAUNCHES = {"mnist_ae": 60}
 
 
-@pytest.mark.parametrize("name", ["mnist_ae", "pool_ae", "mlp", "cnn", "cifar_ae", "vae"])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("cnn", "cifar_ae", "vae")]
+
+
+@pytest.mark.parametrize("name", ["mnist_ae", "pool_ae", "mlp", *OTHERS])
 def test_a_step_by_the_kernels_of_a_gpu_is_that_of_the_cpu(models, monkeypatch, name):
     """The CUDA C, compiled for the CPU, through all layers above it; and what a step launches."""
     if cuda_on_cpu.COMPILER is None:

@@ -67,7 +67,7 @@ folder, out = sys.argv[1:]
 sys.path.insert(0, folder)
 import _common, runpy
 source = _common.SETS["mnist"]
-_common.SETS["mnist"] = source._replace(drawn=lambda n, seed: source.drawn(min(n, 1000), seed=seed))
+_common.SETS["mnist"] = source._replace(drawn=lambda n, seed: source.drawn(min(n, 100), seed=seed))
 before = look()
 sys.argv = ["x.py", "--data", "synthetic", "--train-size", "64", "--epochs", "1", "--out", out]
 runpy.run_path(os.path.join(folder, "mnist_autoencoder.py"), run_name="__main__")
@@ -141,5 +141,6 @@ def test_training_and_an_example_change_nothing(tmp_path):
     assert (tmp_path / "out" / "loss.png").exists()
 
 
+@pytest.mark.slow
 def test_a_change_would_be_noticed():
     assert changes(CHANGE_ALL, NUMBA_NUM_THREADS="2") == sorted(CHANGED)

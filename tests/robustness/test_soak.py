@@ -119,7 +119,7 @@ def measure(code: str, *numbers: int) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("steps", "warm_up"), [(200, 40), pytest.param(20_000, 2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("steps", "warm_up"), [(100, 40), pytest.param(20_000, 2_000, marks=pytest.mark.slow)])
 def test_a_training_holds_its_memory_and_its_losses_finite(steps, warm_up):
     found = measure(TRAIN, steps, warm_up)
     sizes = found["sizes"]
@@ -129,7 +129,7 @@ def test_a_training_holds_its_memory_and_its_losses_finite(steps, warm_up):
     assert found["losses"][1] < found["losses"][0]
 
 
-@pytest.mark.parametrize(("number", "warm_up"), [(200, 20), pytest.param(10_000, 100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("number", "warm_up"), [(100, 20), pytest.param(10_000, 100, marks=pytest.mark.slow)])
 def test_short_lived_models_leave_nothing_behind(number, warm_up):
     found = measure(MODELS, number, warm_up)
     sizes, objects = found["sizes"], found["objects"]

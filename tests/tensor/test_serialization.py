@@ -19,21 +19,29 @@ from hypothesis import strategies as st
 
 import minidl
 
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
-nested = st.recursive(
-    plain,
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.tuples(inner, inner)
-        | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)
-    ),
-    max_leaves=10,
-)
+
+def nested(text):
+    """Containers of numbers and of strings of at most 5 characters."""
+    plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text
+    return st.recursive(
+        plain,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.tuples(inner, inner)
+            | st.dictionaries(text | st.integers(), inner, max_size=3)
+        ),
+        max_leaves=10,
+    )
 
 
-@given(nested)
-def test_containers_and_numbers_come_back_as_they_were(tmp_path_factory, obj):
-    path = tmp_path_factory.mktemp("saved") / "obj"
+LETTERS = st.lists(st.sampled_from('a0 ß中😀\0\n"\\/'), max_size=5).map("".join)
+ANY_TEXT = st.text(max_size=5)  # for which Hypothesis first reads all of Unicode, for two seconds
+
+
+@pytest.mark.parametrize("text", [LETTERS, pytest.param(ANY_TEXT, marks=pytest.mark.slow)], ids=["letters", "any text"])
+@given(data=st.data())
+def test_containers_and_numbers_come_back_as_they_were(tmp_path_factory, text, data):
+    obj, path = data.draw(nested(text)), tmp_path_factory.mktemp("saved") / "obj"
     minidl.save(obj, path)
     assert minidl.load(path) == obj
     assert repr(minidl.load(path)) == repr(obj)  # 1 is not True, nor (1,) [1]

@@ -248,15 +248,18 @@ def test_compiled_kernels_agree():
     assert doctor.kernel_check().state == OK
 
 
-@pytest.mark.parametrize("factor", [1.001, np.nan])
-@pytest.mark.parametrize("name", ["conv2d", "conv2d_input", "conv2d_weight", "matmul", "resample", "sigmoid", "pick"])
+ALSO = [pytest.param(n, marks=pytest.mark.slow) for n in ("conv2d_input", "conv2d_weight", "resample", "sigmoid")]
+
+
+@pytest.mark.parametrize("factor", [1.001, pytest.param(np.nan, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["conv2d", "matmul", "pick", *ALSO])
 def test_a_wrong_kernel_is_found(interpreted, monkeypatch, capsys, name, factor):
     monkeypatch.setattr(kernels, name, lambda *args: getattr(reference, name)(*args) * np.float32(factor))
     assert status(monkeypatch, doctor.kernel_check) == 1
     assert "cannot be trusted" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 8])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 2, 4, 8])
 def test_a_fault_of_one_path_alone_is_found(interpreted, monkeypatch, channels):
     def conv2d(x, w, *rest):
         return reference.conv2d(x, w, *rest) * np.float32(1.001 if len(w) == channels else 1)

@@ -259,6 +259,7 @@ def test_pictures_are_saved_and_small(tmp_path):
     np.testing.assert_array_equal(saved, pixels(figure))
 
 
+@pytest.mark.slow  # as does an example in test_globals.py
 def test_backend_and_settings_are_left_alone():
     code = """
 import matplotlib, sys, numpy as np
