@@ -175,8 +175,9 @@ class FashionMNIST(MNIST):
     Examples
     --------
     >>> clothes = FashionMNIST(download=True)  # doctest: +SKIP
-    >>> clothes[0][1]  # an ankle boot; doctest: +SKIP
-    9
+    >>> image, label = clothes[0]  # doctest: +SKIP
+    >>> image.shape, label  # doctest: +SKIP
+    ((1, 28, 28), 9)
     """
 
     _mirrors, _archives = FASHION_MIRRORS, FASHION_ARCHIVES
