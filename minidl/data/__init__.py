@@ -2,7 +2,8 @@
 
 from minidl.data.cifar10 import CIFAR10
 from minidl.data.download import DownloadError
-from minidl.data.loader import DataLoader, Dataset, PixelDataset, Subset, TensorDataset, random_split
+from minidl.data.loader import DataLoader
+from minidl.data.dataset import Dataset, PixelDataset, Subset, TensorDataset, random_split
 from minidl.data.mnist import MNIST, read_idx
 from minidl.data.shapes import SyntheticShapes
 from minidl.data.synthetic import SyntheticDigits
