@@ -1,8 +1,8 @@
 """Data sets, and how to select from, split and join them.
 
-A data set is anything with a length whose items are numbers, arrays or tensors, or tuples of these: a list of
-``(image, label)`` pairs will do. One that keeps its data in arrays also has a method `gather`, which returns a whole
-batch at once, in the memory order that the kernels prefer.
+A data set is anything with a length and items by index: a list of ``(image, label)`` pairs will do. One that keeps its
+data in arrays also has a method `gather`, which returns a whole batch at once, in the memory order that the kernels
+prefer. An `IterableDataset` has no indices, and yields its items.
 
 N images in a batch, C channels, H x W pixels.
 """
@@ -11,37 +11,81 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, Protocol, runtime_checkable
+from operator import index
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from minidl.data.collate import collate
+from minidl.data.collate import collate, default_collate
 from minidl.kernels import devices
 from minidl.random import Generator, rng_of
 from minidl.tensor import Array, Tensor
 
+T_co = TypeVar("T_co", covariant=True)
 
-class Dataset(Protocol):
-    """The interface of a data set: its length, and its items by index.
 
-    It may also have ``gather(indices)``, which returns the items at an array of indices as one batch, a tuple of
-    tensors. `DataLoader` then calls that instead of fetching the items one by one.
+class Dataset(Generic[T_co]):
+    """Base class of data sets: a subclass has ``__getitem__``, and ``__len__`` if its length is known.
+
+    Whatever has both methods is a data set too, so a list will do. A data set may also have ``gather(indices)``, which
+    returns the items at an array of indices as one batch, a tuple of tensors. `DataLoader` then calls that instead of
+    fetching the items one by one. ``a + b`` is `ConcatDataset` of both.
 
     Examples
     --------
-    >>> squares = [(float(i), i * i) for i in range(4)]  # a list is a data set
-    >>> values, labels = next(iter(DataLoader(squares, batch_size=4)))
-    >>> labels.array
-    array([0, 1, 4, 9])
+    >>> class Squares(Dataset):
+    ...     def __len__(self):
+    ...         return 4
+    ...
+    ...     def __getitem__(self, index):
+    ...         return float(index), index * index
+    >>> from minidl.data import DataLoader
+    >>> values, squares = next(iter(DataLoader(Squares(), batch_size=4)))
+    >>> squares
+    tensor([0, 1, 4, 9])
     """
 
-    def __len__(self) -> int:
-        """Return the number of items."""
+    if TYPE_CHECKING:  # PyTorch's Dataset has no length either, but most of its subclasses have
 
-    def __getitem__(self, index: int, /) -> Any:
-        """Return one item."""
+        def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> T_co:
+        raise NotImplementedError(f"{type(self).__name__} needs a __getitem__ that returns the item at an index")
+
+    def __add__(self, other: Dataset[Any]) -> ConcatDataset:
+        return ConcatDataset([self, other])
+
+
+class IterableDataset(Dataset[T_co], ABC):
+    """Base class of data sets without indices: a subclass has ``__iter__``, which yields the items.
+
+    A `DataLoader` batches the items in the order in which they come, without a sampler. With workers, each iterates
+    over a shallow copy of its own; `get_worker_info` tells it which share of the items to yield.
+
+    Examples
+    --------
+    >>> class Countdown(IterableDataset):
+    ...     def __iter__(self):
+    ...         return iter([3, 2, 1])
+    >>> from minidl.data import DataLoader
+    >>> list(DataLoader(Countdown(), batch_size=2))
+    [tensor([3, 2]), tensor([1])]
+    """
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[T_co]: ...
+
+
+class MapStyle(Protocol):
+    """What a data set with indices has to have: a list has it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 @runtime_checkable
@@ -49,7 +93,7 @@ class _Gathers(Protocol):
     def gather(self, indices: Array) -> tuple[Tensor, ...]: ...
 
 
-class TensorDataset:
+class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """Tensors of equal length, indexed along their first dimension.
 
     Parameters
@@ -92,7 +136,7 @@ class TensorDataset:
         return tuple(Tensor(x.array[devices.beside(indices, x.array)]) for x in self.tensors)
 
 
-class PixelDataset:
+class PixelDataset(Dataset[tuple[Tensor, Any]]):
     """Images and labels, stored as bytes and converted to float32 one batch at a time.
 
     At one byte per pixel all of MNIST takes 47 MB; the conversion costs about 10 microseconds per batch of 64.
@@ -157,7 +201,7 @@ def _to_floats(pixels: Array) -> Array:
     return floats[:, None] if floats.ndim == 3 else floats.transpose(0, 3, 1, 2)
 
 
-class Subset:
+class Subset(Dataset[Any]):
     """A selection of a data set's items, in any order.
 
     Parameters
@@ -178,7 +222,7 @@ class Subset:
     (3, 'e')
     """
 
-    def __init__(self, dataset: Dataset, indices: Sequence[int] | Array) -> None:
+    def __init__(self, dataset: MapStyle, indices: Sequence[int] | Array) -> None:
         found = np.asarray(indices)
         if found.dtype == bool:
             raise TypeError("Subset: indices are positions, not a mask; np.flatnonzero(mask) gives its positions")
@@ -197,7 +241,56 @@ class Subset:
         return fetcher(self.dataset)(self.indices[indices])
 
 
-def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
+class ConcatDataset(Dataset[Any]):
+    """Data sets one behind the other.
+
+    Parameters
+    ----------
+    datasets : iterable of Dataset
+
+    Attributes
+    ----------
+    datasets : list
+    cumulative_sizes : list of int
+        For each data set, the index behind its last item.
+
+    Raises
+    ------
+    AssertionError
+        If there are no data sets, or one is iterable.
+    IndexError
+        On indexing, if there is no such item; a ValueError for a negative index, as in PyTorch.
+
+    Examples
+    --------
+    >>> letters = ConcatDataset(["abc", "xy"])
+    >>> letters.cumulative_sizes, letters[3], letters[-1]
+    ([3, 5], 'x', 'y')
+    """
+
+    def __init__(self, datasets: Iterable[MapStyle]) -> None:
+        self.datasets = list(datasets)
+        if not self.datasets:
+            raise AssertionError("datasets should not be an empty iterable")
+        if any(isinstance(dataset, IterableDataset) for dataset in self.datasets):
+            raise AssertionError("ConcatDataset does not support IterableDataset")
+        self.cumulative_sizes = list(accumulate(map(len, self.datasets)))
+
+    def __len__(self) -> int:
+        return self.cumulative_sizes[-1]
+
+    def __getitem__(self, index: int) -> Any:
+        n = len(self)
+        if index < -n:
+            raise ValueError(f"absolute value of index should not exceed dataset length: {index} of {n} items")
+        if index >= n:
+            raise IndexError(f"index {index} is out of range: the data sets have {n} items")
+        index = int(index) % n
+        which = bisect_right(self.cumulative_sizes, index)
+        return self.datasets[which][index - self.cumulative_sizes[which] + len(self.datasets[which])]
+
+
+def random_split(dataset: MapStyle, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
     """Split a data set at random into parts that do not overlap.
 
     Parameters
@@ -263,14 +356,35 @@ def _fractions_to_sizes(n: int, fractions: Sequence[float]) -> list[int | float]
     return sizes
 
 
-def fetcher(dataset: Dataset) -> Callable[[Array], Any]:
-    """What makes a batch from an array of indices: the data set's own `gather`, or else its items one by one."""
+def fetcher(dataset: MapStyle, collate_fn: Callable[[Any], Any] = default_collate) -> Callable[[Any], Any]:
+    """What makes a batch of indices: the data set's own `gather` if it has one and `collate_fn` is the default."""
+    if collate_fn is not default_collate:
+        return lambda indices: collate_fn([dataset[i] for i in _keys(indices)])
     if type(dataset) is Subset:  # skip its `gather`, so that the inner data set is looked at only once
         inner, positions = fetcher(dataset.dataset), dataset.indices
-        return lambda indices: inner(positions[indices])
+        return lambda indices: inner(positions[_positions(indices)])
     if isinstance(dataset, _Gathers) and _gathers_its_items(type(dataset)):
-        return dataset.gather
-    return lambda indices: collate([dataset[int(i)] for i in indices], indices)
+        gather = dataset.gather
+        return lambda indices: _as_list(gather(_positions(indices)))
+
+    def collated(indices: Any) -> Any:
+        keys = _keys(indices)
+        return collate([dataset[key] for key in keys], keys)
+
+    return collated
+
+
+def _keys(indices: Iterable[Any]) -> list[Any]:
+    return indices.tolist() if isinstance(indices, np.ndarray) else list(indices)  # ints, not NumPy's
+
+
+def _positions(indices: Any) -> Array:
+    """Indices as an array; a sampler of one's own may yield lists of them."""
+    return indices if isinstance(indices, np.ndarray) else np.array([index(i) for i in indices], np.int64)
+
+
+def _as_list(batch: Any) -> Any:
+    return list(batch) if type(batch) is tuple else batch  # as PyTorch: [images, labels]
 
 
 def _gathers_its_items(kind: type) -> bool:
