@@ -41,10 +41,10 @@ def default_collate(batch: Sequence[Any]) -> Any:
     Examples
     --------
     >>> images, labels, names = default_collate([(np.zeros((2, 3)), 0, "a"), (np.ones((2, 3)), 1, "b")])
-    >>> images.shape, labels, names
-    ((2, 2, 3), tensor([0, 1]), ('a', 'b'))
-    >>> default_collate([{"x": 1.5}, {"x": 2.0}])
-    {'x': tensor([1.5000, 2.0000], dtype=float64)}
+    >>> images.shape, labels.tolist(), names
+    ((2, 2, 3), [0, 1], ('a', 'b'))
+    >>> default_collate([{"x": 1.5}, {"x": 2.5}])
+    {'x': tensor([1.5, 2.5], shape=(2,), dtype=float64)}
     """
     return collate(batch, range(len(batch)))
 
@@ -55,7 +55,7 @@ def default_convert(data: Any) -> Any:
     Examples
     --------
     >>> default_convert((np.arange(2), 7, "seven"))
-    [tensor([0, 1]), 7, 'seven']
+    [tensor([0, 1], shape=(2,), dtype=int64), 7, 'seven']
     """
 
     def converted(value: Any) -> Any:

@@ -46,7 +46,7 @@ class Dataset(Generic[T_co]):
     >>> from minidl.data import DataLoader
     >>> values, squares = next(iter(DataLoader(Squares(), batch_size=4)))
     >>> squares
-    tensor([0, 1, 4, 9])
+    tensor([0, 1, 4, 9], shape=(4,), dtype=int64)
     """
 
     if TYPE_CHECKING:  # PyTorch's Dataset has no length either, but most of its subclasses have
@@ -72,8 +72,8 @@ class IterableDataset(Dataset[T_co], ABC):
     ...     def __iter__(self):
     ...         return iter([3, 2, 1])
     >>> from minidl.data import DataLoader
-    >>> list(DataLoader(Countdown(), batch_size=2))
-    [tensor([3, 2]), tensor([1])]
+    >>> [batch.tolist() for batch in DataLoader(Countdown(), batch_size=2)]
+    [[3, 2], [1]]
     """
 
     @abstractmethod
@@ -358,36 +358,39 @@ def _fractions_to_sizes(n: int, fractions: Sequence[float]) -> list[int | float]
 
 def fetcher(dataset: MapStyle, collate_fn: Callable[[Any], Any] = default_collate) -> Callable[[Any], Any]:
     """What makes a batch of indices: the data set's own `gather` if it has one and `collate_fn` is the default."""
-    if collate_fn is not default_collate:
-        return lambda indices: collate_fn([dataset[i] for i in _keys(indices)])
-    if type(dataset) is Subset:  # skip its `gather`, so that the inner data set is looked at only once
-        inner, positions = fetcher(dataset.dataset), dataset.indices
-        return lambda indices: inner(positions[_positions(indices)])
-    if isinstance(dataset, _Gathers) and _gathers_its_items(type(dataset)):
-        gather = dataset.gather
-        return lambda indices: _as_list(gather(_positions(indices)))
+    gather = _gatherer(dataset) if collate_fn is default_collate else None
+    if gather is None:
+        return lambda indices: _collated(dataset, indices, collate_fn)
 
-    def collated(indices: Any) -> Any:
-        keys = _keys(indices)
-        return collate([dataset[key] for key in keys], keys)
+    def gathered(indices: Any) -> Any:
+        batch = gather(_positions(indices))
+        return list(batch) if type(batch) is tuple else batch  # as PyTorch: [images, labels]
 
-    return collated
+    return gathered
 
 
-def _keys(indices: Iterable[Any]) -> list[Any]:
-    return indices.tolist() if isinstance(indices, np.ndarray) else list(indices)  # ints, not NumPy's
+def _collated(dataset: MapStyle, indices: Any, collate_fn: Callable[[Any], Any]) -> Any:
+    keys = indices.tolist() if isinstance(indices, np.ndarray) else list(indices)  # ints, not NumPy's
+    items = [dataset[key] for key in keys]
+    return collate(items, keys) if collate_fn is default_collate else collate_fn(items)
+
+
+def _gatherer(dataset: MapStyle) -> Callable[[Array], Any] | None:
+    """The method `gather` of a data set, or None."""
+    if type(dataset) is Subset:  # look at the inner data set once, not for each batch
+        inner, positions = _gatherer(dataset.dataset), dataset.indices
+        return None if inner is None else lambda indices: inner(positions[indices])
+    return dataset.gather if isinstance(dataset, _Gathers) and _gathers_its_items(type(dataset)) else None
+
+
+def _gathers_its_items(kind: type) -> bool:
+    """False if a subclass overrides ``__getitem__`` alone: the inherited `gather` would not see the change."""
+    for owner in kind.__mro__:
+        if "gather" in vars(owner) or "__getitem__" in vars(owner):
+            return "gather" in vars(owner)
+    return False
 
 
 def _positions(indices: Any) -> Array:
     """Indices as an array; a sampler of one's own may yield lists of them."""
     return indices if isinstance(indices, np.ndarray) else np.array([index(i) for i in indices], np.int64)
-
-
-def _as_list(batch: Any) -> Any:
-    return list(batch) if type(batch) is tuple else batch  # as PyTorch: [images, labels]
-
-
-def _gathers_its_items(kind: type) -> bool:
-    """False if a subclass overrides ``__getitem__`` alone: the inherited `gather` would not see the change."""
-    owners = [next((c for c in kind.__mro__ if name in vars(c)), object) for name in ("gather", "__getitem__")]
-    return issubclass(*owners)

@@ -150,15 +150,15 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """Start an iteration; the order is drawn now, not when the first batch is asked for."""
-        batches = self._in_workers() if self.num_workers else self._in_this_thread()
+        if self.num_workers:
+            batches = self._in_workers()
+        elif isinstance(self.dataset, IterableDataset):
+            batches = self._stream(self.dataset)
+        else:
+            batches = map(self._fetcher(), self._indices())
         if self.device == devices.CPU:
             return map(_on_cpu, batches)
         return batches if self.device is None else _uploaded(batches, devices.uploads(self.device))
-
-    def _in_this_thread(self) -> Iterator[Any]:
-        if isinstance(self.dataset, IterableDataset):
-            return self._stream(self.dataset)
-        return map(self._fetcher(), self._indices())
 
     def _in_workers(self) -> Iterator[Any]:
         workers = self._workers or self._new_workers()

@@ -69,7 +69,7 @@ class SequentialSampler(_DrawnAtOnce):
         return len(self.data_source)
 
     def _order(self) -> Array:
-        return np.arange(len(self))
+        return np.arange(len(self.data_source))
 
 
 class RandomSampler(_DrawnAtOnce):
@@ -277,7 +277,8 @@ def index_batches(batch_sampler: Iterable[Any]) -> Iterator[Any]:
         sampler, size = batch_sampler.sampler, batch_sampler.batch_size
         if isinstance(sampler, _DrawnAtOnce) and type(sampler).__iter__ is _DrawnAtOnce.__iter__:
             order = sampler._order()
-            return iter([order[i * size : (i + 1) * size] for i in range(len(batch_sampler))])
+            end = len(order) - len(order) % size if batch_sampler.drop_last else len(order)
+            return iter([order[i : i + size] for i in range(0, end, size)])
     return iter(batch_sampler)
 
 
