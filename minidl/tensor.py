@@ -290,7 +290,7 @@ class Tensor(Methods):
     def __repr__(self) -> str:
         array = devices.moved(self.array, devices.CPU)
         values = np.array2string(array, separator=", ", prefix="tensor(", precision=4, threshold=1000)
-        facts = [f"shape={self.shape}", f"dtype={self.dtype}"]
+        facts = [f"shape={self.array.shape}", f"dtype={self.dtype}"]
         if self.is_cuda:
             facts.append(f"device='{self.device}'")
         if self.grad_fn is not None:

@@ -1,0 +1,92 @@
+"""Mathematics that minidl lacks and the scripts use, written with what it has. What minidl gets leaves this file.
+
+Everything here is only as general as the scripts need it.
+"""
+
+import numpy as np
+
+import minidl
+from minidl import nn, optim
+from minidl.compat.torch import nn as torch_nn
+from minidl.compat.torch import optim as torch_optim
+from minidl.optim._optimizer import Optimizer
+from minidl.random import default_generator
+
+
+def gather(self, dim, index):
+    """x.gather(1, index) of matrices."""
+    return self[np.arange(len(self))[:, None], index]
+
+
+def scatter_(self, dim, index, value):
+    """x.scatter_(1, index, number) of matrices."""
+    self[np.arange(len(self))[:, None], index] = value
+    return self
+
+
+def topk(self, k, dim=-1, largest=True, sorted=True):
+    """The k largest and where they are, of matrices or vectors along the last dimension."""
+    indices = np.argsort(-self.array, -1, kind="stable")[..., :k]
+    return minidl.Tensor(np.take_along_axis(self.array, indices, -1)), minidl.Tensor(indices)
+
+
+class Dropout2d(nn.Dropout):
+    """Drops whole channels."""
+
+    def forward(self, input):
+        """The factor of a channel is drawn as dropout draws that of an element."""
+        if not self.training:
+            return input
+        n, c = input.shape[:2]
+        bits = default_generator.rng.bit_generator.random_raw((n * c + 1) // 2).view(np.uint32)[: n * c]
+        return input * minidl.tensor(((bits >= self.p * 2**32) / (1 - self.p)).reshape(n, c, 1, 1), dtype=input.dtype)
+
+
+class AdamW(optim.Adam):
+    """Adam, and before it p = p - lr weight_decay p."""
+
+    def __init__(self, params, lr=1e-3, weight_decay=1e-2):
+        super().__init__(params, lr)
+        self.decay = weight_decay
+
+    def step(self, closure=None):
+        """Decay and step."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.array *= 1 - group["lr"] * self.decay
+        return super().step(closure)
+
+
+class RMSprop(Optimizer):
+    """v = alpha v + (1 - alpha) g^2;  p = p - lr g / (sqrt(v) + eps)."""
+
+    def __init__(self, params, lr=1e-2, alpha=0.99, eps=1e-8):
+        super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps})
+
+    def _update(self, params, grads, states, group):
+        for p, g, state in zip(params, grads, states, strict=True):
+            v = state.setdefault("square_avg", minidl.zeros_like(p)).array
+            v[...] = group["alpha"] * v + (1 - group["alpha"]) * g * g
+            p.array -= group["lr"] * g / (np.sqrt(v) + group["eps"])
+
+
+TENSOR = {
+    "gather": gather,
+    "scatter_": scatter_,
+    "topk": topk,
+    "exp_": lambda self: self.copy_(self.exp()),
+    "nonzero": lambda self: minidl.Tensor(np.argwhere(self.array)),
+    "cumsum": lambda self, dim: minidl.Tensor(np.cumsum(self.array, dim)),
+}
+STUBS = {minidl.Tensor: TENSOR, torch_nn: {"Dropout2d": Dropout2d}, torch_optim: {"AdamW": AdamW, "RMSprop": RMSprop}}
+
+
+def missing():
+    """The stubs that are needed: what minidl has got meanwhile is to be deleted here."""
+    return [(owner, name) for owner, names in STUBS.items() for name in names if name not in dir(owner)]
+
+
+def install():
+    """Add them."""
+    for owner, name in missing():
+        setattr(owner, name, STUBS[owner][name])

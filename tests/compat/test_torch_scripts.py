@@ -1,0 +1,42 @@
+"""Scripts of many styles and years, untouched, in PyTorch and under ``minidl run``: the same losses to 2e-4.
+
+Both draw their random numbers from one stream (stream.py). What minidl still lacks comes from stubs.py.
+"""
+
+import numpy as np
+import pytest
+
+from tests.compat import stubs
+from tests.compat.harness import SCRIPTS, losses, numbers, run, words, write_data
+
+pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch==2.13.0); it runs the scripts too")
+pytest.importorskip("PIL", reason="Pillow is not installed (pip install pillow), and the scripts' data are pictures")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "data"
+    folder.mkdir()
+    write_data(folder)
+    return folder
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_script_prints_the_same_in_both_libraries(script, tmp_path, data):
+    theirs, ours = (run(script, library, tmp_path, data) for library in ("torch", "minidl"))
+    assert theirs.status == 0, theirs.errors
+    assert ours.status == 0, ours.errors
+    assert ours.draws == theirs.draws
+    assert words(ours.output) == words(theirs.output)
+    assert len(losses(theirs.output)) >= 1
+    np.testing.assert_allclose(losses(ours.output), losses(theirs.output), rtol=2e-4)
+    (found, _), (expected, units) = numbers(ours.output), numbers(theirs.output)
+    assert np.all(np.abs(found - expected) <= 2e-4 * np.abs(expected) + units), ours.output
+    assert (theirs.elsewhere, ours.elsewhere) == ([], [])
+    assert "torch is minidl" in ours.errors
+
+
+def test_every_stub_is_needed():
+    assert len(stubs.missing()) == sum(map(len, stubs.STUBS.values())), "delete what minidl has got from stubs.py"
