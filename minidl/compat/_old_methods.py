@@ -32,6 +32,7 @@ def _new(create: Method) -> Method:
 
 
 T = minidl.Tensor
+KINDS = {"byte": minidl.uint8, "char": minidl.int8, "short": minidl.int16, "half": minidl.float16}
 METHODS: dict[type, dict[str, Any]] = {
     T: {
         "type": lambda self, dtype=None: type_name(self) if dtype is None else self.to(*as_type(dtype)),
@@ -41,6 +42,7 @@ METHODS: dict[type, dict[str, Any]] = {
         "size": lambda self, dim=None: Size(self.array.shape) if dim is None else self.array.shape[dim],
         "shape": property(lambda self: Size(self.array.shape)),
         **{name: getattr(T, own) for name, own in SECOND_NAMES.items() if hasattr(T, own)},
+        **{name: functools.partialmethod(T.to, kind) for name, kind in KINDS.items() if not hasattr(T, name)},
         "ndimension": T.dim,
         "nelement": T.numel,
         "get_device": lambda self: self.device.index or 0 if self.is_cuda else -1,

@@ -30,6 +30,7 @@ class Outcome(NamedTuple):
     errors: str
     draws: list  # of random numbers: kinds and how many
     elsewhere: list  # files opened to be written outside of the script's folder
+    files: dict  # what it left in its folder: path by name
 
 
 def write_idx(path, values):
@@ -80,7 +81,10 @@ def run(script, library, folder, data):
     )  # fmt: skip
     report = json.loads(Path(named["SCRIPT_REPORT"]).read_text())
     output = "".join(line for line in done.stdout.splitlines(True) if "not the official file" not in line)
-    return Outcome(done.returncode, output, done.stderr, report["draws"], report["elsewhere"])
+    inputs = {script.name, *(str(path.relative_to(data.parent)) for path in data.rglob("*"))}
+    files = {str(path.relative_to(place)): path for path in place.rglob("*") if path.is_file()}
+    files = {name: path for name, path in files.items() if name not in inputs}
+    return Outcome(done.returncode, output, done.stderr, report["draws"], report["elsewhere"], files)
 
 
 def losses(text):

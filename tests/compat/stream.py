@@ -125,9 +125,9 @@ def _torch(stream):
     def normal_(self, mean=0.0, std=1.0, *, generator=None):
         return self.copy_(tensor(stream.standard_normal(tuple(self.shape))).to(self.dtype) * std + mean)
 
-    def normal(mean=0.0, std=1.0, size=None, *, generator=None):
+    def normal(mean=0.0, std=1.0, size=None, *, generator=None, requires_grad=False):
         shape = size if size is not None else torch.broadcast_shapes(*(np.shape(x) for x in (mean, std)))
-        return torch.randn(*shape) * std + mean
+        return (torch.randn(shape) * std + mean).requires_grad_(requires_grad)
 
     def bernoulli(input, *, generator=None):
         return (tensor(stream.random(tuple(input.shape))).to(input.dtype) < input).to(input.dtype)

@@ -7,6 +7,7 @@ import numpy as np
 
 import minidl
 from minidl import nn, optim
+from minidl.compat import torch
 from minidl.compat.torch import nn as torch_nn
 from minidl.compat.torch import optim as torch_optim
 from minidl.optim._optimizer import Optimizer
@@ -70,6 +71,11 @@ class RMSprop(Optimizer):
             p.array -= group["lr"] * g / (np.sqrt(v) + group["eps"])
 
 
+def normal(mean, std, size, requires_grad=False):
+    """torch.normal of numbers."""
+    return (minidl.randn(size) * std + mean).requires_grad_(requires_grad)
+
+
 TENSOR = {
     "gather": gather,
     "scatter_": scatter_,
@@ -78,7 +84,12 @@ TENSOR = {
     "nonzero": lambda self: minidl.Tensor(np.argwhere(self.array)),
     "cumsum": lambda self, dim: minidl.Tensor(np.cumsum(self.array, dim)),
 }
-STUBS = {minidl.Tensor: TENSOR, torch_nn: {"Dropout2d": Dropout2d}, torch_optim: {"AdamW": AdamW, "RMSprop": RMSprop}}
+STUBS = {
+    minidl.Tensor: TENSOR,
+    torch: {"normal": normal},
+    torch_nn: {"Dropout2d": Dropout2d},
+    torch_optim: {"AdamW": AdamW, "RMSprop": RMSprop},
+}
 
 
 def missing():

@@ -36,6 +36,11 @@ def said(capsys):
     return lambda: capsys.readouterr().err.splitlines()
 
 
+def test_tensors_are_converted_by_the_names_of_dtypes(torch):
+    x = torch.FloatTensor([1.5, 2])
+    assert [getattr(x, name)().dtype for name in ("byte", "char", "short", "half")] == "uint8 int8 int16 float16".split()
+
+
 def test_old_constructors_take_sizes_lists_and_arrays(torch):
     assert torch.FloatTensor(2, 3).shape == (2, 3)
     assert torch.Tensor(torch.ones(2, 3).size()).shape == (2, 3)

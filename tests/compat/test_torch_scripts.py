@@ -9,8 +9,8 @@ import pytest
 from tests.compat import stubs
 from tests.compat.harness import SCRIPTS, losses, numbers, run, words, write_data
 
-pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch==2.13.0); it runs the scripts too")
-pytest.importorskip("PIL", reason="Pillow is not installed (pip install pillow), and the scripts' data are pictures")
+torch = pytest.importorskip("torch", reason="PyTorch, which runs the scripts too, is not installed (torch==2.13.0)")
+Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed (pip install pillow)")
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +36,19 @@ def test_a_script_prints_the_same_in_both_libraries(script, tmp_path, data):
     assert np.all(np.abs(found - expected) <= 2e-4 * np.abs(expected) + units), ours.output
     assert (theirs.elsewhere, ours.elsewhere) == ([], [])
     assert "torch is minidl" in ours.errors
+    assert set(ours.files) == set(theirs.files)
+    for name, path in ours.files.items():
+        assert_same_file(path, theirs.files[name])
+
+
+def assert_same_file(ours, theirs):
+    """Compare pictures and saved tensors. Of other files it is enough that they are there."""
+    if ours.suffix == ".png":
+        pixels, expected = (np.asarray(Image.open(path), np.int64) for path in (ours, theirs))
+        assert pixels.shape == expected.shape
+        assert np.abs(pixels - expected).max() <= 2
+    elif ours.suffix in (".pt", ".pth", ".pkl", ".tar"):
+        torch.testing.assert_close(*(torch.load(path, weights_only=True) for path in (ours, theirs)), rtol=1e-3, atol=1e-3)
 
 
 def test_every_stub_is_needed():

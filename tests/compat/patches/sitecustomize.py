@@ -19,7 +19,7 @@ elsewhere = []
 def watch(event, args):
     """An audit hook: remember files that are opened to be written outside of the script's folder."""
     if event == "open" and isinstance(args[0], str):
-        path, mode, flags = args
+        path, _, flags = args
         if flags & (os.O_WRONLY | os.O_RDWR) and not os.path.realpath(path).startswith(ALLOWED):
             elsewhere.append(path)
 

@@ -47,8 +47,8 @@ one_hot = torch.eye(10)[LongTensor([3, 1, 4])]
 print(one_hot.size(), isinstance(one_hot, torch.FloatTensor), one_hot.type())
 dataloader = DataLoader(datasets.MNIST('data', transform=transforms.Compose(
     [transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]), download=True), batch_size=64, shuffle=True)
-optimizer_G = torch.optim.Adam(itertools.chain(encoder.parameters(), decoder.parameters()), lr=1e-3, betas=(0.5, 0.999))
-optimizer_D = torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.5, 0.999))
+optimizer_G = torch.optim.Adam(itertools.chain(encoder.parameters(), decoder.parameters()), lr=2e-4, betas=(0.5, 0.999))
+optimizer_D = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
 os.makedirs("images", exist_ok=True)
 for epoch in range(2):
     for i, (imgs, _) in enumerate(dataloader):

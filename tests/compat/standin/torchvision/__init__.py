@@ -1,6 +1,8 @@
-"""What the scripts under test use of torchvision, on PyTorch, NumPy and Pillow: found only where torchvision is missing.
+"""What the scripts under test use of torchvision, with PyTorch, NumPy and Pillow; found only where that is missing.
 
 It owes nothing to minidl, which it helps to check.
 """
 
-from torchvision import datasets, transforms, utils
+from torchvision import datasets as datasets
+from torchvision import transforms as transforms
+from torchvision import utils as utils

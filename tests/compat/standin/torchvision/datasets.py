@@ -31,7 +31,8 @@ class _InMemory(_Dataset):
 
 
 class MNIST(_InMemory):
-    classes = [f"{i} - {n}" for i, n in enumerate("zero one two three four five six seven eight nine".split())]
+    names = "zero one two three four five six seven eight nine"
+    classes = property(lambda self: [f"{i} - {name}" for i, name in enumerate(self.names.split())])
 
     def read(self):
         part = os.path.join(self.root, type(self).__name__, "raw", "train" if self.train else "t10k")
@@ -41,11 +42,12 @@ class MNIST(_InMemory):
 
 
 class FashionMNIST(MNIST):
-    classes = [*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot"]
+    names = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle-boot"
+    classes = property(lambda self: [name.replace("e-b", "e b") for name in self.names.split()])
 
 
 class CIFAR10(_InMemory):
-    classes = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    classes = property(lambda self: "airplane automobile bird cat deer dog frog horse ship truck".split())
 
     def read(self):
         parts, self.targets = [], []

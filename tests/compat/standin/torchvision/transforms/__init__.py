@@ -1,8 +1,8 @@
 """Transforms of PIL images, and Normalize. The random ones draw as torchvision's do."""
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torchvision.transforms import functional
 
 
 class Compose:
@@ -25,10 +25,7 @@ class Lambda:
 
 class ToTensor:
     def __call__(self, image):
-        pixels = np.array(image)
-        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-        x = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-        return x.float() / 255 if pixels.dtype == np.uint8 else x
+        return functional.to_tensor(image)
 
 
 class ToPILImage:
@@ -71,7 +68,7 @@ class CenterCrop:
         self.size = size
 
     def __call__(self, image):
-        left, top = ((side - self.size) // 2 for side in image.size)
+        left, top = (round((side - self.size) / 2) for side in image.size)
         return image.crop((left, top, left + self.size, top + self.size))
 
 
