@@ -106,6 +106,7 @@ assert np.array_equal(product.reshape(3, 3), convolve(x, w))
 # batch are independent: a product each. `minidl.nn.functional.unfold` is im2col with stride,
 # padding and dilation, so a layer's forward pass is three lines:
 
+minidl.manual_seed(0)
 images, weight = minidl.randn(8, 3, 12, 12), minidl.randn(16, 3, 5, 5)  # (N, C, H, W), (O, C, K, K)
 columns = F.unfold(images, kernel_size=5)  # (8, 3*5*5, 8*8)
 y = (weight.view(16, -1) @ columns).view(8, 16, 8, 8)  # (16, 75) @ (8, 75, 64)
