@@ -35,7 +35,7 @@ def _new(create: Method) -> Method:
 T = minidl.Tensor
 METHODS: dict[type, dict[str, Any]] = {
     T: {
-        "__getattr__": lambda self, name: missing("torch.Tensor")(name),
+        "__getattr__": missing("torch.Tensor"),
         "type": lambda self, dtype=None: type_name(self) if dtype is None else self.to(*as_type(dtype)),
         "new": lambda self, *args: construct("new", args, self.dtype, self.device),
         **{f"new_{name}": _new(getattr(minidl, name)) for name in ("empty", "zeros", "ones", "full", "tensor")},
