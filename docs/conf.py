@@ -109,6 +109,12 @@ def keep_formulas(app: Sphinx, what: str, name: str, value: Any, options: Any, l
     lines[:] = [re.sub(r"^\s*", r"\g<0>| ", line) if one else line for line, one in zip(escaped, several, strict=True)]
 
 
+def unlink_parameters(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Show a parameter as code, not as a link to a namesake: `dim` of argmax is not the method Tensor.dim."""
+    if what in ("function", "method") and (names := "|".join(inspect.signature(value).parameters)):
+        lines[:] = [re.sub(rf"(?<!`)`({names})`(?!`)", r"``\1``", line) for line in lines]
+
+
 def explained_in(file: str) -> list[Path]:
     """The chapters whose introduction says that they explain this file."""
     return [path for path in sorted(CHAPTERS.glob("[0-9]*.py")) if f"``{file}``" in _introduction(path)]
@@ -147,6 +153,7 @@ def setup(app: Sphinx) -> None:
     write_first_chapter()
     app.connect("source-read", rewrite)
     app.connect("autodoc-process-docstring", keep_formulas)  # after numpydoc
+    app.connect("autodoc-process-docstring", unlink_parameters)
     app.connect("autodoc-process-docstring", add_links, priority=900)  # after numpydoc
     app.connect("html-page-context", mend_source)
     inline, block = (lambda t, n: write_math(t, n, False), None), (lambda t, n: write_math(t, n, True), None)
