@@ -79,7 +79,7 @@ print(columns)
 # pixel, such as 5, is in four windows, so it stands in four columns.
 
 windows = {(0, 0): "tab:orange", (1, 1): "tab:blue", (2, 2): "tab:green"}  # where: its colour
-figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), width_ratios=(4, 9))
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.3), width_ratios=(4, 9))
 for axis, matrix, title in (left, x, "the image"), (right, columns, "its windows as columns"):
     axis.imshow(np.ones_like(matrix), cmap="gray", vmin=0, vmax=1)
     for (row, column), value in np.ndenumerate(matrix):
