@@ -449,7 +449,7 @@ def _pickled_tensor(x: Tensor, where: str, arrays: Arrays) -> bytes:
         *map(_plain, (str(key), str(x.device), x.numel())),
     )
     strides = tuple(math.prod(x.shape[i + 1 :]) for i in range(x.ndim))
-    view = b"(" + b"".join(storage) + b"tQ" + b"".join(map(_plain, (0, x.shape, strides)))
+    view = b"(" + b"".join(storage) + b"tQ" + b"".join(map(_plain, (0, array.shape, strides)))
     hooks = _called("collections OrderedDict")
     if not isinstance(x, Parameter):
         return _called("torch._utils _rebuild_tensor_v2", view, _plain(x.requires_grad), hooks)

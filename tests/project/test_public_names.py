@@ -10,7 +10,7 @@ import minidl
 
 LIST = Path(__file__).parents[1] / "helpers/public_names.txt"
 MODULES = (
-    "minidl minidl.autograd minidl.cuda minidl.data minidl.nn minidl.nn.functional minidl.nn.init "
+    "minidl minidl.autograd minidl.compat minidl.cuda minidl.data minidl.nn minidl.nn.functional minidl.nn.init "
     "minidl.nn.utils minidl.optim minidl.optim.lr_scheduler minidl.plot minidl.testing minidl.utils.data"
 ).split()
 

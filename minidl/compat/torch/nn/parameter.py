@@ -1,0 +1,3 @@
+"""``torch.nn.parameter``."""
+
+from minidl.nn import Parameter

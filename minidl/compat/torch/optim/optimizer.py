@@ -1,0 +1,3 @@
+"""``torch.optim.optimizer``."""
+
+from minidl.optim import Optimizer

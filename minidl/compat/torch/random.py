@@ -1,0 +1,26 @@
+"""``torch.random``: the state of the default generator."""
+
+import json
+import secrets
+
+import numpy as np
+
+from minidl.random import default_generator, manual_seed
+from minidl.tensor import Tensor
+
+
+def get_rng_state() -> Tensor:
+    """The default generator's state, as bytes in a tensor."""
+    return Tensor(np.array(bytearray(json.dumps(default_generator.get_state(), default=np.ndarray.tolist).encode())))
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Restore a state that `get_rng_state` returned."""
+    default_generator.set_state(json.loads(new_state.cpu().numpy().tobytes()))
+
+
+def seed() -> int:
+    """Seed the default generator from the operating system, and return the seed."""
+    drawn = secrets.randbits(63)
+    manual_seed(drawn)
+    return drawn

@@ -1,0 +1,6 @@
+"""``torch.utils.data``: minidl's data sets, samplers and loader."""
+
+from minidl.utils.data import *
+
+from . import dataloader, dataset, sampler
+from .dataloader import DataLoader

@@ -1,0 +1,3 @@
+"""``torch.utils.data.dataset``: the same names as in ``torch.utils.data``."""
+
+from minidl.utils.data import *
