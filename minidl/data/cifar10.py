@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minidl.data import _cifar10_pickles as pickles
 from minidl.data.download import PathLike, fetch, sha256_of
 from minidl.data.loader import PixelDataset
 from minidl.data.mnist import default_folder
@@ -46,9 +47,9 @@ class CIFAR10(PixelDataset):
     Parameters
     ----------
     root : path, optional
-        Folder that contains cifar-10-batches-bin/ or its files, or the official cifar-10-binary.tar.gz, which is
-        then unpacked there. By default the folder named by the environment variable MINIDL_DATA, or else the user's
-        cache folder.
+        Folder that contains cifar-10-batches-py/ (the Python version, as torchvision keeps it), cifar-10-batches-bin/
+        or its files, or the official cifar-10-binary.tar.gz, which is then unpacked there. By default the folder named
+        by the environment variable MINIDL_DATA, or else the user's cache folder.
     train : bool
         Whether to load the training or the test set.
     download : bool
@@ -90,6 +91,11 @@ class CIFAR10(PixelDataset):
     def __init__(self, root: PathLike | None = None, train: bool = True, *, download: bool = False) -> None:
         folder = Path(root).expanduser() if root is not None else default_folder()
         names = TRAIN if train else TEST
+        in_python = [folder / pickles.FOLDER / Path(name).stem for name in names]
+        if all(path.is_file() for path in in_python):
+            parts = zip(*map(pickles.read_batch, in_python), strict=True)
+            super().__init__(*map(np.concatenate, parts))
+            return
         place = _find(folder, names, download)
         images = np.empty((len(names) * RECORDS, 32, 32, 3), np.uint8)
         labels = np.empty(len(names) * RECORDS, np.int64)

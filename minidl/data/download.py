@@ -49,7 +49,7 @@ def fetch(
     name : str
         The file's name on each mirror and in the folder.
     sha256 : str
-        The file's digest, in hexadecimal.
+        The file's SHA-256, in hexadecimal; or "md5:" and its MD5, where nobody publishes a better digest.
     mirrors : sequence of str
         Addresses that end in a slash.
     folder : path
@@ -72,7 +72,7 @@ def fetch(
     """
     path = Path(folder) / name
     if path.is_file():
-        if sha256_of(path) == sha256:
+        if _has_digest(path, sha256):
             return path
         print(f"{path}: damaged, or a different file (its sha256 differs): downloading it again", flush=True)
     _packages()  # fail early if one is missing
@@ -99,6 +99,12 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 digest of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _has_digest(path: Path, known: str) -> bool:
+    algorithm, _, digest = known.rpartition(":")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm or "sha256").hexdigest() == digest
 
 
 def _packages() -> tuple[Any, Any, Any]:
@@ -199,7 +205,9 @@ def _retrieve(url: str, path: Path, part: Path, sha256: str, patience: float) ->
             _transfer(url, file, start, path.name, patience)
 
     try:
-        pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=transfer)
+        pooch.retrieve(
+            url, sha256 if ":" in sha256 else f"sha256:{sha256}", path.name, path.parent, downloader=transfer
+        )
     except (requests.RequestException, HTTPError, TimeoutError) as error:
         return _reason(error), True
     except ValueError as error:  # the digest differs, or the file is too large

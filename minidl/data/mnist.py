@@ -12,6 +12,7 @@ import math
 import os
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +39,16 @@ UNPACKED = {  # sha256 of the files after decompression
 }
 DOWNLOADS = "mnist"
 SUBFOLDERS = (".", DOWNLOADS, "MNIST/raw", "MNIST")  # the third is torchvision's
+FASHION_MIRRORS = (
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
+FASHION_ARCHIVES = {  # the publishers name only these digests
+    "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
+}
 UNSIGNED_BYTE = 8
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -85,13 +96,94 @@ class MNIST(PixelDataset):
     ((1, 28, 28), 5)
     """
 
+    _mirrors: Sequence[str] = MIRRORS
+    _archives: Mapping[str, str] = ARCHIVES
+    _unpacked: Mapping[str, str] = UNPACKED
+    _subfolders: Sequence[str] = SUBFOLDERS
+    _downloads = DOWNLOADS
+
     def __init__(self, root: PathLike | None = None, train: bool = True, *, download: bool = False) -> None:
         folder = Path(root).expanduser() if root is not None else default_folder()
         part = "train" if train else "t10k"
         names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-        (images_path, images), (labels_path, labels) = (_load(folder, name, download) for name in names)
+        (images_path, images), (labels_path, labels) = (self._load(folder, name, download) for name in names)
         _check_pair(images, labels, images_path, labels_path)
         super().__init__(images, labels.astype(np.int64))
+
+    def _load(self, folder: Path, name: str, download: bool) -> tuple[Path, Array]:
+        """A file's path and values; downloaded if it is missing, or is a damaged download."""
+        archive, found = f"{name}.gz", found_in(folder, name, self._subfolders)
+        if not found and not download:
+            looked = "\n  ".join(str(folder / sub) for sub in self._subfolders)
+            raise FileNotFoundError(
+                f"neither {name} nor {archive} is in any of\n  {looked}\n"
+                f"Pass download=True to fetch it, or say where it is: {type(self).__name__}(root), --data-dir in the "
+                "examples, or the environment variable MINIDL_DATA."
+            )
+        fetched = folder / self._downloads / archive
+        path = found[0] if found else fetched
+        try:
+            return path, self._read_known(path, name)
+        except (FileNotFoundError, ValueError):
+            if not download or path != fetched:
+                raise
+            fetch(archive, self._archives[archive], self._mirrors, path.parent)
+            return path, self._read_known(path, name)
+
+    def _read_known(self, path: Path, name: str) -> Array:
+        values = read_idx(path)
+        digest = hashlib.sha256(struct.pack(f">4B{values.ndim}I", 0, 0, UNSIGNED_BYTE, values.ndim, *values.shape))
+        digest.update(values.data)
+        if digest.hexdigest() != self._unpacked.get(name, digest.hexdigest()):
+            print(
+                f"{path}: used as it is, but not the official file (unpacked sha256 {digest.hexdigest()})", flush=True
+            )
+        return values
+
+
+class FashionMNIST(MNIST):
+    """Zalando's articles of clothing, 60,000 for training and 10,000 for testing: MNIST's format, and harder to learn.
+
+    Items are ``(image, label)``: float32 (1, 28, 28) between 0 and 1, and an int from 0 to 9 (H. Xiao, K. Rasul and
+    R. Vollgraf, Fashion-MNIST, 2017, arXiv 1708.07747).
+
+    Parameters
+    ----------
+    root : path, optional
+        Folder with the subfolder FashionMNIST/raw/ and the four files in it, gzipped or not. By default as for `MNIST`.
+    train : bool
+        Whether to load the training or the test set.
+    download : bool
+        Download missing files, 31 MB in all, to that subfolder, and replace damaged ones.
+
+    Attributes
+    ----------
+    images : numpy.ndarray
+        The pixels, uint8 (n, 28, 28).
+    labels, targets : numpy.ndarray
+        The classes, int64 (n,).
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing and `download` is False.
+    ValueError
+        If a file is damaged.
+    DownloadError
+        If no mirror delivered the file.
+
+    Examples
+    --------
+    >>> clothes = FashionMNIST(download=True)  # doctest: +SKIP
+    >>> image, label = clothes[0]  # doctest: +SKIP
+    >>> image.shape, label  # doctest: +SKIP
+    ((1, 28, 28), 9)
+    """
+
+    _mirrors, _archives = FASHION_MIRRORS, FASHION_ARCHIVES
+    _unpacked: Mapping[str, str] = {}
+    _subfolders = ("FashionMNIST/raw",)
+    _downloads = "FashionMNIST/raw"
 
 
 def default_folder() -> Path:
@@ -180,39 +272,10 @@ def _read_at_most(stream: Stream, size: int) -> bytearray:
     return values
 
 
-def found_in(folder: Path, name: str) -> list[Path]:
+def found_in(folder: Path, name: str, subfolders: Sequence[str] = SUBFOLDERS) -> list[Path]:
     """All paths of a file below `folder`, gzipped or not; the first is used."""
-    paths = [folder / sub / file for sub in SUBFOLDERS for file in (name, f"{name}.gz")]
+    paths = [folder / sub / file for sub in subfolders for file in (name, f"{name}.gz")]
     return [path for path in paths if path.is_file()]
-
-
-def _load(folder: Path, name: str, download: bool) -> tuple[Path, Array]:
-    """A file's path and values; downloaded if it is missing, or is a damaged download."""
-    archive, found = f"{name}.gz", found_in(folder, name)
-    if not found and not download:
-        looked = "\n  ".join(str(folder / sub) for sub in SUBFOLDERS)
-        raise FileNotFoundError(
-            f"neither {name} nor {archive} is in any of\n  {looked}\n"
-            "Pass download=True to fetch it, or say where it is: MNIST(root), --data-dir in the examples, or the "
-            "environment variable MINIDL_DATA."
-        )
-    fetched = folder / DOWNLOADS / archive
-    path = found[0] if found else fetched
-    try:
-        return path, _read_known(path, name)
-    except (FileNotFoundError, ValueError):
-        if not download or path != fetched:
-            raise
-        return path, _read_known(fetch(archive, ARCHIVES[archive], MIRRORS, path.parent), name)
-
-
-def _read_known(path: Path, name: str) -> Array:
-    values = read_idx(path)
-    digest = hashlib.sha256(struct.pack(f">4B{values.ndim}I", 0, 0, UNSIGNED_BYTE, values.ndim, *values.shape))
-    digest.update(values.data)
-    if digest.hexdigest() != UNPACKED[name]:
-        print(f"{path}: used as it is, but not the official file (unpacked sha256 {digest.hexdigest()})", flush=True)
-    return values
 
 
 def _check_pair(images: Array, labels: Array, images_path: Path, labels_path: Path) -> None:

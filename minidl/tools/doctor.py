@@ -46,6 +46,7 @@ EXTRAS = {  # the minimum version and the purpose
     "pooch": ("1.8", "downloads"),
     "requests": ("2.31", "downloads"),
     "safetensors": ("0.4", "weights for PyTorch"),
+    "pillow": ("10", "torchvision's images"),
     "hypothesis": ("6.100", "minidl.testing"),
 }
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "neon": "NEON"}

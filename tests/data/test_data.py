@@ -673,7 +673,7 @@ def labels_to_fetch(server, monkeypatch):
     labels = gzip.compress(idx([4, 5, 6]))
     monkeypatch.setattr(sys.modules[__name__], "GOOD", labels)
     monkeypatch.setitem(mnist.ARCHIVES, f"{TRAIN[1]}.gz", hashlib.sha256(labels).hexdigest())
-    monkeypatch.setattr(mnist, "MIRRORS", (f"{server.url}missing/", f"{server.url}good/"))
+    monkeypatch.setattr(mnist.MNIST, "_mirrors", (f"{server.url}missing/", f"{server.url}good/"))
 
 
 def test_mnist_downloads_what_is_missing(labels_to_fetch, tmp_path):

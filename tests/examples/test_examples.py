@@ -92,7 +92,7 @@ def test_an_earlier_run_is_set_aside(run, trained, capsys):
 
 def test_without_mnist_it_says_why_and_draws_digits(run, tmp_path, capsys, monkeypatch):
     mnist = importlib.import_module("minidl.data.mnist")
-    monkeypatch.setattr(mnist, "MIRRORS", ("http://127.0.0.1:9/",))
+    monkeypatch.setattr(mnist.MNIST, "_mirrors", ("http://127.0.0.1:9/",))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("MINIDL_DATA", str(tmp_path))
     run("mnist_autoencoder", "--train-size", 64, "--epochs", 1)

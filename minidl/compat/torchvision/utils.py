@@ -1,0 +1,42 @@
+"""torchvision.utils: grids of images, also in files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import plot
+from minidl.compat.torchvision.transforms.functional import to_pil_image
+from minidl.tensor import Array, Tensor
+
+__all__ = ["make_grid", "save_image"]
+
+
+def make_grid(
+    tensor: Any, nrow: int = 8, padding: int = 2, normalize: bool = False, value_range: Any = None,
+    scale_each: bool = False, pad_value: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Arrange images (N, C, H, W) in a grid, `nrow` in a row; `normalize` scales `value_range` to 0 to 1."""
+    parts = tensor if isinstance(tensor, list) else [tensor]
+    if not all(isinstance(part, Tensor) for part in parts):
+        raise TypeError(f"tensor or list of tensors expected, got {sorted({type(part).__name__ for part in parts})}")
+    if value_range is not None and not isinstance(value_range, tuple):
+        raise TypeError("value_range has to be a tuple (min, max) if specified. min and max are numbers")
+    images = np.stack([part.detach().cpu().numpy() for part in parts])
+    images = images.reshape(-1, *((1,) * (4 - images.ndim) + images.shape)[-3:])  # (N, C, H, W)
+    if normalize:
+        groups = images if scale_each else images[None]
+        images = np.stack([_normalized(group, value_range) for group in groups]).reshape(images.shape)
+    return plot.make_grid(images, nrow, padding, pad_value=pad_value)
+
+
+def _normalized(images: Array, value_range: tuple[float, float] | None) -> Array:
+    low, high = map(float, value_range or (images.min(), images.max()))
+    return (images.clip(low, high) - low) / max(high - low, 1e-5)
+
+
+def save_image(tensor: Any, fp: Any, format: str | None = None, **kwargs: Any) -> None:
+    """Write `make_grid` of images from 0 to 1 to a file, given by its name or open."""
+    grid = make_grid(tensor, **kwargs).numpy()
+    to_pil_image((grid * 255 + 0.5).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(fp, format=format)

@@ -1,0 +1,103 @@
+"""What transforms compute on arrays of images (..., C, H, W)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from minidl.tensor import Array
+
+LUMA = np.array(
+    [0.2989, 0.587, 0.114], np.float32
+)  # shares of red, green and blue: ITU-R BT.601, in torchvision's digits
+
+
+def to_floats(pixels: Array, mean: Sequence[float] = (), std: Sequence[float] = ()) -> Array:
+    """Bytes (N, H, W) or (N, H, W, C) as float32 (N, C, H, W): x / 255 or, given a mean, (x / 255 - mean) / std.
+
+    `mean` and `std` have one number or C. The latter is computed as x * (1 / (255 std)) - mean / std, since divisions
+    are slow: the last bit may differ.
+    """
+    n, h, w, *channels = pixels.shape
+    x = pixels.reshape(n, -1).astype(np.float32)  # (N, H*W*C)
+    if len(mean) == len(std) == 1:
+        x *= np.float32(1 / (255 * std[0]))
+        x -= np.float32(mean[0] / std[0])
+    elif len(mean):  # NumPy is slow along an axis of C elements: repeat them to H*W*C
+        scale, shift = np.broadcast_arrays(1 / (255 * np.asarray(std)), np.divide(mean, std))
+        x *= np.tile(scale.astype(np.float32), h * w)
+        x -= np.tile(shift.astype(np.float32), h * w)
+    else:
+        x /= np.float32(255)
+    return x.reshape(n, h, w, *channels).transpose(0, 3, 1, 2) if channels else x.reshape(n, 1, h, w)
+
+
+def resize(x: Array, size: tuple[int, int], nearest: bool = False, antialias: bool = True) -> Array:
+    """Interpolate bilinearly, or take the nearest pixel.
+
+    With antialiasing each new pixel averages all old ones that it covers, as Pillow does: along an axis, by a triangle
+    that is as wide as two new pixels. `interpolate` only looks at the two old pixels next to its centre.
+    """
+    rows, columns = (_weights(old, new, nearest, antialias) for old, new in zip(x.shape[-2:], size, strict=True))
+    y = rows @ x @ columns.T
+    return y.astype(x.dtype) if x.dtype.kind == "f" else np.rint(y).astype(x.dtype)
+
+
+def _weights(old: int, new: int, nearest: bool, antialias: bool) -> Array:
+    """The matrix (new, old) that resizes one axis."""
+    scale = old / new
+    if nearest:
+        return np.eye(old, dtype=np.float32)[(np.arange(new) * scale).astype(int)]
+    centre = (np.arange(new)[:, None] + 0.5) * scale - 0.5
+    reach = max(scale, 1) if antialias else 1
+    weights = np.maximum(1 - np.abs(np.arange(old) - centre) / reach, 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def crop(x: Array, top: int, left: int, height: int, width: int) -> Array:
+    """A rectangle, with zeros where it leaves the image."""
+    h, w = x.shape[-2:]
+    rows, columns = np.arange(top, top + height)[:, None], np.arange(left, left + width)
+    inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
+    return np.where(inside, x[..., rows.clip(0, h - 1), columns.clip(0, w - 1)], x.dtype.type(0))
+
+
+def pad(x: Array, left: int, top: int, right: int, bottom: int, mode: str, fill: Sequence[float]) -> Array:
+    """Pad by one of `numpy.pad`'s modes; "constant" with one number, or C."""
+    widths = [(0, 0)] * (x.ndim - 2) + [(top, bottom), (left, right)]
+    y = np.pad(x, widths, mode)  # type: ignore[call-overload]
+    if mode != "constant":
+        return y
+    inside = np.pad(np.ones(x.shape[-2:], bool), widths[-2:])
+    return np.where(inside, y, np.reshape(fill, (-1, 1, 1)).astype(x.dtype))
+
+
+def grey(x: Array, channels: int = 1) -> Array:
+    """The luma of colours (..., 3, H, W), or what is grey already, in one channel or several."""
+    luma = x if x.shape[-3] == 1 else (x * LUMA.reshape(3, 1, 1)).sum(axis=-3, keepdims=True).astype(x.dtype)
+    return np.repeat(luma, channels, axis=-3)
+
+
+def rotate(x: Array, angle: float, center: Sequence[float] | None, fill: Sequence[float]) -> Array:
+    """Rotate counterclockwise by an angle in degrees about (x, y), by default the middle; takes the nearest pixel."""
+    h, w = x.shape[-2:]
+    cx, cy = center if center is not None else (w / 2, h / 2)
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    dy, dx = np.arange(h)[:, None] + 0.5 - cy, np.arange(w) + 0.5 - cx
+    # Where each pixel comes from, (H, W); rounded, so that a tie is one in spite of cos(90 degrees) = 6e-17.
+    columns = np.rint(np.round(cos * dx - sin * dy + cx - 0.5, 5)).astype(int)
+    rows = np.rint(np.round(sin * dx + cos * dy + cy - 0.5, 5)).astype(int)
+    inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
+    colour = np.reshape(fill, (-1, 1, 1)).astype(x.dtype)
+    return np.where(inside, x[..., rows.clip(0, h - 1), columns.clip(0, w - 1)], colour)
+
+
+def blend(x: Array, other: str, factor: float) -> Array:
+    """factor * x + (1 - factor) * other, clipped to the dtype's range of colours: with black, the mean grey or grey."""
+    y: Array | float = 0.0
+    if other != "black":
+        y = grey(x) if other == "grey" else grey(x).mean((-3, -2, -1), np.float32, keepdims=True)
+    most = 1 if x.dtype.kind == "f" else np.iinfo(x.dtype).max
+    return np.clip(factor * x + (1 - factor) * y, 0, most).astype(x.dtype)
