@@ -1,14 +1,24 @@
 """Data sets, real and synthetic, the loader that batches them, and image transforms."""
 
 from minidl.data.cifar10 import CIFAR10
+from minidl.data.collate import default_collate, default_convert
+from minidl.data.dataset import (
+    ConcatDataset, Dataset, IterableDataset, PixelDataset, Subset, TensorDataset, random_split,
+)
 from minidl.data.download import DownloadError
-from minidl.data.loader import DataLoader, Dataset, PixelDataset, Subset, TensorDataset, random_split
+from minidl.data.loader import DataLoader
 from minidl.data.mnist import MNIST, FashionMNIST, read_idx
+from minidl.data.sampler import (
+    BatchSampler, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler,
+)
 from minidl.data.shapes import SyntheticShapes
 from minidl.data.synthetic import SyntheticDigits
 from minidl.data.transforms import add_noise, normalize
+from minidl.data.worker import get_worker_info
 
 __all__ = [
-    "CIFAR10", "MNIST", "DataLoader", "Dataset", "DownloadError", "FashionMNIST", "PixelDataset", "Subset",
-    "SyntheticDigits", "SyntheticShapes", "TensorDataset", "add_noise", "normalize", "random_split", "read_idx",
+    "CIFAR10", "MNIST", "BatchSampler", "ConcatDataset", "DataLoader", "Dataset", "DownloadError", "FashionMNIST",
+    "IterableDataset", "PixelDataset", "RandomSampler", "Sampler", "SequentialSampler", "Subset", "SubsetRandomSampler",
+    "SyntheticDigits", "SyntheticShapes", "TensorDataset", "WeightedRandomSampler", "add_noise", "default_collate",
+    "default_convert", "get_worker_info", "normalize", "random_split", "read_idx",
 ]

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from minidl.data import _cifar10_pickles as pickles
+from minidl.data.dataset import PixelDataset
 from minidl.data.download import PathLike, fetch, sha256_of
-from minidl.data.loader import PixelDataset
 from minidl.data.mnist import default_folder
 from minidl.tensor import Array
 

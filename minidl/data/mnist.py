@@ -18,8 +18,8 @@ from typing import IO
 
 import numpy as np
 
+from minidl.data.dataset import PixelDataset
 from minidl.data.download import PathLike, fetch
-from minidl.data.loader import PixelDataset
 from minidl.tensor import Array
 
 Stream = IO[bytes] | gzip.GzipFile

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.data.loader import PixelDataset
+from minidl.data.dataset import PixelDataset
 from minidl.data.synthetic import CHUNK, draw
 from minidl.tensor import Array, Tensor
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidl.data.loader import PixelDataset
+from minidl.data.dataset import PixelDataset
 from minidl.tensor import Array
 
 Stroke = list[tuple[float, float]]

@@ -278,6 +278,17 @@ def test_a_loader_of_images_on_the_gpu_and_labels_that_are_not(device, expected)
     assert y.tolist() == [0, 1, 2]
 
 
+def test_a_loader_of_dicts():
+    items = [{"x": np.full(2, i, np.float32), "name": str(i), "more": (i, [i])} for i in range(3)]
+    for device, expected in (("cuda", "cuda:0"), ("cpu", "cpu")):
+        first, last = DataLoader(items, 2, device=device)
+        one, (two,) = first["more"]
+        assert {str(x.device) for x in (first["x"], one, two, last["x"])} == {expected}
+        assert (first["x"].tolist(), two.tolist(), last["x"].tolist()) == ([[0, 0], [1, 1]], [0, 1], [[2, 2]])
+        assert (first["name"], last["name"]) == (["0", "1"], ["2"])
+    assert list(DataLoader(["a", "b"], 2, device="cuda")) == [["a", "b"]]
+
+
 # -- recorded steps -----------------------------------------------------------------------------------------------
 
 
