@@ -30,6 +30,7 @@ exclude_patterns = ["_build", "chapters", "templates"]
 templates_path = ["templates"]
 suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
 default_role = "py:obj"  # `minidl.relu` in a chapter's text links to its page
+smartquotes = False  # "mean" is a value to type, and (..., C) a shape
 myst_heading_anchors = 3
 autodoc_typehints = "none"  # the docstrings name the types
 autosummary_ignore_module_all = False
@@ -79,10 +80,15 @@ def write_first_chapter() -> None:
 
 
 def rewrite(app: Sphinx, page: str, source: list[str]) -> None:
-    """Link each "chapter 4" of a chapter; name what the pages of docs/ link to outside of it, since it is not there."""
+    """Link each "chapter 4" of a chapter; name what the pages of docs/ link to outside of it, since it is not there.
+
+    Their links to a chapter's script, or to the folder, lead to its page.
+    """
     if page.startswith("guide/"):
-        source[0] = re.sub(r"\b[Cc]hapter (\d+)\b", lambda words: _link(words[0], int(words[1])), source[0])
+        source[0] = re.sub(r"\b[Cc]hapter\s+(\d+)\b", lambda words: _link(words[0], int(words[1])), source[0])
     else:
+        chapter = r"\]\(chapters(?:/(\w+)\.py)?\)"
+        source[0] = re.sub(chapter, lambda link: f"](guide/{link[1] or 'index'}.rst)", source[0])
         source[0] = re.sub(r"\[([^]]+)\]\(\.\./([^)]+)\)", lambda link: _path(*link.groups()), source[0])
 
 
@@ -95,9 +101,18 @@ def _path(words: str, path: str) -> str:
     return f"`{path}`" if words in (path, Path(path).name, f"{path}/") else f"{words} (`{path}`)"
 
 
-def keep_bars(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Keep the bars of |x| in a docstring's formulas, which would be a substitution."""
-    lines[:] = [line if line.lstrip().startswith(">>>") else line.replace("|", r"\|") for line in lines]
+def keep_formulas(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Keep the bars of |x| in a docstring, which would be a substitution, and the lines of several equations."""
+    escaped = [line if line.lstrip().startswith(">>>") else line.replace("|", r"\|") for line in lines]
+    equal = [re.match(r"\s*\w+ = ", line) for line in ("", *lines, "")]
+    several = [mid and (above or below) for above, mid, below in zip(equal, equal[1:], equal[2:], strict=False)]
+    lines[:] = [re.sub(r"^\s*", r"\g<0>| ", line) if one else line for line, one in zip(escaped, several, strict=True)]
+
+
+def unlink_parameters(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Show a parameter as code, not as a link to a namesake: `dim` of argmax is not the method Tensor.dim."""
+    if what in ("function", "method") and (names := "|".join(inspect.signature(value).parameters)):
+        lines[:] = [re.sub(rf"(?<!`)`({names})`(?!`)", r"``\1``", line) for line in lines]
 
 
 def explained_in(file: str) -> list[Path]:
@@ -129,15 +144,16 @@ def mend_source(app: Sphinx, page: str, template: str, context: dict[str, Any], 
 def write_math(translator: Any, node: nodes.Node, block: bool) -> None:
     """Write a formula as MathML, which browsers lay out by themselves, offline."""
     mathml = str(latex2mathml.tex2mathml(node.astext(), as_block=block))
-    functions = r"<mi>(?:ln|log|exp|max|min|sin|cos|tanh)</mi>"
-    translator.body.append(re.sub(functions, r'\g<0><mspace width="0.17em"></mspace>', mathml))  # ln x, not lnx
+    functions = r"<mi>(?:ln|log|exp|max|min|sin|cos|tanh)</mi>(?!\s*<mo>\S*</mo>\s*<mo[^>]*>\()"
+    translator.body.append(re.sub(functions, r'\g<0><mspace width="0.17em"></mspace>', mathml))  # ln x, not lnx; ln(x)
     raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> None:
     write_first_chapter()
     app.connect("source-read", rewrite)
-    app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-process-docstring", keep_formulas)  # after numpydoc
+    app.connect("autodoc-process-docstring", unlink_parameters)
     app.connect("autodoc-process-docstring", add_links, priority=900)  # after numpydoc
     app.connect("html-page-context", mend_source)
     inline, block = (lambda t, n: write_math(t, n, False), None), (lambda t, n: write_math(t, n, True), None)

@@ -27,11 +27,11 @@ Array = np.ndarray
 # -----------------------
 # A network is a composition of simple operations, and the chain rule differentiates it: if y = f(x), then gx is gy
 # times the Jacobian dy/dx. That matrix is never written down: for a ReLU of a million numbers it would have a million
-# million entries, nearly all of them 0. All we need is the function from gy to gx, the *vector-Jacobian product*.
+# million entries, nearly all of them 0. All we need is the function from gy to gx, the *vector-Jacobian product* (vjp).
 #
-# So a tensor remembers how it was made: its inputs, and for each of them the function from gy to gx. These edges form
-# the *computational graph*, also called the tape. They lead from a result to its inputs and never back, so the graph
-# has no cycles, and Python frees it when the loss goes out of scope.
+# So a tensor remembers how it was made. Each of its *edges* is a pair: an input, and the function from gy to its gx.
+# The edges form the *computational graph*, also called the tape. They lead from a result to its inputs and never back,
+# so the graph has no cycles, and Python frees it when the loss goes out of scope.
 #
 # Grown up: ``minidl/tensor.py``; the operations in ``minidl/ops/arithmetic.py``, ``minidl/ops/linear.py``,
 # ``minidl/ops/reduction.py``, ``minidl/ops/shape.py`` and ``minidl/ops/activation.py``.
@@ -126,8 +126,8 @@ def backward(loss: Tensor) -> dict[Tensor, Array]:
 # -------------------------------
 # Each output pixel is the scalar product of a filter with a window of the image. *im2col* makes each window a column of
 # a matrix, and one matrix product convolves them all. Where windows overlap, a pixel is copied into several columns;
-# *col2im* adds up the gradients of its copies. The two are *adjoint*: <im2col(x), c> = <x, col2im(c)> for all x and c.
-# The gradient in x, used as an operation of its own, is the transposed convolution.
+# *col2im* adds up the gradients of its copies. The two are *adjoint*: the scalar products <im2col(x), c> and
+# <x, col2im(c)> are equal for all x and c. The gradient in x, an operation of its own, is the transposed convolution.
 #
 # Grown up: ``minidl/ops/conv.py``, where both gradients follow from one formula; ``minidl/kernels/reference.py``, with
 # padding and dilation; and ``minidl/kernels/cpu/convolution.py``, fast because it never writes the matrix down: it

@@ -125,7 +125,7 @@ def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None,
     array : ndarray
         The result y.
     *edges : (Tensor, function)
-        Each differentiable input x, with the function from gy to gx (its contract is at the top of this file). The
+        Each differentiable input x, with the function from gy to gx (its contract: `minidl.autograd`). The
         tensors in its closure, defaults, partial arguments or attributes are saved: the backward pass raises if one
         of them was changed in place.
     view_of : Tensor, optional

@@ -184,7 +184,7 @@ def arange(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """start, start + step, ... up to but excluding `end`; ``arange(n)`` is 0, 1, ... n - 1."""
+    """From `start` in steps of `step`, up to but excluding `end`; ``arange(n)`` is 0, 1, ... n - 1."""
     first, last = (0, start) if end is None else (start, end)
     numbers = first, last, step
     _numbers("arange", *numbers)

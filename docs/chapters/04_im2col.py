@@ -2,10 +2,11 @@
 4. Convolution is a matrix product
 ==================================
 
-A convolution slides a small filter over an image. Written as loops it is seven loops deep; written
-as a matrix product it is one line, runs at the speed of the matrix product, and its gradients
-follow from those of the product. The rewriting is called *im2col*, image to columns: each window of
-the image becomes a column of a matrix.
+A convolution slides a small filter over an image. Written as loops it is seven loops deep (images,
+filters, channels, two for the position, two within the window); written as a matrix product it is
+one line, runs at the speed of the matrix product, and its gradients follow from those of the
+product. The rewriting is called *im2col*, image to columns: each window of the image becomes a
+column of a matrix.
 
 Explains ``minidl/kernels/reference.py`` (`im2col`, `col2im` and the three kernels) and
 ``minidl/ops/unfold.py``.
@@ -27,9 +28,9 @@ from minidl.tools.exercise import check
 # %%
 # A filter slides over an image
 # -----------------------------
-# An output pixel is the scalar product of the filter with the window under it. For one image x of H
-# x W pixels and one filter w of K x K taps there are OH = H - K + 1 positions for the window along
-# the height, and OW = W - K + 1 along the width:
+# An output pixel is the scalar product of the filter with the window under it. The numbers of a
+# filter are its *taps*. For one image x of H x W pixels and one filter w of K x K taps there are OH
+# = H - K + 1 positions for the window along the height, and OW = W - K + 1 along the width:
 #
 # .. math:: y_{ij} = \sum_{u=0}^{K-1} \sum_{v=0}^{K-1} w_{uv} \, x_{i+u,\,j+v}
 #
@@ -58,8 +59,9 @@ print(convolve(x, w))
 # Each window becomes a column
 # ----------------------------
 # Read the window at (i, j) row by row and write it down as a column: the matrix has a row for each
-# tap of the filter and a column for each position. All pixels under tap (u, v) form a shifted copy
-# of the image, so the matrix can be filled a row at a time, with no loop over positions.
+# tap of the filter and a column for each position. The pixels that tap (u, v) meets form a block of
+# the image, OH x OW pixels from pixel (u, v) on, so the matrix can be filled a row at a time, with
+# no loop over positions.
 
 
 def im2col(x, k):
@@ -73,11 +75,11 @@ columns = im2col(x, 2)
 print(columns)
 
 # %%
-# The first column holds the window in the top left corner, 0, 1, 4 and 5. The pixel in the middle,
-# 5, is in four windows, so it stands in four columns.
+# The first column holds the window in the top left corner, 0, 1, 4 and 5. Away from the border a
+# pixel, such as 5, is in four windows, so it stands in four columns.
 
 windows = {(0, 0): "tab:orange", (1, 1): "tab:blue", (2, 2): "tab:green"}  # where: its colour
-figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), width_ratios=(4, 9))
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.3), width_ratios=(4, 9))
 for axis, matrix, title in (left, x, "the image"), (right, columns, "its windows as columns"):
     axis.imshow(np.ones_like(matrix), cmap="gray", vmin=0, vmax=1)
     for (row, column), value in np.ndenumerate(matrix):
@@ -104,7 +106,8 @@ assert np.array_equal(product.reshape(3, 3), convolve(x, w))
 # batch are independent: a product each. `minidl.nn.functional.unfold` is im2col with stride,
 # padding and dilation, so a layer's forward pass is three lines:
 
-images, weight = minidl.randn(8, 3, 12, 12), minidl.randn(16, 3, 5, 5)
+minidl.manual_seed(0)
+images, weight = minidl.randn(8, 3, 12, 12), minidl.randn(16, 3, 5, 5)  # (N, C, H, W), (O, C, K, K)
 columns = F.unfold(images, kernel_size=5)  # (8, 3*5*5, 8*8)
 y = (weight.view(16, -1) @ columns).view(8, 16, 8, 8)  # (16, 75) @ (8, 75, 64)
 difference = (y - F.conv2d(images, weight)).abs().max().item()
@@ -112,8 +115,10 @@ print(f"largest difference to F.conv2d: {difference:.0e}")
 assert difference < 1e-4
 
 # %%
-# On real images, a filter whose taps are the differences between left and right answers at vertical
-# strokes, and the same filter turned by 90 degrees at horizontal ones.
+# The difference is rounding: the two add up in another order.
+#
+# On real images, a filter that subtracts the right of its window from the left answers at both
+# edges of vertical strokes, and the same filter turned by 90 degrees at those of horizontal ones.
 
 try:
     digits = MNIST(train=False)
@@ -128,11 +133,13 @@ show_images({"image": scans, "vertical": edges[:, :1], "horizontal": edges[:, 1:
 # %%
 # What it costs, and what minidl does instead
 # -------------------------------------------
-# Every pixel is copied into up to K*K columns, so the matrix needs K*K times the memory of the
-# images:
+# Every pixel is copied into up to K*K columns, so the matrix needs up to K*K times the memory of
+# the images. Here K*K is 25, and it needs less, since many pixels of so small an image are near its
+# border, in fewer windows:
 
 kib = 4 / 1024  # of one number
-print(f"images {images.numel() * kib:.0f} KiB, columns {columns.numel() * kib:.0f} KiB")
+print(f"images {images.numel() * kib:.1f} KiB, columns {columns.numel() * kib:.1f} KiB", end=", ")
+print(f"{columns.numel() / images.numel():.1f} times as much")
 
 # %%
 # A product of that size uses the processor so much better than the loops that the copy pays, and so
@@ -148,36 +155,38 @@ print(f"images {images.numel() * kib:.0f} KiB, columns {columns.numel() * kib:.0
 # from; `minidl.nn.functional.fold` does it for batches. Applied to columns of ones, it counts the
 # windows that each pixel lies in:
 
-count = F.fold(minidl.ones(1, 9, 36), output_size=8, kernel_size=3)  # (1, 1, 8, 8)
+count = F.fold(minidl.ones(1, 9, 36), output_size=8, kernel_size=3)  # 3*3 taps, 6*6 positions
 print(count[0, 0].numpy().astype(int))
 
 # %%
 # So col2im is not the inverse of im2col: col2im(im2col(x)) multiplies each pixel by that number. It
-# is the *adjoint*, what the transpose is for a matrix: moving it to the other side leaves every
-# scalar product as it is,
+# is the *adjoint*, what the transpose is for a matrix: applied to the other factor of a scalar
+# product it gives the same number,
 #
 # .. math:: \langle \mathrm{im2col}(x),\, c \rangle = \langle x,\, \mathrm{col2im}(c) \rangle
 #           \quad\text{for all } x \text{ and } c.
 #
-# The identity needs no derivative, only two scalar products of random numbers; a mistake in either
+# To test it takes no derivative, only two scalar products of random numbers; a mistake in either
 # function breaks it.
 
 x = minidl.randn(2, 3, 8, 8, dtype=minidl.float64)
-c = minidl.randn(2, 27, 36, dtype=minidl.float64)
+c = minidl.randn(2, 27, 36, dtype=minidl.float64)  # 3 channels * 3*3 taps, 6*6 positions
 one_side = (F.unfold(x, kernel_size=3) * c).sum()
 other_side = (x * F.fold(c, output_size=8, kernel_size=3)).sum()
 print(f"<im2col(x), c> = {float(one_side):.10f}, <x, col2im(c)> = {float(other_side):.10f}")
 assert minidl.allclose(one_side, other_side)
 
 # %%
-# Both gradients of the convolution now follow from those of a matrix product, y = rows @ columns:
-# the gradient of the filters is gy @ columns.T, and that of the image is col2im(rows.T @ gy).
+# Both gradients of the convolution now follow from those of a matrix product (chapter 1). For one
+# image let y = rows @ columns, where each row is a filter: the gradient of the filters is gy @
+# columns.T (summed over the images of a batch), and that of the image is col2im(rows.T @ gy).
 # Chapter 5 derives the same from a single formula.
 #
 # Exercise 1: im2col with a stride
 # --------------------------------
 # With stride s the window moves s pixels at a time, and there are OH = (H - K) // s + 1 positions
-# along the height. Change ``im2col`` so that it takes a stride.
+# along the height. Change ``im2col`` so that it takes a stride. A slice ``a:b:s`` takes every s-th
+# element.
 
 
 def im2col_with_stride(x, k, s):
@@ -195,9 +204,9 @@ check(im2col_with_stride, unfold, [(image, 3, 1), (image, 3, 2), (image, 2, 3)])
 # %%
 # Exercise 2: col2im
 # ------------------
-# Write the adjoint for stride 1. Two lines are enough: for each tap, add a row of the columns to
-# the pixels it was taken from. Note ``+=``; with ``=`` the last window wins, a mistake that has
-# been made in more than one library.
+# Write the adjoint for stride 1: begin with zeros and for each tap add its row of the columns to
+# the pixels it was taken from. Note ``+=``: with ``=`` only the last copy of each pixel would
+# count.
 
 
 def col2im(columns, shape, k):

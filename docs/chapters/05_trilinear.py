@@ -34,7 +34,7 @@ def matrix(operation, height, width):
     """The matrix (pixels out, pixels in) of a linear operation on images of that size."""
     pixels = height * width
     units = minidl.eye(pixels).view(pixels, 1, height, width)
-    return operation(units).view(pixels, -1).numpy().T  # a row an image, so the columns are rows
+    return operation(units).view(pixels, -1).numpy().T  # row j: of unit image j; .T: column j
 
 
 w = minidl.arange(1.0, 10.0).view(1, 1, 3, 3)  # taps 1 to 9, to be recognised in the matrix
@@ -55,7 +55,7 @@ figure = plt.figure(figsize=(9, 5.6), layout="constrained")
 axes = figure.subplot_mosaic("KT;AT", width_ratios=(3, 1), height_ratios=(1, 1.3))
 draw(axes["K"], w[0, 0].numpy(), "the filter, 3 x 3")
 draw(axes["A"], A, "A, the matrix of conv2d", "input pixels (4 x 4)", "output pixels (2 x 2)")
-draw(axes["T"], B, "of conv_transpose2d", "input pixels (2 x 2)", "output pixels (4 x 4)")
+draw(axes["T"], B, "matrix of\nconv_transpose2d", "input pixels (2 x 2)", "output pixels (4 x 4)")
 plt.show()
 
 # %%
@@ -90,8 +90,8 @@ assert minidl.allclose(x.grad, F.conv_transpose2d(gy, w), atol=1e-5)
 # One form
 # --------
 # The weight has a gradient, too, and the transposed convolution has gradients of its own. All of
-# them come from one function. Multiply each product of a convolution by a value of the output map
-# and add up everything:
+# them come from one function. For any map y of the size of the output, multiply each product of the
+# convolution by the value of y at its output pixel, and add up everything:
 #
 # .. math:: T(x, w, y) = \sum_{i,j} \sum_{u,v} y_{ij} \, w_{uv} \, x_{i+u,\,j+v}
 #
@@ -123,9 +123,10 @@ in_w = derivative(lambda unit: form(x, unit, y), w.shape)
 
 # %%
 # The derivative in y is the convolution of x with w: the coefficient of an output value is the sum
-# of the products that it multiplies. The derivative in x is the transposed convolution of y with w.
-# The derivative in w has no name of its own; minidl calls it ``convolve_weight``. A tap meets a
-# pixel of x for each value of y, so its coefficient is a sum over the whole map.
+# of the products that it multiplies. The derivative in x is the transposed convolution of y with w,
+# in minidl ``convolve_input``. The one in w has no name of its own; minidl calls it
+# ``convolve_weight``. A tap meets a pixel of x for each value of y, so its coefficient is a sum
+# over the whole map.
 
 X, W, Y = (minidl.tensor(a[None, None], requires_grad=True) for a in (x, w, y))
 gw = minidl.grad(F.conv2d(X, W), W, Y)[0]  # the gradient of the filter, where gy is Y
@@ -151,9 +152,9 @@ assert np.allclose(in_w, gw[0, 0].numpy())
 # indices and is as trilinear as before, so nothing changes.
 #
 # So gradients of gradients need no new kernel. With ``create_graph`` the gradient itself is
-# recorded on the tape, and its ``grad_fn`` names the operation that computed it. A loss may contain
-# such a gradient, as a gradient penalty does; `minidl.gradgradcheck` compares second derivatives
-# with finite differences (chapter 3).
+# recorded on the tape, and its ``grad_fn`` is named after the operation that computed it. A loss
+# may contain such a gradient, as a gradient penalty does; `minidl.gradgradcheck` compares second
+# derivatives with finite differences (chapter 3).
 
 Z = F.conv2d(X, W)
 gx, gw = minidl.grad((Z**3).sum(), (X, W), create_graph=True)
@@ -209,7 +210,7 @@ show_images({"x": scans, "A x": blurred, "A^T A x": twice, "solved": solved})
 #
 # Exercise 1: the other backward pass
 # -----------------------------------
-# A transposed convolution x = conv_transpose2d(y, w, stride, padding) has received the gradient gx.
+# ``x = F.conv_transpose2d(y, w, stride=stride, padding=padding)`` has received the gradient gx.
 # Return the gradient in y.
 
 

@@ -177,7 +177,7 @@ show_images({"image": cut(images), **{rule: grey(maps) for rule, maps in project
 # The guided pictures are the cleanest: a signal reaches the image only along units that were active
 # and speak for the activation. But a cleaner picture is not a truer one. Only the first rule
 # computes a derivative, which predicts how the eight activations change with the pixels; here, by
-# how much they grow together when the contrast rises by 1 %.
+# how much they grow together when the contrast rises by 1%.
 
 active = (seed > 0).float()
 with minidl.no_grad():

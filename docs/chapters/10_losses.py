@@ -56,12 +56,12 @@ print(f"{F.cross_entropy(scores, classes):.4f} nats per image; ln 10 = {np.log(1
 # variance 1/2 for the squared error (up to a constant), of a class for the cross-entropy, of a coin
 # for the binary one. The likelihood of class t is the softmax of the scores, called *logits*, so
 #
-# .. math:: l = -\ln \, \frac{e^{x_t}}{\sum_c e^{x_c}} = \ln \, \sum_c e^{x_c} - x_t
+# .. math:: l = -\ln \frac{e^{x_t}}{\sum_c e^{x_c}} = \ln \sum_c e^{x_c} - x_t
 #
 # Written down like that it overflows: in float64 already :math:`e^{710}` is too large. Subtracting
 # the maximum m of the logits does not change the result, and no power exceeds 1:
 #
-# .. math:: \ln \, \sum_c e^{x_c} = m + \ln \, \sum_c e^{x_c - m}
+# .. math:: \ln \sum_c e^{x_c} = m + \ln \, \sum_c e^{x_c - m}
 
 
 def log_sum_exp(x):
@@ -79,7 +79,7 @@ print("shifted:   ", log_sum_exp(logits))
 # A pixel between 0 and 1 is scored as a coin. With s(z) = 1 / (1 + e^-z) the probability of white,
 # the *binary cross-entropy* is
 #
-# .. math:: l = -t \, \ln \, s(z) - (1 - t) \, \ln(1 - s(z)), \qquad \frac{dl}{dz} = s(z) - t
+# .. math:: l = -t \, \ln s(z) - (1 - t) \, \ln(1 - s(z)), \qquad \frac{dl}{dz} = s(z) - t
 #
 # It should be computed from z, not from s(z): in float32, s(z) is rounded to 1 for z above 16.7,
 # and ln(1 - s(z)) is minus infinity. `minidl.nn.functional.binary_cross_entropy`, given
@@ -110,7 +110,7 @@ plt.show()
 # For a black or a white pixel the binary cross-entropy can be 0. For a grey one it cannot. As a
 # function of the probability p it is least at p = t, and there it is the entropy of the coin,
 #
-# .. math:: H(t) = -t \, \ln \, t - (1 - t) \, \ln(1 - t).
+# .. math:: H(t) = -t \, \ln t - (1 - t) \, \ln(1 - t).
 
 p = np.linspace(0.001, 0.999, 500)
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")

@@ -210,7 +210,7 @@ turn = np.array([[1, -1], [1, 1]]) / math.sqrt(2)
 turned = turn @ A @ turn.T
 diagonal = minidl_path(partial(Adam, lr=0.5), turned, turn @ start)
 print(f"loss after 20 steps: {f(path)[20]:.2f}, in the turned valley {f(diagonal, turned)[20]:.2f}")
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.1), layout="constrained")
 draw(axes[0], {"Adam": path})
 draw(axes[1], {"Adam, the valley turned": diagonal}, turned)
 plt.show()

@@ -2,7 +2,7 @@
 13. The variational autoencoder
 ===============================
 
-A code that no image has need not decode to an image (chapter 12). A variational autoencoder (VAE)
+A code that belongs to no image need not decode to one (chapter 12). A variational autoencoder (VAE)
 encodes each image not as a point but as a normal distribution, and pulls these towards the standard
 normal one, so that a draw from that one decodes to something like an image. Two things decide
 whether it works: that the gradient passes a random draw, and the balance of two terms.
@@ -31,10 +31,10 @@ from minidl.tools.exercise import check
 # %%
 # A draw that lets the gradient through
 # -------------------------------------
-# For each image x and number z of the code the encoder gives the mean mu and the log-variance of a
-# normal distribution q(z|x), and the decoder gets a draw from it. Nothing says how a draw would
-# change with mu and sigma: the tape ends at it. *Reparameterisation* draws a standard normal number
-# instead and computes z from it:
+# For each image x and each number z of its code the encoder gives the mean mu and the log-variance
+# of a normal distribution q(z|x), and the decoder gets a draw from it. Nothing says how a draw
+# would change with mu and sigma: the tape ends at it. *Reparameterisation* draws a standard normal
+# number instead and computes z from it:
 #
 # .. math:: z = \mu + \sigma\, \varepsilon, \qquad \varepsilon \sim N(0, 1).
 #
@@ -72,9 +72,9 @@ print(f"variance {z.var().item():.2f}, right {np.exp(3):.2f}; the mistake gives 
 # %%
 # The KL divergence
 # -----------------
-# How far q = N(mu, sigma^2) is from the standard normal distribution p is measured by the
-# Kullback-Leibler divergence, the mean over draws from q of ln q(z) - ln p(z). Both logarithms are
-# quadratic in z, and the term :math:`-\frac{1}{2} \ln 2 \pi` cancels:
+# How far q = N(mu, sigma^2) is from p = N(0, 1) is measured by the Kullback-Leibler divergence, the
+# mean over q of ln q(z) - ln p(z). The logarithm of a normal density, here q, is
+# :math:`-\ln \sigma - (z - \mu)^2 / 2 \sigma^2 - \frac{1}{2} \ln 2 \pi`; the last term cancels:
 #
 # .. math:: \ln q(z) - \ln p(z) = -\ln \sigma - \frac{(z - \mu)^2}{2 \sigma^2} + \frac{z^2}{2}.
 #
@@ -82,8 +82,7 @@ print(f"variance {z.var().item():.2f}, right {np.exp(3):.2f}; the mistake gives 
 #
 # .. math:: \mathrm{KL}(q \,\|\, p) = \tfrac{1}{2} ( \mu^2 + \sigma^2 - 1 - \ln \sigma^2 ),
 #
-# in nats. It is 0 only for mu = 0 and sigma = 1. A Monte Carlo estimate should agree within a few
-# of its standard errors.
+# in nats (chapter 10). It is 0 only for mu = 0 and sigma = 1. The mean of many draws should agree:
 
 
 def kl(mean, log_var):
@@ -103,15 +102,17 @@ assert minidl.allclose(kl(mean, log_var), F.gaussian_kl(mean, log_var, reduction
 # %%
 # Two terms and their units
 # -------------------------
-# One would like to maximise ln p(x), the log-probability that a draw from p(z), decoded, gives the
-# image x. Its *evidence lower bound* (ELBO) can be computed, and minus it is the loss:
+# The standard normal p(z) is the *prior* of the code, and p(x|z) is the decoder's probability of an
+# image. One would like to maximise ln p(x), where p(x) is the mean of p(x|z) over the prior, or of
+# p(x|z) p(z) / q(z|x) over q. Since the logarithm of a mean is no less than the mean of the
+# logarithms, a bound can be computed, the *evidence lower bound* (ELBO). Minus it is the loss:
 #
 # .. math:: -\ln p(x) \;\le\; E_{q(z|x)}[-\ln p(x|z)] + \mathrm{KL}(q(z|x) \,\|\, p(z)).
 #
 # The first term, the *reconstruction*, is what it takes to describe the image when the code is
-# known: here the binary cross-entropy, *summed* over the pixels. The second, the *divergence*, is
-# what the code costs, *summed* over its numbers. Both are in nats per image. A grey pixel costs its
-# entropy even when it is drawn exactly, so the sum stays well above 0.
+# known: here the binary cross-entropy, *summed* over the pixels, at one draw of z. The second, the
+# *divergence*, is what the code costs, *summed* over its numbers. Both are in nats per image. A
+# grey pixel costs its entropy even when it is drawn exactly, so the sum stays well above 0.
 
 try:
     digits = MNIST(train=True)
@@ -173,21 +174,22 @@ def fit(beta, epochs=12, lr=5e-3):
 models = {beta: fit(beta) for beta in (0.1, 1, 4, 196)}
 for beta, model in models.items():
     with minidl.no_grad():
-        reconstruction, divergence = (term.item() for term in terms(model, X))
-    print(f"beta {beta:5g}: reconstruction {reconstruction:.2f} + KL {divergence:.3f}", end=" ")
-    print(f"= {reconstruction + divergence:.2f} nats per image")
+        r, d = (term.item() for term in terms(model, X))
+    print(f"beta {beta:5g}: reconstruction {r:.2f} + KL {d:.3f} = {r + d:.2f} nats per image")
 average = X.mean(0, keepdim=True)  # (1, 196)
 by_average = F.binary_cross_entropy(average + 0 * X, X, reduction="sum").item() / len(X)
 print(f"mean image for all: reconstruction {by_average:.2f}")
-assert abs((reconstruction + divergence) / by_average - 1) < 0.01
+assert abs((r + d) / by_average - 1) < 0.01
 
 # %%
 # The sum is a bound for every model, whatever beta it was trained with; beta = 1 minimises it. With
-# beta = 196 the divergence falls to 0: *posterior collapse*. The encoder gives N(0, 1) for every
-# image, the code holds nothing, and without one the mean image is the best a decoder can do.
+# beta = 196 the divergence falls to 0: *posterior collapse* (q(z|x) approximates the posterior
+# p(z|x)). The encoder gives N(0, 1) for every image: the code holds nothing, and the mean image is
+# the best a decoder can do.
 #
 # It threatens at beta = 1, too, early in training, when the code says little and giving it up is
-# the quickest gain. So Bowman and others raise beta slowly from 0, as the example does.
+# the quickest gain. So Bowman and others raise beta slowly from 0, as ``examples/mnist_vae.py``
+# does. In the figure the codes are means, not draws.
 
 
 def decode(model, z):
@@ -229,8 +231,8 @@ plt.show()
 # Exercise: a hidden beta
 # -----------------------
 # A program minimises ``binary_cross_entropy(y, x) + gaussian_kl(mean, log_var, reduction="mean")``:
-# means over all elements of either. Which beta is that, given the numbers of pixels and of the
-# code?
+# each term is a mean over all its elements. Which beta is that, for images of so many pixels and
+# codes of so many numbers?
 
 
 def hidden_beta(pixels, code):

@@ -15,15 +15,16 @@ from minidl.compat.names import describe
 ROOTS = "torch", "torchvision"
 
 
-def missing(module: str) -> Callable[[str], NoReturn]:
-    """The ``__getattr__`` of a module that scripts know under this name."""
+def missing(owner: str) -> Callable[..., NoReturn]:
+    """The ``__getattr__`` of a module, or of a class, that scripts know under this name."""
 
-    def __getattr__(name: str) -> NoReturn:
+    def __getattr__(*self_and_name: Any) -> NoReturn:
+        name: str = self_and_name[-1]  # all that a module is asked with
         if name.startswith("__"):  # Python itself asks for __path__, __all__ and others
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        text = describe(f"{module}.{name}")
+            raise AttributeError(f"{owner!r} has no attribute {name!r}")
+        text = describe(f"{owner}.{name}")
         # Python replaces an AttributeError in `from module import name` with a text of its own.
-        raise ImportError(text, name=module) if _imports(sys._getframe(1)) else AttributeError(text)
+        raise ImportError(text, name=owner) if _imports(sys._getframe(1)) else AttributeError(text)
 
     return __getattr__
 

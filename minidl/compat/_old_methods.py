@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl
+from minidl.compat._missing import missing
 from minidl.compat.torch._functions import SECOND_NAMES
 from minidl.compat.torch._types import Size, as_type, construct, type_name
 from minidl.nn import Module
@@ -34,6 +35,7 @@ def _new(create: Method) -> Method:
 T = minidl.Tensor
 METHODS: dict[type, dict[str, Any]] = {
     T: {
+        "__getattr__": missing("torch.Tensor"),
         "type": lambda self, dtype=None: type_name(self) if dtype is None else self.to(*as_type(dtype)),
         "new": lambda self, *args: construct("new", args, self.dtype, self.device),
         **{f"new_{name}": _new(getattr(minidl, name)) for name in ("empty", "zeros", "ones", "full", "tensor")},

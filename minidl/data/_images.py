@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -9,9 +10,8 @@ import numpy as np
 
 from minidl.tensor import Array
 
-LUMA = np.array(
-    [0.2989, 0.587, 0.114], np.float32
-)  # shares of red, green and blue: ITU-R BT.601, in torchvision's digits
+# The shares of red, green and blue in the luma of ITU-R BT.601, with torchvision's digits.
+LUMA = np.array([0.2989, 0.587, 0.114], np.float32)
 
 
 def to_floats(pixels: Array, mean: Sequence[float] = (), std: Sequence[float] = ()) -> Array:
@@ -22,16 +22,24 @@ def to_floats(pixels: Array, mean: Sequence[float] = (), std: Sequence[float] = 
     """
     n, h, w, *channels = pixels.shape
     x = pixels.reshape(n, -1).astype(np.float32)  # (N, H*W*C)
-    if len(mean) == len(std) == 1:
-        x *= np.float32(1 / (255 * std[0]))
-        x -= np.float32(mean[0] / std[0])
-    elif len(mean):  # NumPy is slow along an axis of C elements: repeat them to H*W*C
-        scale, shift = np.broadcast_arrays(1 / (255 * np.asarray(std)), np.divide(mean, std))
-        x *= np.tile(scale.astype(np.float32), h * w)
-        x -= np.tile(shift.astype(np.float32), h * w)
+    if len(mean):
+        scale, shift = _scale_and_shift(tuple(mean), tuple(std), h * w)
+        x *= scale
+        x -= shift
     else:
         x /= np.float32(255)
     return x.reshape(n, h, w, *channels).transpose(0, 3, 1, 2) if channels else x.reshape(n, 1, h, w)
+
+
+@functools.lru_cache(maxsize=8)
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], pixels: int) -> list[Array]:
+    """1 / (255 std) and mean / std, for all channels or, where they differ, (H*W*C,).
+
+    NumPy is slow along an axis of C elements: hence they are repeated for all pixels of an image.
+    """
+    rows = np.broadcast_arrays(1 / (255 * np.asarray(std)), np.divide(mean, std))  # (C,) each
+    same = all((row == row[0]).all() for row in rows)
+    return [row[0].astype(np.float32) if same else np.tile(row.astype(np.float32), pixels) for row in rows]
 
 
 def resize(x: Array, size: tuple[int, int], nearest: bool = False, antialias: bool = True) -> Array:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import repeat
+from types import GenericAlias
 from typing import Any
 
 from minidl.data.collate import convert, default_collate, default_convert
@@ -91,6 +92,8 @@ class DataLoader:
     >>> [(tuple(images.shape), labels.array.tolist()) for images, labels in loader]
     [((2, 1, 2, 2), [0, 1]), ((2, 1, 2, 2), [0, 1]), ((1, 1, 2, 2), [0])]
     """
+
+    __class_getitem__: Any = classmethod(GenericAlias)  # DataLoader[Tensor] in annotations
 
     def __init__(
         self,

@@ -64,12 +64,12 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of images (N, C, H, W); see ``functional.batch_norm``.
+    """Batch normalisation of images (N, C, H, W); see `functional.batch_norm`.
 
     Parameters
     ----------
     num_features : int
-        C.
+        The number C of channels.
     eps : float
     momentum : float
         running = (1 - momentum) running + momentum batch, after each training batch.

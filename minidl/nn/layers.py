@@ -218,7 +218,7 @@ class Conv2d(_Conv):
     """Convolution of images (N, in_channels, H, W) with out_channels filters.
 
     OH = floor((H + 2 padding - dilation (KH - 1) - 1) / stride) + 1, and OW alike. For the formula, its gradients and
-    sources see ``functional.conv2d``.
+    sources see `functional.conv2d`.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ class ConvTranspose2d(_Conv):
     """Transposed convolution of (N, in_channels, H, W): the adjoint of ``Conv2d`` in its input.
 
     OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1, and OW alike. For the formula, its
-    gradients and sources see ``functional.conv_transpose2d``.
+    gradients and sources see `functional.conv_transpose2d`.
 
     Parameters
     ----------

@@ -27,37 +27,37 @@ class _Loss(Module):
 
 
 class MSELoss(_Loss):
-    """Squared error (x - y)^2; "mean" is per element. See ``functional.mse_loss``."""
+    """Squared error (x - y)^2; "mean" is per element. See `functional.mse_loss`."""
 
     function = F.mse_loss
 
 
 class L1Loss(_Loss):
-    """Absolute error |x - y|; "mean" is per element. See ``functional.l1_loss``."""
+    """Absolute error |x - y|; "mean" is per element. See `functional.l1_loss`."""
 
     function = F.l1_loss
 
 
 class NLLLoss(_Loss):
-    """Negative log-likelihood of the correct class, from log-probabilities (N, C). See ``functional.nll_loss``."""
+    """Negative log-likelihood of the correct class, from log-probabilities (N, C). See `functional.nll_loss`."""
 
     function = F.nll_loss
 
 
 class CrossEntropyLoss(_Loss):
-    """Negative log-likelihood of the correct class, from logits (N, C). See ``functional.cross_entropy``."""
+    """Negative log-likelihood of the correct class, from logits (N, C). See `functional.cross_entropy`."""
 
     function = F.cross_entropy
 
 
 class BCELoss(_Loss):
-    """Binary cross-entropy from probabilities. See ``functional.binary_cross_entropy``."""
+    """Binary cross-entropy from probabilities. See `functional.binary_cross_entropy`."""
 
     function = F.binary_cross_entropy
 
 
 class BCEWithLogitsLoss(_Loss):
-    """Binary cross-entropy from logits. See ``functional.binary_cross_entropy_with_logits``."""
+    """Binary cross-entropy from logits. See `functional.binary_cross_entropy_with_logits`."""
 
     function = F.binary_cross_entropy_with_logits
 
@@ -65,7 +65,7 @@ class BCEWithLogitsLoss(_Loss):
 class RegularisedLoss(Module):
     """loss + weight * regulariser, keeping both terms for monitoring.
 
-    With weight = beta and ``functional.gaussian_kl`` it is the objective of the beta-VAE; with weight 1, that of the
+    With weight = beta and `functional.gaussian_kl` it is the objective of the beta-VAE; with weight 1, that of the
     VAE (Kingma and Welling 2014, arXiv:1312.6114).
 
     Parameters

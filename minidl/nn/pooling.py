@@ -18,7 +18,7 @@ _WINDOW = "kernel_size={0.kernel_size}, stride={0.stride}, padding={0.padding}"
 
 
 class MaxPool2d(Module):
-    """The maximum of each window; see ``functional.max_pool2d``.
+    """The maximum of each window; see `functional.max_pool2d`.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class MaxPool2d(Module):
 
 
 class MaxUnpool2d(Module):
-    """Put values back at the positions of the maxima, with zeros elsewhere; see ``functional.max_unpool2d``.
+    """Put values back at the positions of the maxima, with zeros elsewhere; see `functional.max_unpool2d`.
 
     Source: Zeiler and Fergus 2014, arXiv:1311.2901.
 
@@ -76,7 +76,7 @@ class MaxUnpool2d(Module):
 
 
 class AvgPool2d(Module):
-    """The mean of each window; see ``functional.avg_pool2d``.
+    """The mean of each window; see `functional.avg_pool2d`.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class AvgPool2d(Module):
 
 
 class Upsample(Module):
-    """Resize images; see ``functional.interpolate``.
+    """Resize images; see `functional.interpolate`.
 
     Parameters
     ----------

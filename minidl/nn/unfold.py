@@ -9,7 +9,7 @@ from minidl.tensor import Tensor
 
 
 class Unfold(Module):
-    """The windows of images as columns; see ``functional.unfold``.
+    """The windows of images as columns; see `functional.unfold`.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Unfold(Module):
 
 
 class Fold(Unfold):
-    """Columns added up to images; see ``functional.fold``.
+    """Columns added up to images; see `functional.fold`.
 
     Parameters
     ----------

@@ -128,8 +128,8 @@ def conv_transpose2d(
 ) -> Tensor:
     """Transposed convolution: the gradient of ``conv2d`` in its input, used as an operation of its own.
 
-    Its input is the map y of the top of this file and its output the image x. Below, as everywhere, x is the input
-    and y the output. Each input pixel adds its value times the kernel to the output, `stride` pixels apart:
+    Its input is a convolution's map and its output the image. Below, as everywhere, x is the input and y the output,
+    so the two change places. Each input pixel adds its value times the kernel to the output, `stride` pixels apart:
     y[n,c, i s - p + u d, j s - p + v d] += w[o,c,u,v] x[n,o,i,j], plus bias[c].
 
     Parameters

@@ -48,7 +48,8 @@ def batch_norm(
 
     Notes
     -----
-    gx is `_standardised`'s, gw = sum of gy h, gb = sum of gy. Source: S. Ioffe, C. Szegedy, Batch normalization,
+    In training, with one mean per channel and r = 1 / sqrt(v + eps): gx = w r (gy - mean of gy - h mean of gy h);
+    gw = sum of gy h, gb = sum of gy. Source: S. Ioffe, C. Szegedy, Batch normalization,
     arXiv:1502.03167, 2015.
     """
     _check(input, {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias})

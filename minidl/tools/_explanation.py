@@ -13,8 +13,8 @@ HEADER = (
 )  # fmt: skip
 NUMBERS = range(4, 9)  # columns
 LEGEND = (
-    "receptive field: the input's pixels that one unit sees, padding included. step: to those of the unit beside it.\n"
-    "bytes: 0 where an output shares memory with an earlier one."
+    "receptive field: the input's pixels that one unit sees, padding included.\n"
+    "step: to those of the unit beside it. bytes: 0 where an output shares memory with an earlier one."
 )
 
 

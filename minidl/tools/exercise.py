@@ -29,6 +29,10 @@ def check(attempt: Callable[..., Any], expected: Callable[..., Any], cases: Sequ
     >>> check(slope_of_square, lambda x: 2 * x, [(0.0,), (3.0,)])
     slope_of_square(3.0): not yet. It gives 3, where 6 is right: 0.5 times what is right.
     >>> def slope_of_square(x):
+    ...     2 * x
+    >>> check(slope_of_square, lambda x: 2 * x, [(0.0,), (3.0,)])
+    slope_of_square: not yet. It gives None, as a function without a return does.
+    >>> def slope_of_square(x):
     ...     return ...
     >>> check(slope_of_square, lambda x: 2 * x, [(0.0,), (3.0,)])
     slope_of_square: your turn.
@@ -41,6 +45,8 @@ def _verdict(attempt: Callable[..., Any], expected: Callable[..., Any], cases: S
         answer, right = attempt(*case), expected(*case)
         if answer is ...:
             return ": your turn."
+        if answer is None:
+            return ": not yet. It gives None, as a function without a return does."
         if fault := _fault(_array(answer), _array(right)):
             return f"({', '.join(map(_short, case))}): not yet. It gives {fault}."
     return f": right, in {len(cases)} cases."

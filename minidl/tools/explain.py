@@ -68,8 +68,8 @@ def explain(model: Module, input_shape: Sequence[int]) -> Explanation:
     3      Linear   (10,)      64 -> 10                     650        640       40          8
     -------------------------------------------------------------------------------------------------
     total                                                   690      1,216      552
-    receptive field: the input's pixels that one unit sees, padding included. step: to those of the unit beside it.
-    bytes: 0 where an output shares memory with an earlier one.
+    receptive field: the input's pixels that one unit sees, padding included.
+    step: to those of the unit beside it. bytes: 0 where an output shares memory with an earlier one.
     """
     from minidl.tools._calls import Calls  # at the first use, so that it costs `import minidl` no time
 

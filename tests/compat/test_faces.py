@@ -234,6 +234,12 @@ def test_what_has_no_effect_says_so_once(torch, said):
         writer.add  # noqa: B018
 
 
+def test_grad_takes_only_inputs(torch):
+    x = torch.tensor([3.0], requires_grad=True)
+    (gx,) = torch.autograd.grad(outputs=x * x, inputs=x, create_graph=True, only_inputs=True)
+    assert (gx.tolist(), gx.requires_grad) == ([6.0], True)
+
+
 def test_inference_mode_records_nothing(torch):
     x = torch.ones(2, requires_grad=True)
     with torch.inference_mode():
@@ -315,9 +321,12 @@ def test_assert_close(torch):
         close(x, x.double(), msg="my text")
 
 
-def test_missing_names_are_described():
+def test_missing_names_are_described(torch):
     import minidl.compat.torch.nn as found
 
+    with pytest.raises(AttributeError, match=r"torch\.Tensor\.cholesky"):
+        torch.ones(2).cholesky()
+    assert not hasattr(torch.ones(2), "cholesky")
     assert not hasattr(found, "LSTM")
     with pytest.raises(AttributeError, match=r"torch\.nn\.LSTM"):
         found.LSTM  # noqa: B018

@@ -365,6 +365,18 @@ def test_batches_and_grey_arrays_keep_their_form():
     assert F.get_image_size(PICTURE) == [10, 12]
 
 
+def test_a_quarter_turn_is_counterclockwise():
+    x = np.arange(9.0).reshape(1, 3, 3)
+    np.testing.assert_array_equal(F.rotate(minidl.Tensor(x), 90).array, np.rot90(x, axes=(1, 2)))
+    np.testing.assert_array_equal(np.asarray(F.rotate(Image.fromarray(PIXELS[:10]), 90)), np.rot90(PIXELS[:10]))
+
+
+def test_the_centre_of_a_smaller_image_has_zeros_around_it():
+    """One more row and column after it than before, as torchvision pads."""
+    for image in (minidl.ones(1, 2, 2), Image.new("L", (2, 2), 1)):
+        assert channels_last(F.center_crop(image, 5))[..., 0].tolist() == np.pad(np.ones((2, 2)), (1, 2)).tolist()
+
+
 def test_floats_are_not_rounded():
     x = minidl.Tensor(np.float32([[[0.25, 0.75]]]))
     np.testing.assert_array_equal(F.resize(x, (1, 1)).array, [[[0.5]]])

@@ -252,6 +252,11 @@ def test_refused(options, error, message):
         DataLoader(range(4), **options)
 
 
+def test_generic_classes_take_a_type_in_annotations():
+    for kind in (DataLoader, IterableDataset, minidl.data.Dataset, minidl.data.Sampler):
+        assert kind[int].__origin__ is kind
+
+
 def test_arguments_stand_where_pytorch_has_them():
     loader = DataLoader(range(4), 2, False, None, None, 1, list, True, True, 9, print, None, None)
     assert (loader.num_workers, loader.collate_fn, loader.pin_memory, loader.drop_last) == (1, list, True, True)

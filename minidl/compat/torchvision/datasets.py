@@ -97,7 +97,7 @@ class _InMemory(VisionDataset):
                 many = self.targets
                 chosen = [many[i] for i in indices] if isinstance(many, list) else np.asarray(many)[indices]
                 return images, Tensor(np.asarray(chosen, np.int64))
-        return next(iter(data.DataLoader([self[int(i)] for i in indices], len(indices))))
+        return data.default_collate([self[int(i)] for i in indices])
 
     def extra_repr(self) -> str:
         """Training or test set."""

@@ -1,5 +1,5 @@
 """torchvision.transforms, version 1."""
 
 from minidl.compat.torchvision.transforms import functional as functional
-from minidl.compat.torchvision.transforms.transforms import *  # noqa: F403 - its __all__
+from minidl.compat.torchvision.transforms.transforms import *
 from minidl.compat.torchvision.transforms.transforms import __all__ as __all__

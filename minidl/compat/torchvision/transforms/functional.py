@@ -144,9 +144,7 @@ def numbers(values: Any) -> list[float]:
 # -- geometry -----------------------------------------------------------------------------------------------------
 
 
-def resize(
-    img: Any, size: Any, interpolation: Any = BILINEAR, max_size: int | None = None, antialias: bool | None = True
-) -> Any:
+def resize(img: Any, size: Any, interpolation: Any = BILINEAR, max_size: Any = None, antialias: Any = True) -> Any:
     """Resize to (h, w), or so that the shorter side has the given size. PIL images are always antialiased."""
     _, *old = get_dimensions(img)
     new, mode = _new_size(old, size, max_size), _pillow(interpolation)
