@@ -1,15 +1,15 @@
 """``python -m minidl run --check script.py``: what a script or notebook uses of PyTorch and minidl lacks.
 
-Nothing is run: names are followed through imports, aliases and assignments in the text (its syntax tree). What is
-found is printed with its line, as a compiler does. The script's own modules, beside it, are read as well.
+Nothing is run: names are followed through the text's syntax tree, from imports through aliases and assignments, and
+what is missing is printed with its line, as a compiler does. Modules beside the script that it imports are read too.
 
-Certain are names of modules, keyword arguments, and imports of modules that are not installed. Only possible are
-methods, since the text does not say what ``x`` is in ``x.sort()``: those that PyTorch's Tensor, Module or Optimizer
-have and minidl's have not; and what the script tries, in ``try: ... except ImportError`` or after ``hasattr``.
+Certain are missing names and arguments, and imports that are not installed. Only possible are methods, since the text
+does not say what ``x`` is in ``x.sort()``: those that PyTorch's Tensor, Module or Optimizer have and minidl's have not;
+and what is tried, in ``try: ... except ImportError`` or after ``hasattr``. The exit status is 1 if something is missing
+for certain, 2 if the script cannot be read, and otherwise 0.
 """
 
 import ast
-import importlib.util
 import inspect
 import json
 import re
@@ -17,145 +17,91 @@ import sys
 import warnings
 from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Iterator
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import minidl
 from minidl.compat._install import faces
 from minidl.compat._missing import ROOTS
-from minidl.compat._old_methods import METHODS
-from minidl.compat.names import DROPPED, NAMES, explain
+from minidl.compat._old_methods import METHODS as OLD_METHODS
+from minidl.compat.names import NAMES, explain
 
 FACES = faces()
-CLASSES = {"Tensor": minidl.Tensor, "nn.Module": minidl.nn.Module, "optim.Optimizer": minidl.optim.Optimizer}
-METHODS_HERE = {f"torch.{path}": {*dir(own), *METHODS.get(own, ())} for path, own in CLASSES.items()}
-HANDLED = {"ImportError", "ModuleNotFoundError", "AttributeError"}
-EVERYWHERE = {"size_average", "reduce", "axis", "keepdims"}  # arguments that wrappers turn into others
-MAGIC = re.compile(r"^([ \t]*)(%+[a-z].*|[!?].*|.*\?|[\w, ]+=\s*[%!].*)$", re.MULTILINE)
-FOREIGN = re.compile(r"\s*%%(?!time|capture|prun)")  # a cell that is not Python
-
-Place = tuple[int, int]  # cell of a notebook, or 0, and line
-
-
-class Unit(NamedTuple):
-    """A script, or one cell of a notebook."""
-
-    path: Path
-    cell: int
-    tree: ast.Module
+CLASSES = ("Tensor", minidl.Tensor), ("nn.Module", minidl.nn.Module), ("optim.Optimizer", minidl.optim.Optimizer)
+METHODS = {f"torch.{path}": {*dir(own), *OLD_METHODS.get(own, ())} for path, own in CLASSES}
+HANDLED, BARE = {"ImportError", "ModuleNotFoundError", "AttributeError"}, ast.Name("ImportError")
+TRANSLATED = {"size_average", "reduce", "axis", "keepdims"}  # arguments that a wrapper turns into others
+REFUSED = {"groups": 1, "padding_mode": "zeros"}  # arguments that take only one value
+# In notebooks, lines that are not Python, and the rest of a cell in another language
+MAGIC = re.compile(
+    r"^%%(?!time|capture|prun)(?s:.*)|^([ \t]*)(%+[a-z]|!(?!=)|[?]|[\w.]+[?]+$|[\w, ]+=\s*[%!]).*$", re.M
+)
 
 
-def main(arguments: list[str]) -> int:
-    """List what the script lacks: 0 if nothing is missing for certain, 1 if something is, 2 if it cannot be read."""
-    try:
-        script = _path(arguments)
-        units = _read_all(script)
-    except SyntaxError as error:
-        print(f"{error.filename}{error.lineno}: {type(error).__name__}: {error.msg}", file=sys.stderr)
-        return 2
-    except (OSError, ValueError, KeyError) as error:
-        print(f"minidl run --check: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    total = {True: 0, False: 0}
-    for path in dict.fromkeys(unit.path for unit in units):
-        found = Reader(units, path, script.parent).found
-        for (text, certain), places in sorted(found.items(), key=lambda item: min(item[1])):
-            first, *others = [f"cell {cell}, line {line}" if cell else str(line) for cell, line in sorted(places)]
-            print(f"{path}:{first}: {text}{' (also ' * bool(others)}{'; '.join(others)}{')' * bool(others)}")
-            total[certain] += 1
-    print(f"{script}: {total[True] or 'nothing'} missing{f', {total[False]} possibly' * bool(total[False])}")
-    return int(total[True] > 0)
+def check(script: str) -> int:
+    """Print what the script lacks, and return the exit status."""
+    files, counts = [Path(script)], [0, 0]
+    for path in files:
+        try:
+            reader = Reader(path, files[0].parent)
+        except (SyntaxError, OSError, ValueError, LookupError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            return 2
+        for (text, certain), places in sorted(reader.found.items(), key=lambda item: min(item[1])):
+            where = ", ".join(f"cell {cell} line {line}" if cell else f"{line}" for cell, line in sorted(places))
+            print(f"{path}:{where}: {'' if certain else 'possibly '}{text}")
+            counts[certain] += 1
+        files += [file for file in dict.fromkeys(reader.imported) if file not in files]
+    print(f"{script}: {counts[True] or 'nothing'} missing{f', {counts[False]} possibly' if counts[False] else ''}")
+    return int(counts[True] > 0)
 
 
-def _path(arguments: list[str]) -> Path:
-    match arguments:
-        case ["-m", name, *_]:
-            spec = importlib.util.find_spec(name)
-            if not spec or not spec.origin:
-                raise ValueError(f"no module named {name}")
-            return Path(spec.origin)
-        case [path, *_]:
-            return Path(path)
-    raise ValueError("expected a script or a notebook")
-
-
-def _read_all(script: Path) -> list[Unit]:
-    """The script, the modules of its folder that it imports, and those that they import."""
-    units: list[Unit] = []
-    waiting = [script]
-    for path in waiting:
-        own = list(_read(path))
-        units += own
-        files = [file for unit in own for node in ast.walk(unit.tree) for file in _local(node, unit.path, script)]
-        waiting += [file for file in dict.fromkeys(files) if file not in waiting]
-    return units
-
-
-def _local(node: ast.AST, path: Path, script: Path) -> list[Path]:
-    """The files of the script's folder, or for a relative import of this file's, that an import may read."""
-    if isinstance(node, ast.Import):
-        folder, names = script.parent, [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
-        folder = path.parents[node.level - 1] if node.level else script.parent
-        names = [node.module or "", *(f"{node.module or ''}.{alias.name}" for alias in node.names)]
-    else:
-        return []
-    stems = [folder.joinpath(*name.split(".")) for name in names if name]
-    return [file for stem in stems for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()]
-
-
-def _read(path: Path) -> Iterator[Unit]:
-    if path.suffix != ".ipynb":
-        yield Unit(path, 0, _parse(path.read_bytes(), f"{path}:"))
-        return
-    cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    for i, cell in enumerate(cells, 1):
-        source, place = "".join(cell["source"]), f"{path}:cell {i}, line "
-        if not FOREIGN.match(source):
-            try:
-                yield Unit(path, i, _parse(source, place))
-            except SyntaxError:
-                yield Unit(path, i, _parse(MAGIC.sub(r"\1pass", source), place))
-
-
-def _parse(source: str | bytes, name: str) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the script's string literals
-        return ast.parse(source, name)
+def _cells(path: Path) -> Iterator[tuple[int, ast.AST]]:
+    """The syntax trees of a notebook's code cells, numbered from 1, or that of a script, with number 0."""
+    sources: dict[int, Any] = {0: path.read_bytes()}
+    if path.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(sources[0])["cells"] if cell["cell_type"] == "code"]
+        sources = {i: MAGIC.sub(r"\1pass", "".join(cell["source"])) for i, cell in enumerate(cells, 1)}
+    with warnings.catch_warnings(action="ignore"):
+        for i, source in sources.items():
+            yield i, ast.parse(source, f"cell {i}" if i else path.name)
 
 
 class Reader(ast.NodeVisitor):
-    """Follows the names of one file through its text, and keeps in `found` what minidl lacks.
+    """Follows the names of a file through its text.
 
-    `names` has what each name stands for, such as "torch.nn.Linear", or "" where that is not followed. A function's
-    body is read when all around it has been, since it may use names that are bound later.
+    `names` says what each name stands for, such as "torch.nn.Linear", or "" where that is not followed. The body of a
+    function is read when all around it has been, since it may use names that are bound later.
     """
 
-    def __init__(self, units: list[Unit], path: Path, folder: Path) -> None:
-        self.found: defaultdict[tuple[str, bool], set[Place]] = defaultdict(set)  # (text, certain): places
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.folder = folder  # of the script; its own modules lie there
+        self.imported: list[Path] = []  # of those
+        self.found: defaultdict[tuple[str, bool], set[tuple[int, int]]] = defaultdict(set)  # (what, certain): places
         self.names: ChainMap[str, str] = ChainMap()
         self.closure = self.names  # what functions see that are defined here: not the names of a class around them
-        self.bodies: list[tuple[list[ast.AST], list[str], ChainMap[str, str], int]] = []
-        self.trying = False  # inside of `try` or `if hasattr`
-        self.folder = folder
-        classes = [node for unit in units for node in ast.walk(unit.tree) if isinstance(node, ast.ClassDef)]
-        self.own = {n.name for c in classes for n in c.body if isinstance(n, ast.FunctionDef)}
-        self.own |= {n.attr for c in classes for n in ast.walk(c) if isinstance(n, ast.Attribute) and _stored(n)}
-        for _, self.cell, tree in [unit for unit in units if unit.path == path]:
+        self.bodies: list[tuple[list[ast.AST], ChainMap[str, str], int]] = []
+        self.tried = False
+        cells = list(_cells(path))
+        inside = [n for _, tree in cells for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for n in ast.walk(c)]
+        named = [n for n in inside if isinstance(n, ast.FunctionDef) or isinstance(getattr(n, "ctx", 0), ast.Store)]
+        self.own = {getattr(n, "attr", getattr(n, "name", "")) for n in named}  # methods and attributes of its classes
+        for self.cell, tree in cells:
             self.visit(tree)
-        for body, arguments, closure, self.cell in self.bodies:
-            self.names = self.closure = closure.new_child(dict.fromkeys(arguments, ""))
-            self._visit_all(body)
+        for body, self.closure, self.cell in self.bodies:
+            self.names = self.closure
+            self._visit(body)
 
-    def _visit_all(self, nodes: Iterable[ast.AST | None], trying: bool = False) -> None:
-        before, self.trying = self.trying, self.trying or trying
-        for node in nodes:
-            if node is not None:
-                self.visit(node)
-        self.trying = before
+    def _visit(self, nodes: Iterable[ast.AST | None], tried: bool = False) -> None:
+        before, self.tried = self.tried, self.tried or tried
+        for node in filter(None, nodes):
+            self.visit(node)
+        self.tried = before
 
     def _add(self, node: Any, text: str, certain: bool = True) -> None:
-        self.found[text, certain and not self.trying].add((self.cell, node.lineno))
+        self.found[text, certain and not self.tried].add((self.cell, node.lineno))
 
     def _path(self, node: ast.AST) -> str:
         """What a name or a chain of attributes stands for."""
@@ -164,121 +110,109 @@ class Reader(ast.NodeVisitor):
         return self.names.get(node.id, "") if isinstance(node, ast.Name) else ""
 
     def _use(self, node: ast.AST, path: str) -> Any:
-        """Follow a path into minidl's modules, to its value; add what is missing."""
-        parts = path.split(".")
-        value = FACES[parts[0]] if parts[0] in ROOTS else None
-        for i, name in enumerate(parts[1:] if value else [], 1):
-            owner, here = ".".join(parts[:i]), ".".join(parts[: i + 1])
-            if owner not in FACES and owner not in METHODS_HERE:
-                return None  # an attribute of a class, or of a value
-            if here not in FACES and name not in METHODS_HERE.get(owner, ()) and not hasattr(value, name):
-                self._add(node, f"{here}: {explain(here)}")
-                return None
-            value = FACES.get(here) or getattr(value, name, None)
+        """Follow a path into minidl's modules, to its value, or to what is missing."""
+        owner, *rest = path.split(".")
+        value = FACES[owner] if owner in ROOTS else None
+        for i, name in enumerate(rest):
+            here = f"{owner}.{name}"
+            if owner not in FACES and owner not in METHODS:
+                return None  # an attribute of something else
+            if here not in FACES and name not in METHODS.get(owner, ()) and not hasattr(value, name):
+                for name in rest[i + 1 :]:
+                    here += f".{name}" if name in NAMES.get(here, ()) else ""
+                return self._add(node, f"{here}: {explain(here)}")
+            owner, value = here, FACES.get(here) or getattr(value, name, None)
         return value
 
     def _import(self, node: ast.AST, module: str) -> None:
         root = module.partition(".")[0]
-        here = root in sys.stdlib_module_names or (self.folder / root).is_dir() or (self.folder / f"{root}.py").exists()
-        if root in ROOTS:
-            self._use(node, module)
-        elif not here and root not in sys.modules and not importlib.util.find_spec(root):
+        stem = self.folder.joinpath(*module.split("."))
+        self.imported += [file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()]
+        known = root in {"", "__main__", *ROOTS, *sys.stdlib_module_names} or PathFinder.find_spec(
+            root, [str(self.folder)]
+        )
+        if not known and not find_spec(root):
             self._add(node, f"{root}: not installed")
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
             self._import(alias, alias.name)
-            root = alias.name.partition(".")[0]
-            self.names[alias.asname or root] = alias.name if alias.asname else root
+            self._use(alias, alias.name)
+            bound = alias.name if alias.asname else alias.name.partition(".")[0]
+            self.names[alias.asname or bound] = bound
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         module = "." * node.level + (node.module or "")
-        if not node.level:
-            self._import(node, module)
+        self._import(node, module)
         for alias in node.names:
-            if alias.name == "*":  # what PyTorch's module has, too, so that its use is found
-                star = {*vars(FACES.get(module, ast)), *NAMES.get(module, ())} if module in NAMES else ()
-                self.names.update({name: f"{module}.{name}" for name in star})
-            else:
-                self._use(alias, f"{module}.{alias.name}")
-                self.names[alias.asname or alias.name] = f"{module}.{alias.name}"
+            self._use(alias, f"{module}.{alias.name}".removesuffix(".*"))
+            # A star stands for PyTorch's names, too: those that minidl lacks are found where they are used.
+            names = NAMES.get(module, ()) if alias.name == "*" else [alias.name]
+            self.names.update({alias.asname or name: f"{module}.{name}" for name in names})
 
     def visit_FunctionDef(self, node: Any) -> None:
-        self._visit_all([*getattr(node, "decorator_list", ()), node.args, getattr(node, "returns", None)])
+        self._visit([*getattr(node, "decorator_list", ()), node.args, getattr(node, "returns", None)])
         self.names[getattr(node, "name", "")] = ""
-        arguments = [n.arg for n in ast.walk(node.args) if isinstance(n, ast.arg)]
-        self.bodies.append((node.body if isinstance(node.body, list) else [node.body], arguments, self.closure, self.cell))
+        scope = self.closure.new_child({n.arg: "" for n in ast.walk(node.args) if isinstance(n, ast.arg)})
+        self.bodies.append((node.body if isinstance(node.body, list) else [node.body], scope, self.cell))
 
     visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._visit_all([*node.decorator_list, *node.bases, *node.keywords])
+        self._visit([*node.decorator_list, *node.bases, *node.keywords])
         self.names[node.name] = ""
         self.names = self.names.new_child()
-        self._visit_all(node.body)
+        self._visit(node.body)
         self.names = self.names.parents
 
-    def visit_Try(self, node: Any) -> None:
-        caught = [{getattr(n, "id", "") for n in ast.walk(h.type)} if h.type else HANDLED for h in node.handlers]
-        trying = any(HANDLED & names for names in caught)
-        self._visit_all(node.body, trying)
-        bound = {name: path for name, path in self.names.maps[0].items() if path}
-        self._visit_all(node.handlers, trying)
-        self.names.update(bound)  # `except ImportError: torchvision = None` is not what is to be followed
-        self._visit_all([*node.orelse, *node.finalbody])
+    def visit_Try(self, node: ast.Try) -> None:
+        caught = {getattr(n, "id", "") for handler in node.handlers for n in ast.walk(handler.type or BARE)}
+        # The handlers first: what the body binds counts, and not `except ImportError: torchvision = None`.
+        self._visit([*node.handlers, *node.body], bool(HANDLED & caught))
+        self._visit([*node.orelse, *node.finalbody])
 
     def visit_If(self, node: Any) -> None:
-        tests = ast.walk(getattr(node, "test", node))
-        asks = any(isinstance(n, ast.Name) and n.id == "hasattr" for n in tests)
-        self._visit_all(ast.iter_child_nodes(node), asks)
+        asked = any(getattr(n, "id", "") == "hasattr" for n in ast.walk(getattr(node, "test", node)))
+        self._visit(ast.iter_child_nodes(node), asked)
 
     visit_IfExp = visit_BoolOp = visit_If
 
-    def visit_Name(self, node: ast.Name) -> None:
-        if _stored(node):
-            self.names[node.id] = ""
-        else:
+    def visit_Name(self, node: Any) -> None:
+        if isinstance(node.ctx, ast.Load):
             self._use(node, self._path(node))
+        else:
+            self.names[node.id] = ""
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        path = self._path(node.value if _stored(node) else node)
-        if path:
+        if path := self._path(node if isinstance(node.ctx, ast.Load) else node.value):
             self._use(node, path)
         else:
             self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        self._visit_all([node.value, *node.targets])
-        for target in node.targets:
-            if isinstance(target, ast.Name):
-                self.names[target.id] = self._path(node.value)
+        path = self._path(node.value)
+        self._visit([node.value, *node.targets])
+        self.names.update({target.id: path for target in node.targets if isinstance(target, ast.Name)})
 
     def visit_Call(self, node: ast.Call) -> None:
-        path = self._path(node.func)
+        path, method = self._path(node.func), getattr(node.func, "attr", "")
+        owner = next((owner for owner in METHODS if method in NAMES[owner]), "")
         if path:
-            self._arguments(node, path)
-        elif isinstance(node.func, ast.Attribute) and node.func.attr not in self.own:
-            name = node.func.attr
-            owner = next((path for path in METHODS_HERE if name in NAMES[path] | DROPPED.get(path, set())), None)
-            if owner and not any(name in methods for methods in METHODS_HERE.values()):
-                self._add(node.func, f".{name}(): possibly {owner}.{name}, {explain(f'{owner}.{name}')}", False)
+            self._arguments(node.keywords, path, self._use(node.func, path))
+        elif owner and method not in self.own.union(*METHODS.values()):
+            self._add(node.func, f"{owner}.{method}: {explain(f'{owner}.{method}')}", certain=False)
         self.generic_visit(node)
 
-    def _arguments(self, node: ast.Call, path: str) -> None:
-        function = self._use(node.func, path)
-        if getattr(function, "__module__", "").endswith("_old_arguments") and isinstance(function, type):
-            function = function.__base__
+    def _arguments(self, keywords: list[ast.keyword], path: str, called: Any) -> None:
         try:
-            takes = inspect.signature(function).parameters
+            takes = inspect.signature(getattr(called, "function", called)).parameters  # a loss is its function
         except (TypeError, ValueError):
             return
         if any(p.kind == p.VAR_KEYWORD for p in takes.values()):
             return
-        for keyword in node.keywords:
-            none = isinstance(keyword.value, ast.Constant) and keyword.value.value is None
-            if keyword.arg and keyword.arg not in {*takes, *EVERYWHERE} and not none:
-                self._add(keyword, f"{path}: minidl's does not take the argument {keyword.arg}=")
-
-
-def _stored(node: ast.Name | ast.Attribute) -> bool:
-    return not isinstance(node.ctx, ast.Load)
+        for keyword in keywords:
+            name, value = keyword.arg or "axis", getattr(keyword.value, "value", ...)  # the value of a literal
+            if value is not None and name not in TRANSLATED.union(takes):
+                self._add(keyword, f"{path}({name}=): minidl's takes no such argument")
+            elif name in REFUSED and isinstance(value, int | str) and value != REFUSED[name]:
+                self._add(keyword, f"{path}({name}=): minidl's takes only {REFUSED[name]!r}")

@@ -19,6 +19,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # old modules of PyTorch warn when they are imported
 ]
 CLASSES = "torch.Tensor", "torch.nn.Module", "torch.optim.Optimizer"
+CURRENT = [path for path in names.NAMES if path.startswith("torch")]
+DROPPED = [path.split()[1] for path in names.NAMES if path.startswith("dropped ")]
 
 
 def _public(path):
@@ -49,7 +51,7 @@ def _own(module, name):
 
 def _modules():
     """All that are listed, and the modules inside of those that can be imported here."""
-    listed = {path for path in names.NAMES if path not in CLASSES}
+    listed = {path for path in CURRENT if path not in CLASSES}
     for path in sorted(listed):
         with contextlib.suppress(ImportError):
             listed |= _submodules(importlib.import_module(path))
@@ -63,7 +65,7 @@ def _found(path):
         return None
 
 
-@pytest.mark.parametrize("path", names.NAMES)
+@pytest.mark.parametrize("path", CURRENT)
 def test_the_list_is_pytorchs(path):
     pytest.importorskip("torch")
     found = _found(path)
@@ -74,24 +76,22 @@ def test_the_list_is_pytorchs(path):
 
 def test_all_modules_are_listed():
     pytest.importorskip("torch")
-    assert _modules() <= names.MODULES
-    assert {path for path in names.MODULES if path.startswith("torch.")} <= _modules()
+    assert _modules() <= names.NAMES["modules"]
+    assert {path for path in names.NAMES["modules"] if path.startswith("torch.")} <= _modules()
 
 
-@pytest.mark.parametrize("path", names.DROPPED)
+@pytest.mark.parametrize("path", DROPPED)
 def test_dropped_names_are_gone(path):
     pytest.importorskip("torch")
     found = _found(path)
     if found is None:
         pytest.skip(f"{path} cannot be imported here")
-    assert not names.DROPPED[path] & found
+    assert not names.NAMES[f"dropped {path}"] & found
 
 
 if __name__ == "__main__":
-    found = {path: _found(path) for path in names.NAMES}
-    blocks = [("modules", _modules()), *[(path, found[path] or kept) for path, kept in names.NAMES.items()]]
-    blocks += [(f"dropped {path}", kept) for path, kept in names.DROPPED.items()]
-    with open(names.FILE, "w") as file:
-        for heading, listed in blocks:
+    blocks = {"modules": _modules(), **{path: _found(path) or names.NAMES[path] for path in CURRENT}}
+    with open(names.FOLDER / "torch_names.txt", "w") as file:
+        for heading, listed in (names.NAMES | blocks).items():
             text = f"{heading}: {' '.join(sorted(listed))}"
             print(textwrap.fill(text, 118, subsequent_indent="  ", break_on_hyphens=False), file=file)
