@@ -17,8 +17,7 @@ import sys
 import warnings
 from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Iterator
-from importlib.machinery import PathFinder
-from importlib.util import find_spec
+from importlib import machinery, util
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,12 @@ from minidl.compat.names import NAMES, explain
 FACES = faces()
 CLASSES = ("Tensor", minidl.Tensor), ("nn.Module", minidl.nn.Module), ("optim.Optimizer", minidl.optim.Optimizer)
 METHODS = {f"torch.{path}": {*dir(own), *OLD_METHODS.get(own, ())} for path, own in CLASSES}
-HANDLED, BARE = {"ImportError", "ModuleNotFoundError", "AttributeError"}, ast.Name("ImportError")
+PYTHONS = {"", "__main__", *sys.stdlib_module_names}
+HANDLED = re.compile("'(ImportError|ModuleNotFoundError|AttributeError)'")
 TRANSLATED = {"size_average", "reduce", "axis", "keepdims"}  # arguments that a wrapper turns into others
 REFUSED = {"groups": 1, "padding_mode": "zeros"}  # arguments that take only one value
 # In notebooks, lines that are not Python, and the rest of a cell in another language
-MAGIC = re.compile(
-    r"^%%(?!time|capture|prun)(?s:.*)|^([ \t]*)(%+[a-z]|!(?!=)|[?]|[\w.]+[?]+$|[\w, ]+=\s*[%!]).*$", re.M
-)
+MAGIC = re.compile(r"^%%(?!time|capture)(?s:.*)|^([ \t]*)(%+[a-z]|!(?!=)|[?]|[\w.]+[?]+$|[\w, ]+=\s*[%!]).*$", re.M)
 
 
 def check(script: str) -> int:
@@ -85,13 +83,15 @@ class Reader(ast.NodeVisitor):
         self.bodies: list[tuple[list[ast.AST], ChainMap[str, str], int]] = []
         self.tried = False
         cells = list(_cells(path))
-        inside = [n for _, tree in cells for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for n in ast.walk(c)]
-        named = [n for n in inside if isinstance(n, ast.FunctionDef) or isinstance(getattr(n, "ctx", 0), ast.Store)]
-        self.own = {getattr(n, "attr", getattr(n, "name", "")) for n in named}  # methods and attributes of its classes
+        nodes = [node for _, tree in cells for node in ast.walk(tree)]
+        self.own = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+        self.own |= {
+            n.name for n in nodes if isinstance(n, ast.FunctionDef)
+        }  # the attributes and methods of its classes
         for self.cell, tree in cells:
             self.visit(tree)
-        for body, self.closure, self.cell in self.bodies:
-            self.names = self.closure
+        for body, scope, cell in self.bodies:
+            self.names, self.closure, self.cell = scope, scope, cell
             self._visit(body)
 
     def _visit(self, nodes: Iterable[ast.AST | None], tried: bool = False) -> None:
@@ -112,12 +112,11 @@ class Reader(ast.NodeVisitor):
     def _use(self, node: ast.AST, path: str) -> Any:
         """Follow a path into minidl's modules, to its value, or to what is missing."""
         owner, *rest = path.split(".")
-        value = FACES[owner] if owner in ROOTS else None
+        value = FACES.get(owner)
         for i, name in enumerate(rest):
             here = f"{owner}.{name}"
-            if owner not in FACES and owner not in METHODS:
-                return None  # an attribute of something else
-            if here not in FACES and name not in METHODS.get(owner, ()) and not hasattr(value, name):
+            found = here in FACES or name in METHODS.get(owner, ()) or hasattr(value, name)
+            if not found and (owner in FACES or owner in METHODS):  # not an attribute of something else
                 for name in rest[i + 1 :]:
                     here += f".{name}" if name in NAMES.get(here, ()) else ""
                 return self._add(node, f"{here}: {explain(here)}")
@@ -125,13 +124,11 @@ class Reader(ast.NodeVisitor):
         return value
 
     def _import(self, node: ast.AST, module: str) -> None:
+        files = [Path(f"{self.folder}/{module.replace('.', '/')}{end}") for end in (".py", "/__init__.py")]
+        self.imported += [file for file in files if file.is_file()]
         root = module.partition(".")[0]
-        stem = self.folder.joinpath(*module.split("."))
-        self.imported += [file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()]
-        known = root in {"", "__main__", *ROOTS, *sys.stdlib_module_names} or PathFinder.find_spec(
-            root, [str(self.folder)]
-        )
-        if not known and not find_spec(root):
+        beside = machinery.PathFinder.find_spec(root, [str(self.folder)])
+        if not (root in PYTHONS or root in ROOTS or beside or util.find_spec(root)):
             self._add(node, f"{root}: not installed")
 
     def visit_Import(self, node: ast.Import) -> None:
@@ -166,14 +163,13 @@ class Reader(ast.NodeVisitor):
         self.names = self.names.parents
 
     def visit_Try(self, node: ast.Try) -> None:
-        caught = {getattr(n, "id", "") for handler in node.handlers for n in ast.walk(handler.type or BARE)}
+        caught = any(not handler.type or HANDLED.search(ast.dump(handler.type)) for handler in node.handlers)
         # The handlers first: what the body binds counts, and not `except ImportError: torchvision = None`.
-        self._visit([*node.handlers, *node.body], bool(HANDLED & caught))
+        self._visit([*node.handlers, *node.body], caught)
         self._visit([*node.orelse, *node.finalbody])
 
     def visit_If(self, node: Any) -> None:
-        asked = any(getattr(n, "id", "") == "hasattr" for n in ast.walk(getattr(node, "test", node)))
-        self._visit(ast.iter_child_nodes(node), asked)
+        self._visit(ast.iter_child_nodes(node), "'hasattr'" in ast.dump(getattr(node, "test", node)))
 
     visit_IfExp = visit_BoolOp = visit_If
 
@@ -190,9 +186,8 @@ class Reader(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        path = self._path(node.value)
         self._visit([node.value, *node.targets])
-        self.names.update({target.id: path for target in node.targets if isinstance(target, ast.Name)})
+        self.names.update({n.id: self._path(node.value) for n in node.targets if isinstance(n, ast.Name)})
 
     def visit_Call(self, node: ast.Call) -> None:
         path, method = self._path(node.func), getattr(node.func, "attr", "")

@@ -7,10 +7,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 # The public names of each module and class, its submodules under "modules", and old names under "dropped torch.nn";
 # indented lines go on with the names.
-NAMES = {
-    heading: set(names.split())
-    for heading, names in re.findall(r"^(\w.*?):((?:.|\n )*)", (FOLDER / "torch_names.txt").read_text("utf-8"), re.M)
-}
+TEXT = (FOLDER / "torch_names.txt").read_text("utf-8")
+NAMES = {heading: set(names.split()) for heading, names in re.findall(r"^(\w.*?):((?:.|\n )*)", TEXT, re.M)}
 # A pattern of names, what they are or what they are for, and what to write instead; the first that fits counts
 ADVICE = [line.split(" | ") for line in (FOLDER / "torch_advice.txt").read_text("utf-8").splitlines()]
 
