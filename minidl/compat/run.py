@@ -13,14 +13,16 @@ from types import ModuleType, TracebackType
 from minidl.compat import _missing
 from minidl.compat._install import install
 
-USAGE = "usage: python -m minidl run [--check] (script.py | -m module) [the script's arguments]"
+USAGE = """\
+usage: python -m minidl run (script.py | -m module) [the script's arguments]
+       python -m minidl run --check (script.py | notebook.ipynb)"""
 
 
 def run(arguments: list[str]) -> int:
     """Run the script or module that `arguments` name. What it raises passes through, SystemExit included."""
     match arguments:
-        case ["--check", *rest]:
-            return int(importlib.import_module("minidl.compat.check").main(rest))
+        case ["--check", script, *_] if not script.startswith("-"):
+            return int(importlib.import_module("minidl.compat.check").check(script))
         case ["-m", name, *_]:
             sys.argv = arguments[1:]  # runpy replaces the name by the module's path
             install()
