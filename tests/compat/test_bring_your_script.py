@@ -13,7 +13,7 @@ from tests.compat.harness import write_data
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "bring_your_script.md").read_text("utf-8")
 SCRIPTS = dict(re.findall(r"`(\w+\.py)`:\n\n```py\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
-SESSIONS = {command: shown for command, shown in re.findall(r"^```\n\$ python (.*)\n((?:.+\n)+)```", PAGE, re.MULTILINE)}
+SESSIONS = dict(re.findall(r"^```\n\$ python (.*)\n((?:.+\n)+)```", PAGE, re.MULTILINE))
 
 
 @pytest.fixture

@@ -37,8 +37,8 @@ def said(capsys):
 
 
 def test_tensors_are_converted_by_the_names_of_dtypes(torch):
-    x = torch.FloatTensor([1.5, 2])
-    assert [getattr(x, name)().dtype for name in ("byte", "char", "short", "half")] == "uint8 int8 int16 float16".split()
+    x, names = torch.FloatTensor([1.5, 2]), ("byte", "char", "short", "half")
+    assert [getattr(x, name)().dtype for name in names] == ["uint8", "int8", "int16", "float16"]
 
 
 def test_old_constructors_take_sizes_lists_and_arrays(torch):

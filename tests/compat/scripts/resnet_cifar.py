@@ -10,7 +10,7 @@ import torchvision
 import torchvision.transforms as transforms
 
 parser = argparse.ArgumentParser(description='CIFAR-10')
-parser.add_argument('--lr', default=0.05, type=float, help='learning rate')
+parser.add_argument('--lr', default=0.01, type=float, help='learning rate')
 parser.add_argument('--resume', '-r', action='store_true', help='resume from checkpoint')
 args = parser.parse_args()
 device = 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -60,7 +60,7 @@ def iou(pred, target, n_classes=3):
 
 model = SegNet()
 print(list(model.state_dict().keys())[:7])
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
 criterion = nn.NLLLoss()
 loader = DataLoader(Segments(True), batch_size=16, shuffle=True)
 for epoch in range(2):

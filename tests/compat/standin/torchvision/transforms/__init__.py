@@ -2,6 +2,7 @@
 
 import torch
 from PIL import Image, ImageOps
+
 from torchvision.transforms import functional
 
 
