@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidl.data import SyntheticDigits, SyntheticShapes
+from minidl.data import CIFAR10, SyntheticDigits, SyntheticShapes
 
 HERE = Path(__file__).parent
 SCRIPTS = sorted((HERE / "scripts").glob("*.py"))
@@ -56,6 +56,7 @@ def write_data(folder):
         pixels = shapes.images[part].transpose(0, 3, 1, 2).reshape(64, -1).copy()
         batch = {"batch_label": name, "labels": shapes.labels[part].tolist(), "data": pixels}
         (batches / name).write_bytes(pickle.dumps(batch, protocol=4))
+    (batches / "batches.meta").write_bytes(pickle.dumps({"label_names": list(CIFAR10.classes)}, protocol=4))
     for i, label in enumerate(shapes.labels[:200]):
         if label < 3:
             place = folder / "pictures" / ("train" if i < 140 else "val") / shapes.classes[label]

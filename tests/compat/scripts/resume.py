@@ -32,8 +32,8 @@ def save_checkpoint(state, is_best, filename='checkpoint.pth.tar'):
 def make():
     model = nn.Sequential()
     model.add_module('fc1', nn.Linear(10, 20))
-    model.add_module('bn', nn.BatchNorm1d(20))
     model.add_module('act', nn.Tanh())
+    model.add_module('bn', nn.BatchNorm1d(20))
     model.add_module('fc2', nn.Linear(20, 2))
     model = torch.nn.DataParallel(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.99), eps=1e-7)
