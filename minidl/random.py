@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Generator:
     """
 
     def __init__(self) -> None:
-        self.rng = np.random.Generator(np.random.Philox())
+        self.manual_seed(secrets.randbits(63))
 
     def manual_seed(self, seed: int) -> Generator:
         """Seed with an int of up to 64 bits, and return this generator."""
@@ -35,8 +36,13 @@ class Generator:
         value = int(seed)
         if not -(2**63) <= value < 2**64:
             raise ValueError(f"manual_seed: seed {seed} is outside of -2**63 to 2**64 - 1")
-        self.rng = np.random.Generator(np.random.Philox(value % 2**64))
+        self._seed = value % 2**64
+        self.rng = np.random.Generator(np.random.Philox(self._seed))
         return self
+
+    def initial_seed(self) -> int:
+        """The seed last set, or the one drawn from the operating system when the generator was made."""
+        return self._seed
 
     def get_state(self) -> dict[str, Any]:
         """The generator's state as dicts, ints and arrays, which `minidl.save` can store."""

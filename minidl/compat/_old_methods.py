@@ -32,7 +32,13 @@ def _new(create: Method) -> Method:
     return method
 
 
+def _stride(self: minidl.Tensor, dim: int | None = None) -> Any:
+    steps = tuple(step // self.array.itemsize for step in self.array.strides)
+    return steps if dim is None else steps[dim]
+
+
 T = minidl.Tensor
+_numpy = T.numpy
 KINDS = {"byte": minidl.uint8, "char": minidl.int8, "short": minidl.int16, "half": minidl.float16}
 METHODS: dict[type, dict[str, Any]] = {
     T: {
@@ -45,6 +51,12 @@ METHODS: dict[type, dict[str, Any]] = {
         "shape": property(lambda self: Size(self.array.shape)),
         **{name: getattr(T, own) for name, own in SECOND_NAMES.items() if hasattr(T, own)},
         **{name: functools.partialmethod(T.to, kind) for name, kind in KINDS.items() if not hasattr(T, name)},
+        "data_ptr": lambda self: self.array.__array_interface__["data"][0],
+        "element_size": lambda self: self.array.itemsize,
+        "nbytes": property(lambda self: self.array.nbytes),
+        "stride": _stride,
+        "numpy": lambda self, *, force=False: _numpy(self.detach().cpu() if force else self),
+        "share_memory_": lambda self: self,
         "ndimension": T.dim,
         "nelement": T.numel,
         "get_device": lambda self: self.device.index or 0 if self.is_cuda else -1,
@@ -52,5 +64,12 @@ METHODS: dict[type, dict[str, Any]] = {
         "pin_memory": lambda self: self,
         **{name: property(lambda self: False) for name in ("is_xpu", "is_mps", "is_sparse", "volatile")},
     },
-    Module: {"type": lambda self, dst_type: self.to(*as_type(dst_type))},
+    Module: {
+        "type": lambda self, dst_type: self.to(*as_type(dst_type)),
+        "half": lambda self: self.to(minidl.float16),
+        "share_memory": lambda self: self,
+        "get_submodule": lambda self, target: functools.reduce(getattr, target.split(".") if target else [], self),
+        "get_parameter": lambda self, target: functools.reduce(getattr, target.split("."), self),
+        "_get_name": lambda self: type(self).__name__,
+    },
 }

@@ -42,6 +42,23 @@ x.byte()
 x.char()
 x.short()
 x.half()
+x.element_size()
+x.nbytes
+x.stride()
+x.t().stride(0)
+x.data_ptr() == x.data_ptr()
+y.numpy(force=True).tolist()
+y.numpy()
+torch.Generator().manual_seed(7).initial_seed()
+torch.Generator(device="cpu").device.type
+torch.manual_seed(5).initial_seed() + torch.initial_seed()
+torch.nn.Linear(3, 2)._get_name()
+torch.nn.Sequential(torch.nn.Linear(3, 2)).get_submodule("0").in_features
+torch.nn.Sequential(torch.nn.Linear(3, 2)).get_parameter("0.weight").shape
+torch.nn.Linear(3, 2).half().weight.dtype.itemsize
+torch.nn.Linear(3, 2).share_memory().in_features
+torch.nn.init._calculate_fan_in_and_fan_out(torch.ones(2, 3, 5, 7))
+torch.nn.modules.Module is torch.nn.Module
 (x > 0).type()
 l.type(torch.FloatTensor)
 l.type("torch.DoubleTensor")

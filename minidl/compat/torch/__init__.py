@@ -22,7 +22,7 @@ from minidl.compat.torch._functions import (
 from minidl.compat.torch._types import Size, Tensor, tensor_types
 from minidl.compat.torch.amp import autocast
 from minidl.compat.torch.cuda import OutOfMemoryError
-from minidl.compat.torch.random import default_generator, get_rng_state, seed, set_rng_state
+from minidl.compat.torch.random import default_generator, get_rng_state, initial_seed, seed, set_rng_state
 from minidl.compat.torch.version import __version__
 from minidl.ops.shape import t, unflatten
 

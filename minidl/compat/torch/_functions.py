@@ -21,6 +21,7 @@ class Generator(minidl.Generator):
 
     def __init__(self, device: Any = "cpu") -> None:
         super().__init__()
+        self.device = minidl.device(device)
 
 
 def compile(model: Any = None, **options: Any) -> Any:

@@ -5,6 +5,7 @@ import secrets
 
 import numpy as np
 
+from minidl.data import get_worker_info
 from minidl.random import default_generator, manual_seed
 from minidl.tensor import Tensor
 
@@ -17,6 +18,12 @@ def get_rng_state() -> Tensor:
 def set_rng_state(new_state: Tensor) -> None:
     """Restore a state that `get_rng_state` returned."""
     default_generator.set_state(json.loads(new_state.cpu().numpy().tobytes()))
+
+
+def initial_seed() -> int:
+    """The default generator's seed; in a loader's worker that worker's, from which scripts seed NumPy's."""
+    worker = get_worker_info()
+    return worker.seed if worker else default_generator.initial_seed()
 
 
 def seed() -> int:

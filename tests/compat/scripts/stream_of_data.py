@@ -1,5 +1,7 @@
 # An iterable data set, read by workers, and a data set with a worker_init_fn
 import math
+import random
+import numpy as np
 import torch
 import torch.nn as nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, get_worker_info
@@ -24,6 +26,9 @@ class Waves(IterableDataset):
 
 def init(worker_id):
     assert get_worker_info().id == worker_id
+    worker_seed = torch.initial_seed() % 2**32
+    np.random.seed(worker_seed)
+    random.seed(worker_seed)
 
 model = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, dampening=0.1)
@@ -43,7 +48,7 @@ fixed = [item for item in Waves(0, 40)]
 x, t = torch.stack([a for a, _ in fixed]), torch.stack([b for _, b in fixed])
 part = Subset(TensorDataset(x, t), list(range(0, 40, 2)))
 loader = DataLoader(part, batch_size=6, num_workers=2, worker_init_fn=init, prefetch_factor=2, persistent_workers=True,
-                    drop_last=True, timeout=30)
+                    drop_last=True, timeout=30, generator=torch.Generator().manual_seed(0))
 it = iter(loader)
 print(len(loader), len(loader.dataset), [tuple(v.shape) for v in next(it)], type(next(it)).__name__)
 try:

@@ -6,6 +6,7 @@ from typing import Any
 
 from minidl.nn import init
 from minidl.nn.init import *
+from minidl.nn.init import _fans as _calculate_fan_in_and_fan_out
 
 
 def old_name(function: Any) -> Any:

@@ -1,0 +1,3 @@
+"""``torch.nn.modules``: the same names as in ``torch.nn``."""
+
+from minidl.compat.torch.nn import *
