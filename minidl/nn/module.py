@@ -305,7 +305,9 @@ class Module:
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
         own: dict[str, Tensor] = dict(self._entries("", "_parameters", "_buffers"))
-        keys = IncompatibleKeys([k for k in own if k not in state_dict], [k for k in state_dict if k not in own])
+        # Files of PyTorch's before 0.4.1, and averages of weights, have no num_batches_tracked: it keeps its value.
+        missing = [k for k in own if k not in state_dict and k.rpartition(".")[2] != "num_batches_tracked"]
+        keys = IncompatibleKeys(missing, [k for k in state_dict if k not in own])
         faults = [f"missing key {key!r}" for key in keys.missing_keys] if strict else []
         faults += [f"unexpected key {key!r}" for key in keys.unexpected_keys] if strict else []
         given = {}

@@ -311,6 +311,18 @@ def test_batch_norm_normalises_each_channel():
     np.testing.assert_allclose(y.var((0, 2, 3), unbiased=False), 1, atol=1e-4)
 
 
+def test_a_state_without_the_count_of_batches_is_loaded_as_in_pytorch():
+    """Files from before PyTorch 0.4.1 are such; PyTorch itself loads them strictly."""
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    model(minidl.randn(5, 2))
+    old = {name: minidl.full_like(x, 3) for name, x in model.state_dict().items() if "num" not in name}
+    assert model.load_state_dict(old).missing_keys == []
+    assert [b.tolist() for b in model.buffers()] == [[3, 3], [3, 3], 1]
+    del old["0.running_var"]
+    with pytest.raises(RuntimeError, match=r"missing key '0\.running_var'$"):
+        model.load_state_dict(old)
+
+
 def test_buffers_are_state_but_no_parameters(tmp_path):
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     names = ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
