@@ -85,10 +85,9 @@ class Reader(ast.NodeVisitor):
         self.tried = False
         cells = list(_cells(path))
         nodes = [node for _, tree in cells for node in ast.walk(tree)]
-        self.own = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
-        self.own |= {
-            n.name for n in nodes if isinstance(n, ast.FunctionDef)
-        }  # the attributes and methods of its classes
+        # Methods that are not a tensor's: those of the script's classes, their attributes, and s.index, d.values
+        self.own = {n.name for n in nodes if isinstance(n, ast.FunctionDef)}.union(dir(str), dir(dict))
+        self.own |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
         for self.cell, tree in cells:
             self.visit(tree)
         for body, scope, cell in self.bodies:

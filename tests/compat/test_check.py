@@ -5,7 +5,9 @@ import re
 
 import pytest
 
+from minidl.__main__ import main
 from minidl.compat import names
+from minidl.compat._install import faces
 from minidl.compat.check import check
 
 RECURRENT = """\
@@ -113,6 +115,14 @@ def test_a_recurrent_model_lists_layers_functions_imports_and_possible_methods(l
     )
 
 
+def test_the_command_checks_a_script_and_leaves_its_arguments(tmp_path, capsys):
+    (tmp_path / "script.py").write_text("import torch\nraise SystemExit(torch.nn.LSTM)")
+    assert main(["run", "--check", f"{tmp_path}/script.py", "--epochs", "3"]) == 1
+    assert capsys.readouterr().out.endswith("script.py: 1 missing\n")
+    assert main(["run", "--check"]) == 2
+    assert "run --check (script.py | notebook.ipynb)" in capsys.readouterr().err
+
+
 def test_a_transformer_lists_names_behind_aliases_stars_and_missing_modules(listed):
     assert _short(listed(TRANSFORMER)[1]) == [
         "3, 8: torch.nn.Transformer",
@@ -144,6 +154,8 @@ def test_an_autoencoder_lacks_nothing(listed):
         ("import torch\ntorch.Tensor.scatter_(x)", ["2: torch.Tensor.scatter_"]),
         ("from __future__ import annotations\nfrom .beside import nn\nnn.GRU", []),
         ("class A:\n    def sort(self): pass\n    def f(self): self.sort()", []),
+        ("class A:\n    def f(self):\n        self.sort = print\n        self.sort(3)", []),
+        ("x.values(), x.index(3)", []),  # of dictionaries and strings
         ("x.requires_grad_().sort()", ["1: possibly torch.Tensor.sort"]),
         ("model.register_forward_hook(f)", ["1: possibly torch.nn.Module.register_forward_hook"]),
         ("optimizer.register_step_post_hook(f)", ["1: possibly torch.optim.Optimizer.register_step_post_hook"]),
@@ -257,3 +269,13 @@ def test_each_line_of_advice_is_needed_and_fits_a_name_of_pytorch():
     public += [*names.NAMES["modules"], "torch._C", "torchvision.transforms.Scale"]
     fitting = [{name for name in public if re.search(pattern, name)} for pattern, *_ in names.ADVICE]
     assert not [row for row, found in zip(names.ADVICE, fitting, strict=True) if not found]
+
+
+def test_what_the_advice_recommends_exists():
+    roots = {"nn": "torch.nn", "F": "torch.nn.functional", "torch": "torch", "torchvision": "torchvision"}
+    text = "\n".join(" ".join(row[2:]) for row in names.ADVICE)
+    recommended = set(re.findall(r"\b(nn|F|torch|torchvision)\.([A-Za-z_]\w*)", text))
+    assert len(recommended) > 8
+    assert not {(root, name) for root, name in recommended if not hasattr(faces()[roots[root]], name)}
+    assert hasattr(faces()["torchvision.datasets"], "ImageFolder")
+    assert hasattr(faces()["torchvision.transforms"], "Resize")
