@@ -10,6 +10,7 @@ for certain, 2 if the script cannot be read, and otherwise 0.
 """
 
 import ast
+import contextlib
 import inspect
 import json
 import re
@@ -17,7 +18,7 @@ import sys
 import warnings
 from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Iterator
-from importlib import machinery, util
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from minidl.compat.names import NAMES, explain
 FACES = faces()
 CLASSES = ("Tensor", minidl.Tensor), ("nn.Module", minidl.nn.Module), ("optim.Optimizer", minidl.optim.Optimizer)
 METHODS = {f"torch.{path}": {*dir(own), *OLD_METHODS.get(own, ())} for path, own in CLASSES}
-PYTHONS = {"", "__main__", *sys.stdlib_module_names}
+KNOWN = {"", "__main__", *ROOTS, *sys.stdlib_module_names}
 HANDLED = re.compile("'(ImportError|ModuleNotFoundError|AttributeError)'")
 TRANSLATED = {"size_average", "reduce", "axis", "keepdims"}  # arguments that a wrapper turns into others
 REFUSED = {"groups": 1, "padding_mode": "zeros"}  # arguments that take only one value
@@ -84,10 +85,9 @@ class Reader(ast.NodeVisitor):
         self.tried = False
         cells = list(_cells(path))
         nodes = [node for _, tree in cells for node in ast.walk(tree)]
-        self.own = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
-        self.own |= {
-            n.name for n in nodes if isinstance(n, ast.FunctionDef)
-        }  # the attributes and methods of its classes
+        # Methods that are not a tensor's: those of the script's classes, their attributes, and s.index, d.values
+        self.own = {n.name for n in nodes if isinstance(n, ast.FunctionDef)}.union(dir(str), dir(dict))
+        self.own |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
         for self.cell, tree in cells:
             self.visit(tree)
         for body, scope, cell in self.bodies:
@@ -127,8 +127,7 @@ class Reader(ast.NodeVisitor):
         files = [Path(f"{self.folder}/{module.replace('.', '/')}{end}") for end in (".py", "/__init__.py")]
         self.imported += [file for file in files if file.is_file()]
         root = module.partition(".")[0]
-        beside = machinery.PathFinder.find_spec(root, [str(self.folder)])
-        if not (root in PYTHONS or root in ROOTS or beside or util.find_spec(root)):
+        if not (root in KNOWN or root in {p.stem for p in self.folder.iterdir()} or find_spec(root)):
             self._add(node, f"{root}: not installed")
 
     def visit_Import(self, node: ast.Import) -> None:
@@ -199,15 +198,12 @@ class Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _arguments(self, keywords: list[ast.keyword], path: str, called: Any) -> None:
-        try:
+        with contextlib.suppress(TypeError, ValueError):  # of what has no signature
             takes = inspect.signature(getattr(called, "function", called)).parameters  # a loss is its function
-        except (TypeError, ValueError):
-            return
-        if any(p.kind == p.VAR_KEYWORD for p in takes.values()):
-            return
-        for keyword in keywords:
-            name, value = keyword.arg or "axis", getattr(keyword.value, "value", ...)  # the value of a literal
-            if value is not None and name not in TRANSLATED.union(takes):
-                self._add(keyword, f"{path}({name}=): minidl's takes no such argument")
-            elif name in REFUSED and isinstance(value, int | str) and value != REFUSED[name]:
-                self._add(keyword, f"{path}({name}=): minidl's takes only {REFUSED[name]!r}")
+            all_taken = any(p.kind == p.VAR_KEYWORD for p in takes.values())
+            for keyword in keywords:
+                name, value = keyword.arg or "axis", getattr(keyword.value, "value", ...)  # the value of a literal
+                if value is not None and not all_taken and name not in TRANSLATED.union(takes):
+                    self._add(keyword, f"{path}({name}=): minidl's takes no such argument")
+                elif name in REFUSED and isinstance(value, int | str) and value != REFUSED[name]:
+                    self._add(keyword, f"{path}({name}=): minidl's takes only {REFUSED[name]!r}")
