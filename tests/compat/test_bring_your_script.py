@@ -48,11 +48,13 @@ def test_the_autoencoder_trains_and_leaves_its_files(said, tmp_path):
     assert (tmp_path / "autoencoder.pt").read_bytes()[:2] == b"PK"
 
 
+@pytest.mark.slow
 def test_check_lists_what_the_tagger_lacks(said):
     command = "-m minidl run --check tagger.py"
     assert said(command) == SESSIONS[command].splitlines()
 
 
+@pytest.mark.slow
 def test_the_tagger_ends_with_the_text_of_the_page(said):
     command = "-m minidl run tagger.py"
     assert said(command)[-1:] == SESSIONS[command].splitlines()
