@@ -41,6 +41,21 @@ def test_tensors_are_converted_by_the_names_of_dtypes(torch):
     assert [getattr(x, name)().dtype for name in names] == ["uint8", "int8", "int16", "float16"]
 
 
+def test_the_initial_seed_is_a_workers_own(torch):
+    class Seeds(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return torch.initial_seed()
+
+    torch.manual_seed(5)
+    assert [seed.item() for seed in torch.utils.data.DataLoader(Seeds())] == [5] * 4
+    seeds = {seed.item() for seed in torch.utils.data.DataLoader(Seeds(), num_workers=2)}
+    assert seeds == {min(seeds), min(seeds) + 1}
+    assert torch.Generator().initial_seed() != torch.Generator().initial_seed()
+
+
 def test_old_constructors_take_sizes_lists_and_arrays(torch):
     assert torch.FloatTensor(2, 3).shape == (2, 3)
     assert torch.Tensor(torch.ones(2, 3).size()).shape == (2, 3)
