@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -73,13 +74,15 @@ def run(script, library, folder, data):
     paths = [HERE / "patches", root]
     if library == "torch" and find_spec("torchvision") is None:
         paths.append(HERE / "standin")
-    cache = os.environ.get("NUMBA_CACHE_DIR", str(root / "minidl"))
+    cache = os.environ.get("NUMBA_CACHE_DIR", str(root / "minidl" / "kernels" / "cpu" / "__pycache__"))
     named = {"SCRIPT_LIBRARY": library, "SCRIPT_REPORT": str(folder / f"{library}.json"), "NUMBA_CACHE_DIR": cache}
-    fixed = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(place)}
-    done = subprocess.run(
-        [sys.executable, *COMMANDS[library], script.name],
-        cwd=place, env={**os.environ, **named, **fixed}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    fixed = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONDONTWRITEBYTECODE": "1"}
+    with tempfile.TemporaryDirectory() as short:  # PyTorch's workers hang if the names of their sockets get too long
+        done = subprocess.run(
+            [sys.executable, *COMMANDS[library], script.name],
+            cwd=place, env={**os.environ, **named, **fixed, "TMPDIR": short},
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
     report = json.loads(Path(named["SCRIPT_REPORT"]).read_text())
     output = "".join(line for line in done.stdout.splitlines(True) if "not the official file" not in line)
     inputs = {script.name, *(str(path.relative_to(data.parent)) for path in data.rglob("*"))}

@@ -316,7 +316,8 @@ def test_a_state_without_the_count_of_batches_is_loaded_as_in_pytorch():
     model = nn.Sequential(nn.BatchNorm1d(2))
     model(minidl.randn(5, 2))
     old = {name: minidl.full_like(x, 3) for name, x in model.state_dict().items() if "num" not in name}
-    assert model.load_state_dict(old).missing_keys == []
+    assert model.load_state_dict(old, strict=False).missing_keys == []
+    model.load_state_dict(old)
     assert [b.tolist() for b in model.buffers()] == [[3, 3], [3, 3], 1]
     del old["0.running_var"]
     with pytest.raises(RuntimeError, match=r"missing key '0\.running_var'$"):

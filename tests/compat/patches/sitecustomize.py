@@ -11,7 +11,8 @@ import sys
 from tests.compat.stream import install
 
 HERE = os.path.realpath(os.getcwd())
-ALLOWED = tuple(f"{os.path.realpath(path)}{os.sep}" for path in (HERE, os.environ["NUMBA_CACHE_DIR"], "/dev", "/proc"))
+NOT_THE_SCRIPTS = os.environ["NUMBA_CACHE_DIR"], os.environ["TMPDIR"], "/dev", "/proc"
+ALLOWED = tuple(f"{os.path.realpath(path)}{os.sep}" for path in (HERE, *NOT_THE_SCRIPTS))
 library = os.environ["SCRIPT_LIBRARY"]
 elsewhere = []
 
