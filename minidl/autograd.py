@@ -23,11 +23,13 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import TypeAlias
 
 import numpy as np
 
-from minidl import grad_mode, versions
+from minidl import grad_mode, hooks, versions
 from minidl.grad_mode import GradMode
 from minidl.grad_mode import enable_grad as enable_grad  # where PyTorch has them too
 from minidl.grad_mode import is_grad_enabled as is_grad_enabled
@@ -41,6 +43,7 @@ Edge = tuple[Tensor, VJP]
 Source: TypeAlias = "Node | Tensor"
 
 _order = itertools.count()
+_ARRAY = attrgetter("array")
 
 
 class Node:
@@ -56,9 +59,11 @@ class Node:
         A source is a node, or a leaf tensor. A node holds no tensor that it made, so there are no reference cycles.
     saved : list of (value, storage, version)
         What the functions will read; see `versions.py`.
+    hooks : dict or None
+        Functions to call with gy; see `hooks.py`.
     """
 
-    __slots__ = ("dtype", "edges", "name", "order", "output", "saved", "shape")
+    __slots__ = ("dtype", "edges", "hooks", "name", "order", "output", "saved", "shape")
 
     def __init__(self, name: str, y: Tensor, edges: Sequence[Edge], keep_output: bool) -> None:
         self.name, self.order = name, next(_order)
@@ -66,6 +71,7 @@ class Node:
         self.edges: list[tuple[Source, VJP]] | None = [(x.grad_fn or x, f) for x, f in edges]
         self.saved = versions.noted(edges)
         self.output = (y.array, y._storage) if keep_output else None
+        self.hooks: hooks.Hooks | None = None
         if keep_output:
             self.saved.append((y.array, y._storage, y._storage.version))
 
@@ -78,8 +84,7 @@ class Node:
             )
         versions.refuse_changed(self.name, self.saved)
         given = (gy,) if self.output is None else (gy, self._output(*self.output))
-        wanted = [(x, f) for x, f in self.edges if useful is None or x in useful]
-        return [(x, self._checked(x, f(*given), given)) for x, f in wanted]
+        return [(x, self._checked(x, f(*given), given)) for x, f in self.edges if useful is None or x in useful]
 
     def _output(self, array: Array, storage: versions.Storage) -> Tensor:
         """y, made anew from its array: a node that held y would be held by y in turn."""
@@ -166,34 +171,43 @@ def record(name: str, array: Array, *edges: Edge, view_of: Tensor | None = None,
 
 
 def backward(
-    output: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
 ) -> None:
-    """Add the gradient of `output` to the `grad` of every leaf it was computed from.
+    """Add the gradient of `tensors` to the `grad` of every leaf they were computed from.
 
     Parameters
     ----------
-    output : Tensor
-        Usually a loss: one element.
-    gradient : Tensor, optional
-        The gradient of the loss in `output`, of its shape; by default 1, for an output of one element.
+    tensors : Tensor or sequence of Tensor
+        Usually a loss: one element. Of several tensors, the sum is differentiated.
+    grad_tensors : Tensor or sequence of Tensor, optional
+        The gradient of the loss in each, of its shape; by default 1, for a tensor of one element.
     retain_graph : bool, optional
         Keep the saved arrays for another backward pass. By default the same as `create_graph`.
     create_graph : bool
         Record the backward pass itself, so that the gradients can be differentiated.
+    inputs : Tensor or sequence of Tensor, optional
+        Fill the `grad` of these alone, whether leaves or not.
 
     Raises
     ------
     RuntimeError
-        If the output requires no gradient; if it has several elements and no `gradient` is given; if an earlier
-        backward pass freed the graph; or if a tensor that a gradient needs was changed in place. Every `grad` is then
-        left as it was.
+        If a tensor requires no gradient; if it has several elements and no gradient is given; if an earlier backward
+        pass freed the graph; or if a tensor that a gradient needs was changed in place. Every `grad` is then left as
+        it was, but for leaves with hooks.
     """
-    seeds = {output.grad_fn or output: _seed(output, gradient)}
-    totals = _propagate(seeds, retain_graph, create_graph)
-    handed_out = {id(seed.array) for seed in seeds.values()}
-    for leaf, g in totals.items():
-        if isinstance(leaf, Tensor) and leaf._requires_grad:  # not frozen since
-            _accumulate(leaf, g, create_graph, handed_out)
+    seeds = _seeds("backward", tensors, grad_tensors)
+    targets = None if inputs is None else _targets("backward", inputs)
+    for x in [] if inputs is None else _listed("backward", "inputs", inputs):
+        x.retain_grad()
+    handed_out = set(map(id, map(_ARRAY, seeds.values())))
+    accumulate = partial(_accumulate, create_graph=create_graph, handed_out=handed_out)
+    for leaf, g in _propagate(seeds, retain_graph, create_graph, targets, accumulate).items():
+        if isinstance(leaf, Tensor):
+            accumulate(leaf, g)
 
 
 def grad(
@@ -202,7 +216,10 @@ def grad(
     grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
-    allow_unused: bool = False,
+    only_inputs: bool = True,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the sum of `outputs` in each of `inputs`; every `grad` stays as it is.
 
@@ -214,8 +231,14 @@ def grad(
         The gradient in each output; 1 for outputs of one element.
     retain_graph, create_graph : bool
         As for ``backward``.
+    only_inputs : bool
+        Without effect, as in PyTorch.
     allow_unused : bool
         Return None for an input that the outputs do not depend on, instead of raising.
+    is_grads_batched : bool
+        Only False.
+    materialize_grads : bool
+        Return zeros for such an input.
 
     Returns
     -------
@@ -230,33 +253,56 @@ def grad(
     >>> slope.item(), curvature.item()
     (27.0, 18.0)
     """
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    given = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs or [None] * len(outputs))
-    if len(given) != len(outputs):
-        raise RuntimeError(
-            f"grad: expected a gradient in grad_outputs for each output, and got {len(given)} for {len(outputs)}"
-        )
-    for name, values in (("outputs", outputs), ("inputs", inputs)):
-        if not values or not all(isinstance(x, Tensor) for x in values):
-            raise TypeError(f"grad: {name} must be a tensor or a sequence of one or more tensors, not {values!r}")
-    for i, x in enumerate(inputs):
+    if is_grads_batched:
+        raise NotImplementedError("grad: is_grads_batched=True is not supported; call grad once for each gradient")
+    if materialize_grads and allow_unused is False:
+        raise ValueError("grad: materialize_grads=True returns zeros for unused inputs, which allow_unused=False refuses")
+    seeds, targets = _seeds("grad", outputs, grad_outputs), _targets("grad", inputs)
+    totals = _propagate(seeds, retain_graph, create_graph, targets)
+    found = []
+    for i, (x, target) in enumerate(zip(_listed("grad", "inputs", inputs), targets, strict=True)):
+        if target not in totals and not (allow_unused or materialize_grads):
+            raise RuntimeError(
+                f"grad: the outputs do not depend on input {i} of shape {x.shape}; allow_unused=True returns None for it"
+            )
+        unused = Tensor(np.zeros_like(x.array)) if materialize_grads else None
+        found.append(totals.get(target, unused))
+    return tuple(found)
+
+
+def _listed(name: str, which: str, values: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """One tensor or several as a list."""
+    found = [values] if isinstance(values, Tensor) else list(values)
+    if not found or not all(isinstance(x, Tensor) for x in found):
+        raise TypeError(f"{name}: {which} must be a tensor or a sequence of one or more tensors, not {found!r}")
+    return found
+
+
+def _targets(name: str, inputs: Tensor | Sequence[Tensor]) -> list[Source]:
+    """The sources in whose gradients the caller is interested."""
+    found = _listed(name, "inputs", inputs)
+    for i, x in enumerate(found):
         if not x.requires_grad:
             raise RuntimeError(
-                f"grad: input {i} of shape {x.shape} does not require grad: make it with requires_grad=True"
+                f"{name}: input {i} of shape {x.shape} does not require grad: make it with requires_grad=True"
             )
+    return [x.grad_fn or x for x in found]
+
+
+def _seeds(
+    name: str, outputs: Tensor | Sequence[Tensor], gradients: Tensor | Sequence[Tensor | None] | None
+) -> dict[Source, Tensor]:
+    """The gradients from which the backward pass starts, by source."""
+    if isinstance(outputs, Tensor) and not isinstance(gradients, list | tuple):
+        return {outputs.grad_fn or outputs: _seed(outputs, gradients)}
+    found = _listed(name, "outputs", outputs)
+    given = [gradients] if isinstance(gradients, Tensor) else list(gradients or [None] * len(found))
+    if len(given) != len(found):
+        raise RuntimeError(f"{name}: expected a gradient for each output, and got {len(given)} for {len(found)}")
     seeds: dict[Source, Tensor] = {}
-    for output, gradient in zip(outputs, given, strict=True):
+    for output, gradient in zip(found, given, strict=True):
         _add(seeds, output.grad_fn or output, _seed(output, gradient))
-    targets = [x.grad_fn or x for x in inputs]
-    totals = _propagate(seeds, retain_graph, create_graph, targets)
-    for i, target in enumerate(targets):
-        if target not in totals and not allow_unused:
-            raise RuntimeError(
-                f"grad: the outputs do not depend on input {i} of shape {inputs[i].shape}; "
-                "allow_unused=True returns None for it"
-            )
-    return tuple(totals.get(target) for target in targets)
+    return seeds
 
 
 def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
@@ -285,25 +331,40 @@ def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
 
 
 def _propagate(
-    seeds: dict[Source, Tensor], retain_graph: bool | None, create_graph: bool, targets: Sequence[Source] | None = None
+    seeds: dict[Source, Tensor],
+    retain_graph: bool | None,
+    create_graph: bool,
+    targets: Sequence[Source] | None = None,
+    accumulate: Callable[[Tensor, Tensor], None] | None = None,
 ) -> dict[Source, Tensor]:
-    """Propagate gradients from the seeds to all leaves, or only to the targets; return them by source."""
+    """Propagate gradients from the seeds to all leaves, or only to the targets; return them by source.
+
+    Leaves with hooks are given to `accumulate`, if there is one, as soon as their gradients are complete.
+    """
     retain = create_graph if retain_graph is None else retain_graph
     kept = set(targets or ())
     useful = None if targets is None else _leading_to(targets, seeds)
+    last = hooks.last_uses(nodes_below(seeds), seeds) if hooks.of_leaves else {}
     totals, waiting = dict(seeds), [(-node.order, node) for node in seeds if isinstance(node, Node)]
     heapq.heapify(waiting)
     with GradMode(create_graph):
         while waiting:  # the latest node first: every use of its result has been visited already
             _, node = heapq.heappop(waiting)
-            gy = totals[node] if node in kept else totals.pop(node)
-            if useful is not None and not node.leads_to(useful):
-                continue
-            for source, gx in node.gradients(gy, useful):
-                if _add(totals, source, gx) and isinstance(source, Node):
-                    heapq.heappush(waiting, (-source.order, source))
-            if not retain:
-                node.release()
+            gy = totals.pop(node)
+            if node.hooks:
+                gy = hooks.changed(gy, node.hooks)
+            if node in kept:
+                totals[node] = gy
+            if useful is None or node.leads_to(useful):
+                for source, gx in node.gradients(gy, useful):
+                    if _add(totals, source, gx) and isinstance(source, Node):
+                        heapq.heappush(waiting, (-source.order, source))
+                if not retain:
+                    node.release()
+            if node in last:
+                hooks.complete(last.pop(node), totals, accumulate)
+        for leaves in last.values():
+            hooks.complete(leaves, totals, accumulate)
     return totals
 
 
@@ -337,6 +398,8 @@ def nodes_below(seeds: Iterable[Source]) -> list[Node]:
 
 def _accumulate(leaf: Tensor, g: Tensor, create_graph: bool, handed_out: set[int]) -> None:
     """Add g to leaf.grad, whose memory no other gradient, view or tensor of the user's may share."""
+    if not leaf._requires_grad:  # frozen since
+        return
     if leaf._grad is not None and not create_graph and devices.writable(leaf._grad.array):
         leaf._grad.array += g.array
         versions.written(leaf._grad)

@@ -158,12 +158,17 @@ class Tensor(Methods):
         return self.grad_fn is None
 
     @property
+    def retains_grad(self) -> bool:
+        """Whether ``retain_grad()`` makes ``backward()`` fill the `grad` of this result."""
+        return self.grad_fn is not None and "retain_grad" in (self.grad_fn.hooks or ())
+
+    @property
     def grad(self) -> Tensor | None:
         """The gradient that ``backward()`` accumulated for this leaf, of the same shape and dtype, or None."""
-        if self._grad is None and self.grad_fn is not None:
+        if self._grad is None and self.grad_fn is not None and not self.retains_grad:
             warnings.warn(
-                f"this tensor is not a leaf ({self.grad_fn!r} made it), so backward() fills no .grad here; "
-                "minidl.grad(output, tensor) returns its gradient",
+                f"this tensor is not a leaf ({self.grad_fn!r} made it), so backward() fills no .grad here, unless "
+                "retain_grad() was called before; minidl.grad(output, tensor) returns its gradient",
                 UserWarning,
                 stacklevel=2,
             )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from minidl.creation import as_tensor
+from minidl.nn._hooks import Hooked, call
 from minidl.ops.conversion import as_dtype
 from minidl.tensor import Array, Tensor, zero_grads
 
@@ -55,7 +56,7 @@ class IncompatibleKeys(NamedTuple):
         return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
-class Module:
+class Module(Hooked):
     """Base of all layers and models: define the parts in ``__init__`` and the computation in ``forward``.
 
     Parameters and modules assigned as attributes are registered, in the order of assignment.
@@ -210,6 +211,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward(): define it in the class")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._hooks is not None:
+            return call(self, self._hooks, args, kwargs)
         return self.forward(*args, **kwargs)
 
     def train(self: T, mode: bool = True) -> T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from minidl import autograd
+from minidl import autograd, hooks
 from minidl.ops import activation, arithmetic, comparison, conversion, indexing, inplace, linear, reduction, shape
 from minidl.tensor import Tensor
 
@@ -43,7 +43,18 @@ class Methods:
     uniform_: ClassVar[Callable[..., Tensor]]  # minidl.creation binds these two
     normal_: ClassVar[Callable[..., Tensor]]
 
-    backward = autograd.backward
+    register_hook, retain_grad = hooks.register_hook, hooks.retain_grad
+    register_post_accumulate_grad_hook = hooks.register_post_accumulate_grad_hook
+
+    def backward(
+        self: Any,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
+        """``autograd.backward`` of this tensor; by default its gradient is 1, which needs a tensor of one element."""
+        autograd.backward(self, gradient, retain_graph, create_graph, inputs)
 
     __add__, __radd__ = _both(arithmetic.add)
     __sub__, __rsub__ = _both(arithmetic.sub)

@@ -1,0 +1,156 @@
+"""Hooks: functions that a backward pass calls with a tensor's gradient once it is complete.
+
+A hook on a result belongs to its node in the graph and runs when the backward pass reaches that node. A leaf has no
+node: its gradient is complete when the pass has left the earliest of the nodes that use it, which is the last of them
+to be visited (`last_uses`). Where no leaf has hooks, that look-up costs nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ReferenceType, ref
+
+from minidl.tensor import Tensor
+
+if TYPE_CHECKING:
+    from minidl.autograd import Node, Source
+
+Hook = Callable[[Tensor], Any]
+Hooks = dict[Any, Callable[..., Any]]
+_ids = itertools.count()
+
+
+class RemovableHandle:
+    """What registering a hook returns: ``remove()``, or the end of a ``with`` block, takes the hook away again."""
+
+    def __init__(self, hooks: Hooks, hook: Callable[..., Any], first: bool = False) -> None:
+        self.id, self._hooks = next(_ids), hooks
+        later = dict(hooks) if first else {name: hooks[name] for name in hooks if name == RETAIN}
+        for name in later:
+            del hooks[name]
+        hooks.update({self.id: hook, **later})
+
+    def remove(self) -> None:
+        """Take the hook away. Doing so twice is harmless."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+
+class LeafHooks(NamedTuple):
+    """The hooks of one leaf, before and after its gradient is added to `grad`."""
+
+    leaf: ReferenceType[Tensor]
+    before: Hooks
+    after: Hooks
+
+
+RETAIN = "retain_grad"  # the key of a hook that keeps a result's gradient: always the last to run
+of_leaves: dict[int, LeafHooks] = {}  # by id; an entry goes when its tensor does
+
+
+def _of_leaf(leaf: Tensor) -> LeafHooks:
+    key = id(leaf)
+    if key not in of_leaves:
+        of_leaves[key] = LeafHooks(ref(leaf, lambda _: of_leaves.pop(key, None)), {}, {})
+    return of_leaves[key]
+
+
+def _of_node(node: Node) -> Hooks:
+    node.hooks = {} if node.hooks is None else node.hooks
+    return node.hooks
+
+
+def register_hook(input: Tensor, hook: Hook) -> RemovableHandle:
+    """Call ``hook(gradient)`` in each backward pass that computes this tensor's gradient, summed over all its uses.
+
+    If the hook returns a tensor, it takes the gradient's place. It must not change the gradient in place.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> x = minidl.tensor([1.0, 2.0], requires_grad=True)
+    >>> handle = x.register_hook(lambda gradient: gradient * 10)
+    >>> (x * x).sum().backward()
+    >>> x.grad.tolist()
+    [20.0, 40.0]
+    """
+    if not input.requires_grad:
+        raise RuntimeError(f"register_hook: a tensor of shape {input.shape} that does not require grad gets none")
+    return RemovableHandle(_of_leaf(input).before if input.grad_fn is None else _of_node(input.grad_fn), hook)
+
+
+def register_post_accumulate_grad_hook(input: Tensor, hook: Hook) -> RemovableHandle:
+    """Call ``hook(leaf)`` as soon as ``backward()`` has added to this leaf's `grad`, while the pass still goes on."""
+    if not input.is_leaf:
+        raise RuntimeError(f"register_post_accumulate_grad_hook: only for leaves, and {input.grad_fn!r} computed this")
+    if not input.requires_grad:
+        raise RuntimeError(f"register_post_accumulate_grad_hook: shape {input.shape} does not require grad")
+    return RemovableHandle(_of_leaf(input).after, hook)
+
+
+def retain_grad(input: Tensor) -> None:
+    """Let ``backward()`` fill this tensor's `grad`, though it is not a leaf."""
+    if not input.requires_grad:
+        raise RuntimeError(f"retain_grad: a tensor of shape {input.shape} that does not require grad gets none")
+    if input.grad_fn is None:
+        return
+    kept = ref(input)  # the node may not hold its result
+
+    def keep(g: Tensor) -> None:
+        x = kept()
+        if x is not None:
+            x._grad = g.clone() if x._grad is None else x._grad + g
+
+    _of_node(input.grad_fn)[RETAIN] = keep
+
+
+def changed(g: Tensor, hooks: Hooks) -> Tensor:
+    """The gradient g after its hooks, each of which may replace it."""
+    for hook in [*hooks.values()]:
+        result = hook(g)
+        if result is None:
+            continue
+        if not isinstance(result, Tensor):
+            raise TypeError(f"a hook must return a Tensor or None, not {type(result).__name__}")
+        if (result.shape, result.dtype) != (g.shape, g.dtype):
+            raise RuntimeError(
+                f"a hook returned shape {result.shape} and dtype {result.dtype} in place of a gradient of shape "
+                f"{g.shape} and dtype {g.dtype}: both must be the same"
+            )
+        g = result
+    return g
+
+
+def last_uses(nodes: Iterable[Node], seeds: Iterable[Source]) -> dict[Any, list[Tensor]]:
+    """The leaves with hooks, by the node after which their gradient is complete. `nodes` are in order of creation.
+
+    A leaf that is a seed, and so used by no node, is listed under None.
+    """
+    last: dict[Any, list[Tensor]] = {None: [x for x in seeds if id(x) in of_leaves]}  # type: ignore[misc]
+    seen = set(map(id, last[None]))
+    for node in nodes:
+        for source, _ in node.edges or ():
+            if id(source) in of_leaves and id(source) not in seen:
+                seen.add(id(source))
+                last.setdefault(node, []).append(source)  # type: ignore[arg-type]
+    return last
+
+
+def complete(
+    leaves: Iterable[Tensor], totals: dict[Source, Tensor], accumulate: Callable[[Tensor, Tensor], None] | None
+) -> None:
+    """Run the hooks of leaves whose gradient is complete, and `accumulate` it, unless that is None."""
+    for leaf in leaves:
+        if leaf in totals:
+            totals[leaf] = changed(totals[leaf], of_leaves[id(leaf)].before)
+            if accumulate is not None:
+                accumulate(leaf, totals.pop(leaf))
+                for hook in [*of_leaves[id(leaf)].after.values()]:
+                    hook(leaf)
