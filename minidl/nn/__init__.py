@@ -2,6 +2,7 @@
 
 from minidl.nn import functional, init, utils
 from minidl.nn.batchnorm import BatchNorm1d, BatchNorm2d
+from minidl.nn.containers import ModuleDict, ParameterDict, ParameterList
 from minidl.nn.layers import (
     Conv2d, ConvTranspose2d, Dropout, Flatten, Identity, LeakyReLU, Linear, LogSoftmax, ModuleList, ReLU,
     Sequential, Sigmoid, Softmax, Tanh, Unflatten,
@@ -14,7 +15,7 @@ from minidl.nn.unfold import Fold, Unfold
 __all__ = [
     "AvgPool2d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d",
     "CrossEntropyLoss", "Dropout", "Flatten", "Fold", "Identity", "L1Loss", "LeakyReLU", "Linear", "LogSoftmax",
-    "MSELoss", "MaxPool2d", "MaxUnpool2d", "Module", "ModuleList", "NLLLoss", "Parameter", "ReLU", "RegularisedLoss",
-    "Sequential", "Sigmoid", "Softmax", "Tanh", "Unflatten", "Unfold", "Upsample", "UpsamplingBilinear2d",
+    "MSELoss", "MaxPool2d", "MaxUnpool2d", "Module", "ModuleDict", "ModuleList", "NLLLoss", "Parameter",
+    "ParameterDict", "ParameterList", "ReLU", "RegularisedLoss", "Sequential", "Sigmoid", "Softmax", "Tanh", "Unflatten", "Unfold", "Upsample", "UpsamplingBilinear2d",
     "UpsamplingNearest2d", "functional", "init", "utils",
 ]

@@ -39,6 +39,8 @@ class _Numbered(Module):
             self.append(module)
         return self
 
+    __iadd__ = extend
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self._modules.values())
 
@@ -52,6 +54,36 @@ class _Numbered(Module):
 
     def __setitem__(self, index: int, module: Module) -> None:
         setattr(self, list(self._modules)[index], module)
+
+    def __delitem__(self, index: int | slice) -> None:
+        kept = list(self._modules.values())
+        del kept[index]
+        self._renumber(kept)
+
+    def __add__(self: N, other: Iterable[Module]) -> N:
+        return type(self)(*self, *other) if isinstance(self, Sequential) else type(self)([*self, *other])  # type: ignore[call-arg]
+
+    def insert(self: N, index: int, module: Module) -> N:
+        """Insert a module before position `index`; those after it are renumbered."""
+        kept = list(self._modules.values())
+        kept.insert(index, module)
+        self._renumber(kept)
+        return self
+
+    def pop(self, key: int) -> Any:
+        """Remove the module at this position, and return it; those after it are renumbered."""
+        module = self[key]
+        del self[key]
+        return module
+
+    def _renumber(self, modules: Iterable[Module]) -> None:
+        before = dict(self._modules)
+        self._modules.clear()
+        try:
+            self.extend(modules)
+        except TypeError:
+            self._modules.update(before)
+            raise
 
     def _part(self, named: OrderedDict[str, Any]) -> Any:
         raise NotImplementedError

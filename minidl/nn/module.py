@@ -84,6 +84,7 @@ class Module(Hooked):
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
+    _unsaved: frozenset[str] = frozenset()  # the buffers that state_dict() leaves out
 
     def __init__(self) -> None:
         vars(self).update(training=True, _parameters={}, _buffers={}, _modules={})
@@ -104,7 +105,7 @@ class Module(Hooked):
                 wanted = "nn.Parameter" if kind is Parameter else "nn.Module"
                 raise TypeError(f"cannot assign {type(value).__name__} as {name!r}, which must be an {wanted} or None")
         if name in vars(self).get("_buffers", ()):
-            self.register_buffer(name, value)
+            self.register_buffer(name, value, persistent=name not in self._unsaved)
             return
         object.__setattr__(self, name, value)
 
@@ -133,13 +134,14 @@ class Module(Hooked):
         self._check_name(name)
         self._parameters[name] = param
 
-    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
-        """Register a tensor that is saved and moved with the parameters, but not trained."""
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Register a tensor that is moved with the parameters and, if `persistent`, saved with them, but not trained."""
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"the buffer {name!r} must be a Tensor or None, not {type(tensor).__name__}")
         if name not in self._buffers:
             self._check_name(name)
         self._buffers[name] = tensor
+        self._unsaved = self._unsaved - {name} if persistent else self._unsaved | {name}
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Register a submodule; the name need not be an identifier."""
@@ -181,25 +183,36 @@ class Module(Hooked):
             if module is not None:
                 yield from module._walk(f"{prefix}.{name}" if prefix else name)
 
-    def parameters(self) -> Iterator[Parameter]:
-        """All parameters, each once."""
-        return (parameter for _, parameter in self.named_parameters())
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """All parameters, each once; without `recurse`, those of submodules are left out."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """All parameters with their dotted names, each once."""
-        return _unique(self._entries(prefix, "_parameters"))
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their dotted names, each once or under all its names."""
+        found = self._entries(prefix, "_parameters", recurse=recurse)
+        return _unique(found) if remove_duplicate else found
 
-    def buffers(self) -> Iterator[Tensor]:
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """All buffers, each once."""
-        return (buffer for _, buffer in self.named_buffers())
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
-    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """All buffers with their dotted names, each once."""
-        return _unique(self._entries(prefix, "_buffers"))
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """All buffers with their dotted names, each once or under all its names."""
+        found = self._entries(prefix, "_buffers", recurse=recurse)
+        return _unique(found) if remove_duplicate else found
 
-    def _entries(self, prefix: str, *registries: str) -> Iterator[tuple[str, Any]]:
+    def _saved(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """What ``state_dict()`` holds."""
+        unsaved = {f"{path}.{name}" if path else name for path, m in self._walk(prefix) for name in m._unsaved}
+        return ((name, x) for name, x in self._entries(prefix, "_parameters", "_buffers") if name not in unsaved)
+
+    def _entries(self, prefix: str, *registries: str, recurse: bool = True) -> Iterator[tuple[str, Any]]:
         """What these registries of this module and its submodules hold; a shared entry under each of its names."""
-        for path, module in self._walk(prefix):
+        for path, module in self._walk(prefix) if recurse else [(prefix, self)]:
             for name, value in chain.from_iterable(vars(module)[registry].items() for registry in registries):
                 if value is not None:
                     yield (f"{path}.{name}" if path else name), value
@@ -277,13 +290,15 @@ class Module(Hooked):
 
     # -- state ------------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> OrderedDict[str, Tensor]:
+    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> OrderedDict[str, Tensor]:
         """All parameters and buffers by dotted name; the tensors share their memory. Keys are PyTorch's.
 
+        `prefix` comes before each name, as in PyTorch; with `keep_vars` the parameters themselves are returned.
         Arrays must be contiguous for safetensors: ``safetensors.numpy.save_file({name:
         numpy.ascontiguousarray(value.numpy()) for name, value in model.state_dict().items()}, path)``.
         """
-        return OrderedDict((name, value.detach()) for name, value in self._entries("", "_parameters", "_buffers"))
+        saved = self._saved(prefix.removesuffix("."))
+        return OrderedDict((name, value if keep_vars else value.detach()) for name, value in saved)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy values into the parameters and buffers, converting them to their dtypes.
@@ -307,7 +322,7 @@ class Module(Hooked):
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
-        own: dict[str, Tensor] = dict(self._entries("", "_parameters", "_buffers"))
+        own: dict[str, Tensor] = dict(self._saved())
         # Files of PyTorch's before 0.4.1, and averages of weights, have no num_batches_tracked: it keeps its value.
         missing = [k for k in own if k not in state_dict and k.rpartition(".")[2] != "num_batches_tracked"]
         keys = IncompatibleKeys(missing, [k for k in state_dict if k not in own])
