@@ -2,13 +2,14 @@
 
 import numpy as _np
 
-from minidl import autograd, cuda, data, nn, ops, optim, plot, random, utils
+from minidl import autograd, cuda, data, function, nn, ops, optim, plot, random, utils
 from minidl.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.creation import (
     arange, as_tensor, empty, eye, from_dlpack, from_numpy, full, full_like, linspace, ones, ones_like, rand,
     rand_like, randint, randn, randn_like, randperm, tensor, zeros, zeros_like,
 )
 from minidl.device import device
+from minidl.function import Function
 from minidl.io import load, save
 from minidl.kernels import get_num_threads, set_num_threads, use_reference_kernels
 from minidl.nn.functional import conv2d, conv_transpose2d, dropout
@@ -34,7 +35,8 @@ from minidl.tools.meter import Meter
 
 __version__ = "0.1.0"
 
-vars(autograd).update(gradcheck=gradcheck, gradgradcheck=gradgradcheck)  # where PyTorch has them
+# where PyTorch has them
+vars(autograd).update(gradcheck=gradcheck, gradgradcheck=gradgradcheck, Function=Function, function=function)
 
 bool = _np.dtype("bool")
 uint8, int8, int16 = _np.dtype("uint8"), _np.dtype("int8"), _np.dtype("int16")

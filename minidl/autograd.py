@@ -256,14 +256,17 @@ def grad(
     if is_grads_batched:
         raise NotImplementedError("grad: is_grads_batched=True is not supported; call grad once for each gradient")
     if materialize_grads and allow_unused is False:
-        raise ValueError("grad: materialize_grads=True returns zeros for unused inputs, which allow_unused=False refuses")
+        raise ValueError(
+            "grad: materialize_grads=True returns zeros for unused inputs, which allow_unused=False refuses"
+        )
     seeds, targets = _seeds("grad", outputs, grad_outputs), _targets("grad", inputs)
     totals = _propagate(seeds, retain_graph, create_graph, targets)
     found = []
     for i, (x, target) in enumerate(zip(_listed("grad", "inputs", inputs), targets, strict=True)):
         if target not in totals and not (allow_unused or materialize_grads):
             raise RuntimeError(
-                f"grad: the outputs do not depend on input {i} of shape {x.shape}; allow_unused=True returns None for it"
+                f"grad: the outputs do not depend on input {i} of shape {x.shape}; "
+                "allow_unused=True returns None for it"
             )
         unused = Tensor(np.zeros_like(x.array)) if materialize_grads else None
         found.append(totals.get(target, unused))
@@ -293,7 +296,7 @@ def _seeds(
     name: str, outputs: Tensor | Sequence[Tensor], gradients: Tensor | Sequence[Tensor | None] | None
 ) -> dict[Source, Tensor]:
     """The gradients from which the backward pass starts, by source."""
-    if isinstance(outputs, Tensor) and not isinstance(gradients, list | tuple):
+    if isinstance(outputs, Tensor) and not isinstance(gradients, Sequence):
         return {outputs.grad_fn or outputs: _seed(outputs, gradients)}
     found = _listed(name, "outputs", outputs)
     given = [gradients] if isinstance(gradients, Tensor) else list(gradients or [None] * len(found))

@@ -1,14 +1,14 @@
 """``autograd.Function``: operations of one's own in PyTorch's form, a class with `forward` and `backward`.
 
 `minidl.autograd.record` takes one gradient function for each input. A Function computes all its gradients in one call,
-so its node, `FunctionNode`, makes that call once in each backward pass and hands out the parts.
+so its node makes that call once in each backward pass and hands out the parts. A node has one result, so several
+results are slices of one vector.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -27,27 +27,22 @@ class FunctionCtx:
     ----------
     needs_input_grad : tuple of bool
         For each argument of ``apply``, whether it is a tensor that requires a gradient.
+    saved_tensors : tuple of Tensor
+        In `backward`: what ``save_for_backward`` saved.
     """
 
     needs_input_grad: tuple[bool, ...] = ()
-
-    def __init__(self) -> None:
-        self._to_save: tuple[Any, ...] = ()  # tensors, and positions of results, which the node may not hold
-        self._outputs: Sequence[Tensor] = ()  # the results, while backward runs
-        self._dirty: tuple[Tensor, ...] = ()
-        self._constant: tuple[Tensor, ...] = ()
+    saved_tensors: tuple[Any, ...] = ()
+    _gradients: Sequence[Any] | None = None  # what `backward` returned, while its node hands them out
+    _dirty: tuple[Tensor, ...] = ()
+    _constant: tuple[Tensor, ...] = ()
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Save tensors for `backward`, which raises if one was changed in place since."""
-        wrong = [type(x).__name__ for x in tensors if x is not None and not isinstance(x, Tensor)]
-        if wrong:
-            raise TypeError(f"save_for_backward can only save tensors, not {wrong[0]}; set attributes of ctx for others")
-        self._to_save = tensors
-
-    @property
-    def saved_tensors(self) -> tuple[Tensor | None, ...]:
-        """The tensors that ``save_for_backward`` saved."""
-        return tuple(self._outputs[x] if isinstance(x, int) else x for x in self._to_save)
+        for x in tensors:
+            if not isinstance(x, Tensor | None):
+                raise TypeError(f"save_for_backward: only tensors, not {type(x).__name__}; set an attribute of ctx")
+        self.saved_tensors = tensors
 
     def mark_dirty(self, *args: Tensor) -> None:
         """Say which inputs `forward` changed in place; it must return them."""
@@ -58,50 +53,24 @@ class FunctionCtx:
         self._constant = args
 
     def set_materialize_grads(self, value: bool) -> None:
-        """Accepted for PyTorch's sake: the gradient of an unused result is always zeros here, never None."""
-
-
-class _Backward:
-    """A Function's backward, called once for all its arguments."""
-
-    def __init__(self, function: type[Function], ctx: FunctionCtx, count: int, split: Callable[..., Any]) -> None:
-        self.function, self.ctx, self.count, self.split = function, ctx, count, split
-        self.saved = ctx._to_save  # where `versions.py` finds them
-        self.results: Sequence[Tensor | None] | None = None
-
-    def gradient(self, i: int, gy: Tensor, y: Tensor | None = None) -> Tensor | None:
-        """The gradient in argument i."""
-        if self.results is None:
-            self.ctx._outputs = () if y is None else self.split(y)
-            results = self.function.backward(self.ctx, *self.split(gy))
-            self.ctx._outputs = ()
-            self.results = results if isinstance(results, tuple | list) else (results,)
-            self._check(self.results)
-        return self.results[i]
-
-    def _check(self, results: Sequence[Tensor | None]) -> None:
-        if len(results) < self.count or any(g is not None for g in results[self.count :]):
-            raise RuntimeError(
-                f"function {self.function.__name__}Backward returned an incorrect number of gradients (expected "
-                f"{self.count}, got {len(results)}): one for each argument of forward, None where there is none"
-            )
+        """Without effect: the gradient of an unused result is zeros here, never None."""
 
 
 class FunctionNode(Node):
-    """The node of a Function's result. Its backward may return None for an input, which then gets no gradient."""
+    """The node of a Function. Its backward may return None for an input, which then gets no gradient."""
 
-    __slots__ = ("call",)
+    __slots__ = ("ctx",)
 
-    def __init__(self, call: _Backward, y: Tensor, edges: Any, keep_output: bool) -> None:
-        self.call = call
-        super().__init__(call.function.__name__, y, edges, keep_output)
+    def __init__(self, ctx: FunctionCtx, *args: Any) -> None:
+        super().__init__(*args)
+        self.ctx = ctx
 
     def gradients(self, gy: Tensor, useful: set[Source] | None) -> list[tuple[Source, Tensor]]:
         """As for every node, with one call of `backward` for all inputs."""
         try:
             return [(x, g) for x, g in super().gradients(gy, useful) if g is not None]
         finally:
-            self.call.results = None
+            self.ctx._gradients = None
 
     def _checked(self, source: Source, gx: Tensor | None, given: tuple[Tensor, ...]) -> Any:
         return None if gx is None else super()._checked(source, gx, given)
@@ -117,8 +86,6 @@ class Function:
     being recorded; ``backward(ctx, *gy)`` gets the gradient in each result and returns the gradient in each argument of
     `forward`, None for those that have none. It is written in tensor operations, so it can be differentiated again.
     In PyTorch's other form ``forward(*args)`` gets no ctx, and ``setup_context(ctx, inputs, output)`` saves.
-
-    Several results must have one dtype; they are slices of one vector, whose gradient is the joint one.
 
     Examples
     --------
@@ -137,73 +104,75 @@ class Function:
     (True, True)
     """
 
+    forward: Callable[..., Any]
+    setup_context: Callable[..., Any] | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         name = type(self).__name__
         raise RuntimeError(f"{name}: a Function is not instantiated; call {name}.apply(...), with static methods")
 
-    forward: Callable[..., Any]
-    setup_context: Callable[..., Any] | None = None
-
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """The gradient in each argument of `forward`."""
-        raise NotImplementedError("you must implement backward, a static method, in your Function")
+        raise NotImplementedError("define backward, a static method, in your Function")
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Compute the result and enter it in the graph."""
         ctx = FunctionCtx()
         ctx.needs_input_grad = tuple(isinstance(x, Tensor) and x.requires_grad for x in args)
-        for x in args:
-            if isinstance(x, Tensor):
-                versions.refuse_stale(cls.__name__, x)
+        for x in [x for x in args if isinstance(x, Tensor)]:
+            versions.refuse_stale(cls.__name__, x)
         with no_grad():
-            outputs = cls.forward(*([] if cls.setup_context else [ctx]), *args)
+            outputs = cls.forward(*args) if cls.setup_context else cls.forward(ctx, *args)
             if cls.setup_context:
                 cls.setup_context(ctx, args, outputs)
         if not is_grad_enabled() or not any(ctx.needs_input_grad):
             return outputs
-        results = list(outputs) if isinstance(outputs, tuple) else [outputs]
-        _enter(cls, ctx, args, results)
+        results = _recorded(cls, ctx, args, outputs if isinstance(outputs, tuple) else (outputs,))
         return tuple(results) if isinstance(outputs, tuple) else results[0]
 
 
-def _enter(cls: type[Function], ctx: FunctionCtx, args: tuple[Any, ...], results: list[Any]) -> None:
-    """Enter the results in the graph, in place of those in the list."""
-    constant = [id(x) for x in ctx._constant]
-    which = [i for i, y in enumerate(results) if isinstance(y, Tensor) and y.is_floating_point()]
-    which = [i for i in which if id(results[i]) not in constant]
-    positions = {id(results[i]): i for i in which}
-    ctx._to_save = tuple(positions.get(id(x), x) for x in ctx._to_save)
-    split = _splitter(results, which)
-    call = _Backward(cls, ctx, len(args), split)
-    edges = [(x, partial(call.gradient, i)) for i, x in enumerate(args) if ctx.needs_input_grad[i]]
-    keep_output = any(isinstance(x, int) for x in ctx._to_save)
-    if len(which) == 1:
-        y = results[which[0]]
-        if any(y is x for x in args):
-            y = _changed(cls.__name__, y) if any(y is x for x in ctx._dirty) else y.detach()
-        y.grad_fn = FunctionNode(call, y, edges, keep_output)
-        results[which[0]] = y
-    elif which:
-        joint = Tensor(np.concatenate([results[i].array.reshape(-1) for i in which]))
-        joint.grad_fn = FunctionNode(call, joint, edges, keep_output)
-        parts = split(joint)
-        for i in which:
-            results[i] = parts[i]
+def _recorded(cls: type[Function], ctx: FunctionCtx, args: tuple[Any, ...], outputs: tuple[Any, ...]) -> list[Any]:
+    """The results, those that have a gradient entered in the graph."""
+    constant = set(map(id, ctx._constant))
+    which = [
+        i for i, y in enumerate(outputs) if isinstance(y, Tensor) and y.is_floating_point() and id(y) not in constant
+    ]
+    if not which:
+        return list(outputs)
+    at = {id(outputs[i]): i for i in which}
+    saved = tuple(at.get(id(x), x) for x in ctx.saved_tensors)  # positions of results: a node may not hold its result
+    split = _splitter(outputs, which)
+
+    def gradient(i: int, gy: Tensor, joint: Tensor | None = None) -> Any:
+        if ctx._gradients is None:
+            results = () if joint is None else split(joint)
+            ctx.saved_tensors = tuple(results[x] if isinstance(x, int) else x for x in saved)
+            ctx._gradients = _counted(cls.__name__, cls.backward(ctx, *split(gy)), len(args))
+            ctx.saved_tensors = ()
+        return ctx._gradients[i]
+
+    ctx.saved_tensors = ()
+    joint = outputs[which[0]]
+    if len(which) > 1:
+        joint = Tensor(np.concatenate([outputs[i].array.reshape(-1) for i in which]))
+    elif id(joint) in map(id, ctx._dirty):
+        check_writable(cls.__name__, joint, recorded=True)
+        versions.written(joint, recorded=True)
+    elif id(joint) in map(id, args):
+        joint = joint.detach()
+    edges = [(x, functools.partial(gradient, i)) for i, x in enumerate(args) if ctx.needs_input_grad[i]]
+    joint.grad_fn = FunctionNode(ctx, cls.__name__, joint, edges, any(isinstance(x, int) for x in saved))
+    return [part if i in which else y for i, (y, part) in enumerate(zip(outputs, split(joint), strict=True))]
 
 
-def _changed(name: str, x: Tensor) -> Tensor:
-    """An input that `forward` changed in place: from now on the result."""
-    check_writable(name, x, recorded=True)
-    versions.written(x, recorded=True)
-    return x
-
-
-def _splitter(results: Sequence[Any], which: Sequence[int]) -> Callable[[Tensor], list[Any]]:
-    """The function from the joint vector, or from a single result, to a list like `results`: zeros for the constants."""
-    alike = [Tensor(np.zeros_like(y.array, shape=())).expand(y.shape) if isinstance(y, Tensor) else None for y in results]
-    ends = [0, *accumulate(results[i].numel() for i in which)]
+def _splitter(outputs: Sequence[Any], which: Sequence[int]) -> Callable[[Tensor], list[Any]]:
+    """The function from a vector to the results that are its slices; the others are zeros, as their gradients are."""
+    alike: list[Any] = [
+        Tensor(np.broadcast_to(y.dtype.type(0), y.shape)) if isinstance(y, Tensor) else None for y in outputs
+    ]
+    ends = [0, *accumulate(outputs[i].numel() for i in which)]
 
     def split(joint: Tensor) -> list[Any]:
         parts = list(alike)
@@ -214,6 +183,17 @@ def _splitter(results: Sequence[Any], which: Sequence[int]) -> Callable[[Tensor]
     return split
 
 
+def _counted(name: str, gradients: Any, count: int) -> Sequence[Any]:
+    """The gradients that a backward returned, one for each argument."""
+    found = gradients if isinstance(gradients, tuple | list) else (gradients,)
+    if len(found) < count or any(g is not None for g in found[count:]):
+        raise RuntimeError(
+            f"function {name}Backward returned an incorrect number of gradients (expected {count}, got {len(found)}): "
+            "one for each argument of forward, None where there is none"
+        )
+    return found
+
+
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a `backward` that is not written in tensor operations: differentiating its results again raises."""
 
@@ -221,12 +201,9 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(ctx: Any, *gradients: Any) -> Any:
         with no_grad():
             results = backward(ctx, *gradients)
-        if not is_grad_enabled():
-            return results
         edges = [(g, _refuse) for g in (*gradients, *ctx.saved_tensors) if isinstance(g, Tensor)]
         listed = results if isinstance(results, tuple) else (results,)
-        found = [record("once_differentiable", g.array, *edges) if isinstance(g, Tensor) else g for g in listed]
-        return tuple(found) if isinstance(results, tuple) else found[0]
+        return tuple(None if g is None else record("once_differentiable", g.array, *edges) for g in listed)
 
     return wrapped
 

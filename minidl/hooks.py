@@ -81,8 +81,7 @@ def register_hook(input: Tensor, hook: Hook) -> RemovableHandle:
     >>> x.grad.tolist()
     [20.0, 40.0]
     """
-    if not input.requires_grad:
-        raise RuntimeError(f"register_hook: a tensor of shape {input.shape} that does not require grad gets none")
+    _need_gradient("register_hook", input)
     return RemovableHandle(_of_leaf(input).before if input.grad_fn is None else _of_node(input.grad_fn), hook)
 
 
@@ -90,15 +89,13 @@ def register_post_accumulate_grad_hook(input: Tensor, hook: Hook) -> RemovableHa
     """Call ``hook(leaf)`` as soon as ``backward()`` has added to this leaf's `grad`, while the pass still goes on."""
     if not input.is_leaf:
         raise RuntimeError(f"register_post_accumulate_grad_hook: only for leaves, and {input.grad_fn!r} computed this")
-    if not input.requires_grad:
-        raise RuntimeError(f"register_post_accumulate_grad_hook: shape {input.shape} does not require grad")
+    _need_gradient("register_post_accumulate_grad_hook", input)
     return RemovableHandle(_of_leaf(input).after, hook)
 
 
 def retain_grad(input: Tensor) -> None:
     """Let ``backward()`` fill this tensor's `grad`, though it is not a leaf."""
-    if not input.requires_grad:
-        raise RuntimeError(f"retain_grad: a tensor of shape {input.shape} that does not require grad gets none")
+    _need_gradient("retain_grad", input)
     if input.grad_fn is None:
         return
     kept = ref(input)  # the node may not hold its result
@@ -111,20 +108,23 @@ def retain_grad(input: Tensor) -> None:
     _of_node(input.grad_fn)[RETAIN] = keep
 
 
+def _need_gradient(name: str, x: Tensor) -> None:
+    if not x.requires_grad:
+        raise RuntimeError(f"{name}: this tensor of shape {x.shape} does not require grad, so it gets no gradient")
+
+
 def changed(g: Tensor, hooks: Hooks) -> Tensor:
     """The gradient g after its hooks, each of which may replace it."""
     for hook in [*hooks.values()]:
         result = hook(g)
-        if result is None:
-            continue
-        if not isinstance(result, Tensor):
+        if not isinstance(result, Tensor | None):
             raise TypeError(f"a hook must return a Tensor or None, not {type(result).__name__}")
-        if (result.shape, result.dtype) != (g.shape, g.dtype):
+        if result is not None and (result.shape, result.dtype) != (g.shape, g.dtype):
             raise RuntimeError(
                 f"a hook returned shape {result.shape} and dtype {result.dtype} in place of a gradient of shape "
                 f"{g.shape} and dtype {g.dtype}: both must be the same"
             )
-        g = result
+        g = g if result is None else result
     return g
 
 

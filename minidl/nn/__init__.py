@@ -2,10 +2,10 @@
 
 from minidl.nn import functional, init, utils
 from minidl.nn.batchnorm import BatchNorm1d, BatchNorm2d
-from minidl.nn.containers import ModuleDict, ParameterDict, ParameterList
+from minidl.nn.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from minidl.nn.layers import (
-    Conv2d, ConvTranspose2d, Dropout, Flatten, Identity, LeakyReLU, Linear, LogSoftmax, ModuleList, ReLU,
-    Sequential, Sigmoid, Softmax, Tanh, Unflatten,
+    Conv2d, ConvTranspose2d, Dropout, Flatten, Identity, LeakyReLU, Linear, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh,
+    Unflatten,
 )
 from minidl.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, RegularisedLoss
 from minidl.nn.module import Module, Parameter
@@ -16,6 +16,6 @@ __all__ = [
     "AvgPool2d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d",
     "CrossEntropyLoss", "Dropout", "Flatten", "Fold", "Identity", "L1Loss", "LeakyReLU", "Linear", "LogSoftmax",
     "MSELoss", "MaxPool2d", "MaxUnpool2d", "Module", "ModuleDict", "ModuleList", "NLLLoss", "Parameter",
-    "ParameterDict", "ParameterList", "ReLU", "RegularisedLoss", "Sequential", "Sigmoid", "Softmax", "Tanh", "Unflatten", "Unfold", "Upsample", "UpsamplingBilinear2d",
-    "UpsamplingNearest2d", "functional", "init", "utils",
+    "ParameterDict", "ParameterList", "ReLU", "RegularisedLoss", "Sequential", "Sigmoid", "Softmax", "Tanh",
+    "Unflatten", "Unfold", "Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d", "functional", "init", "utils",
 ]

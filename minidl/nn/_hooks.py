@@ -6,7 +6,7 @@ them: an identity around the module's results and around its arguments, whose ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from minidl.function import Function
@@ -20,7 +20,7 @@ Hook = Callable[..., Any]
 
 
 class Hooked:
-    """The part of `Module` that registers hooks. Each method returns a handle whose ``remove()`` takes the hook away."""
+    """The part of `Module` that registers hooks, by methods that return a handle to remove them again."""
 
     _hooks: dict[str, Hooks] | None = None  # by kind
 
@@ -36,7 +36,12 @@ class Hooked:
 
         `with_kwargs`: ``hook(module, args, kwargs)``, which returns None or a pair of both.
         """
-        return self._register("forward_pre", hook if with_kwargs else _of_args(hook), prepend)
+
+        def plain(module: Module, args: Any, kwargs: Any) -> Any:
+            result = hook(module, args)
+            return None if result is None else (_tuple(result), kwargs)
+
+        return self._register("forward_pre", hook if with_kwargs else plain, prepend)
 
     def register_forward_hook(self, hook: Hook, *, prepend: bool = False, with_kwargs: bool = False) -> RemovableHandle:
         """Call ``hook(module, args, output)`` after `forward`; what it returns, if not None, is the output instead.
@@ -47,47 +52,53 @@ class Hooked:
         return self._register("forward", plain, prepend)
 
     def register_full_backward_pre_hook(self, hook: Hook, prepend: bool = False) -> RemovableHandle:
-        """Call ``hook(module, grad_output)`` in a backward pass, before the module's own; it may return another tuple."""
+        """Call ``hook(module, grad_output)`` before the module's backward pass; it may return another tuple."""
         return self._register("backward_pre", hook, prepend)
 
     def register_full_backward_hook(self, hook: Hook, prepend: bool = False) -> RemovableHandle:
-        """Call ``hook(module, grad_input, grad_output)`` once both are known, with tuples of gradients.
+        """Call ``hook(module, grad_input, grad_output)`` after the module's backward pass, with tuples of gradients.
 
         `grad_input` has None for arguments that need no gradient; what the hook returns, if not None, replaces it.
         """
         return self._register("backward", hook, prepend)
 
 
-def _of_args(hook: Hook) -> Hook:
-    """A hook that knows only positional arguments, in the form of one that knows both."""
-
-    def both(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = hook(module, args)
-        return None if result is None else (_tuple(result), kwargs)
-
-    return both
-
-
 def _tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
+
+
+def _latest(hooks: Hooks, value: Any, *args: Any) -> Any:
+    """The value after its hooks, each of which gets `args` and the value, and may replace it."""
+    for hook in [*hooks.values()]:
+        changed = hook(*args, value)
+        value = value if changed is None else changed
+    return value
 
 
 def call(module: Module, hooks: dict[str, Hooks], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a module that has hooks."""
     for hook in [*hooks["forward_pre"].values()]:
-        changed = hook(module, args, kwargs)
-        if changed is not None:
-            if not isinstance(changed, tuple) or len(changed) != 2:
-                raise RuntimeError(f"a forward pre-hook must return None or (args, kwargs), not {changed!r}")
-            args, kwargs = changed
-    passage = _Passage(module, hooks) if hooks["backward"] or hooks["backward_pre"] else None
-    if passage is not None:
-        args = passage.enter(args)
-    output = module.forward(*args, **kwargs)
-    for hook in [*hooks["forward"].values()]:
-        changed = hook(module, args, kwargs, output)
-        output = output if changed is None else changed
-    return output if passage is None else passage.leave(output)
+        args, kwargs = hook(module, args, kwargs) or (args, kwargs)
+    if not (hooks["backward"] or hooks["backward_pre"]):
+        return _latest(hooks["forward"], module.forward(*args, **kwargs), module, args, kwargs)
+    grad_output: list[Any] = []  # from the end of the module to its beginning
+
+    def at_inputs(grad_input: tuple[Any, ...]) -> Any:
+        for hook in [*hooks["backward"].values()]:
+            grad_input = _tuple(hook(module, grad_input, grad_output[0]) or grad_input)
+        return grad_input
+
+    def at_outputs(gradients: tuple[Any, ...]) -> Any:
+        grad_output[:] = [_tuple(_latest(hooks["backward_pre"], gradients, module))]
+        if not watched:  # no gradient will leave the module
+            at_inputs((None,) * len(args))
+        return grad_output[0]
+
+    args, watched = _through_gate(at_inputs, args)
+    output = _latest(hooks["forward"], module.forward(*args, **kwargs), module, args, kwargs)
+    if isinstance(output, tuple | list):
+        return type(output)(_through_gate(at_outputs, output)[0])
+    return _through_gate(at_outputs, [output])[0][0]
 
 
 class _Gate(Function):
@@ -103,58 +114,18 @@ class _Gate(Function):
         return None, *ctx.report(gradients)
 
 
-class _Passage:
-    """One call of a module with backward hooks, seen from the backward pass."""
-
-    def __init__(self, module: Module, hooks: dict[str, Hooks]) -> None:
-        self.module, self.hooks = module, hooks
-        self.which: list[int] = []  # the arguments that need a gradient
-        self.count = 0
-        self.grad_output: tuple[Any, ...] = ()
-
-    def enter(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        self.count = len(args)
-        self.which, through = _through_gate(self.report_input, args)
-        return through
-
-    def leave(self, output: Any) -> Any:
-        several = isinstance(output, tuple | list)
-        which, through = _through_gate(self.report_output, output if several else (output,))
-        self.outputs, self.total = which, len(through)
-        return (type(output)(through) if type(output) in (tuple, list) else through) if several else through[0]
-
-    def report_output(self, gradients: Sequence[Tensor]) -> Sequence[Any]:
-        grad_output = _spread(gradients, self.outputs, self.total)
-        for hook in [*self.hooks["backward_pre"].values()]:
-            changed = hook(self.module, grad_output)
-            grad_output = grad_output if changed is None else _tuple(changed)
-        self.grad_output = grad_output
-        if not self.which:  # no gradient will leave the module
-            self.report_input(())
-        return [grad_output[i] for i in self.outputs]
-
-    def report_input(self, gradients: Sequence[Tensor]) -> Sequence[Any]:
-        grad_input, grad_output = _spread(gradients, self.which, self.count), self.grad_output
-        self.grad_output = ()
-        for hook in [*self.hooks["backward"].values()]:
-            changed = hook(self.module, grad_input, grad_output)
-            grad_input = grad_input if changed is None else _tuple(changed)
-        return [grad_input[i] for i in self.which]
-
-
-def _through_gate(report: Callable[..., Any], values: Sequence[Any]) -> tuple[list[int], tuple[Any, ...]]:
-    """The positions of those values that need a gradient, and the values, these passed through a gate."""
-    which = [i for i, x in enumerate(values) if isinstance(x, Tensor) and x.requires_grad]
+def _through_gate(report: Callable[..., Any], values: Iterable[Any]) -> tuple[tuple[Any, ...], list[int]]:
+    """The values, those that need a gradient passed through a gate, and the positions of these."""
     passed = list(values)
-    if which:
-        for i, x in zip(which, _Gate.apply(report, *[values[i] for i in which]), strict=True):
-            passed[i] = x
-    return which, tuple(passed)
+    which = [i for i, x in enumerate(passed) if isinstance(x, Tensor) and x.requires_grad]
 
+    def at_their_places(gradients: tuple[Tensor, ...]) -> list[Any]:
+        found: list[Any] = [None] * len(passed)
+        for i, g in zip(which, gradients, strict=True):
+            found[i] = g
+        changed = report(tuple(found))
+        return [changed[i] for i in which]
 
-def _spread(gradients: Sequence[Tensor], which: Sequence[int], count: int) -> tuple[Any, ...]:
-    """The gradients at their positions, and None elsewhere."""
-    found: list[Any] = [None] * count
-    for i, g in zip(which, gradients, strict=True):
-        found[i] = g
-    return tuple(found)
+    for i, x in zip(which, _Gate.apply(at_their_places, *[passed[i] for i in which]) if which else (), strict=True):
+        passed[i] = x
+    return tuple(passed), which

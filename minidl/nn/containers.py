@@ -1,15 +1,166 @@
-"""Containers whose contents are registered: a dict of modules, and a list and a dict of parameters."""
+"""Containers: modules or parameters in a list or a dict, each registered under its position or key."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeVar
 
 from minidl.nn.module import Module, Parameter
 from minidl.tensor import Tensor
 
+N = TypeVar("N", bound="_Numbered")
 
-class ModuleDict(Module, MutableMapping[str, Module]):
+
+class _Container(Module):
+    """The base of all containers, whose contents are in one registry of the module."""
+
+    _registry = "_modules"
+
+    def __len__(self) -> int:
+        return len(vars(self)[self._registry])
+
+    def _put(self, name: str, value: Any) -> None:
+        self.add_module(name, value)
+
+
+class _Numbered(_Container):
+    """The base of those in order, named by their positions."""
+
+    def append(self: N, value: Any) -> N:
+        """Add one at the end."""
+        self._put(str(len(self)), value)
+        return self
+
+    def extend(self: N, values: Iterable[Any]) -> N:
+        """Add several at the end."""
+        for value in values:
+            self.append(value)
+        return self
+
+    __iadd__ = extend
+
+    def insert(self: N, index: int, value: Any) -> N:
+        """Insert one before position `index`; those after it are renumbered."""
+        kept = list(self)
+        kept.insert(index, value)
+        return self._renumber(kept)
+
+    def pop(self, key: int) -> Any:
+        """Remove the one at this position, and return it; those after it are renumbered."""
+        value = self[key]
+        del self[key]
+        return value
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(vars(self)[self._registry].values())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self._part(OrderedDict(list(vars(self)[self._registry].items())[index]))
+        return list(self)[index]
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        self._put(list(vars(self)[self._registry])[index], value)
+
+    def __delitem__(self, index: int | slice) -> None:
+        kept = list(self)
+        del kept[index]
+        self._renumber(kept)
+
+    def __add__(self: N, other: Iterable[Any]) -> N:
+        return self[:].extend(other)
+
+    def _renumber(self: N, values: list[Any]) -> N:
+        type(self)().extend(values)  # raises before anything is changed
+        vars(self)[self._registry].clear()
+        return self.extend(values)
+
+    def _part(self, named: OrderedDict[str, Any]) -> Any:
+        return type(self)().extend(named.values())
+
+
+class ModuleList(_Numbered):
+    """A list of modules whose parameters are registered, unlike those in a Python list. It has no forward.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> ModuleList([nn.Linear(2, 2), nn.Linear(2, 2), nn.ReLU()])
+    ModuleList(
+      (0-1): 2 x Linear(in_features=2, out_features=2, bias=True)
+      (2): ReLU()
+    )
+    """
+
+    def __init__(self, modules: Iterable[Module] | None = None) -> None:
+        super().__init__()
+        self.extend([] if modules is None else modules)
+
+    def __repr__(self) -> str:
+        lines, first = [], 0
+        for text, alike in groupby(map(repr, self)):
+            last = first + len(list(alike)) - 1
+            name = f"({first})" if last == first else f"({first}-{last})"
+            lines.append(f"{name}: " + (text if last == first else f"{last - first + 1} x {text}"))
+            first = last + 1
+        inside = "\n".join(lines).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {inside}\n)" if lines else f"{type(self).__name__}()"
+
+
+class Sequential(_Numbered):
+    """Modules one after another, given in order or as an ``OrderedDict`` with names.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> Sequential(nn.Linear(2, 3), nn.ReLU())
+    Sequential(
+      (0): Linear(in_features=2, out_features=3, bias=True)
+      (1): ReLU()
+    )
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+        named = args[0] if len(args) == 1 and isinstance(args[0], OrderedDict) else dict(enumerate(args))
+        for name, module in named.items():
+            self.add_module(str(name), module)
+
+    def forward(self, input: Any) -> Any:
+        """Pass the input through all modules in turn."""
+        for module in self:
+            input = module(input)
+        return input
+
+    def _part(self, named: OrderedDict[str, Any]) -> Sequential:
+        return Sequential(named)
+
+
+class _Keyed(_Container, MutableMapping[str, Any]):
+    """The base of dicts. Like every module, they are equal only to themselves."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.update(values or {})
+
+    def __getitem__(self, key: str) -> Any:
+        return vars(self)[self._registry][key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._put(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        del vars(self)[self._registry][key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(vars(self)[self._registry])
+
+
+class ModuleDict(_Keyed):
     """A dict of modules, which are registered under their keys. It has no forward.
 
     Examples
@@ -22,93 +173,30 @@ class ModuleDict(Module, MutableMapping[str, Module]):
     )
     """
 
-    __eq__, __hash__ = object.__eq__, object.__hash__
 
-    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
-        super().__init__()
-        self.update(modules or {})
-
-    def __getitem__(self, key: str) -> Any:
-        return self._modules[key]
-
-    def __setitem__(self, key: str, module: Module) -> None:
-        self.add_module(key, module)
-
-    def __delitem__(self, key: str) -> None:
-        del self._modules[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._modules)
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-
-class _Parameters(Module):
+class _OfParameters(_Container):
     """The base of ``ParameterList`` and ``ParameterDict``: tensors become parameters."""
 
-    def _set(self, name: str, value: Any) -> None:
-        if not isinstance(value, Tensor):
-            kind, container = type(value).__name__, type(self).__name__
-            raise TypeError(f"{container}: {name} must be a Tensor or a Parameter, not {kind}")
-        self.__setattr__(name, value if isinstance(value, Parameter) else Parameter(value))
+    _registry = "_parameters"
 
-    def __len__(self) -> int:
-        return len(self._parameters)
+    def _put(self, name: str, value: Any) -> None:
+        self.register_parameter(name, Parameter(value) if type(value) is Tensor else value)
 
     def __repr__(self) -> str:
-        sizes = {name: "x".join(map(str, p.shape)) for name, p in self._parameters.items() if p is not None}
-        dtypes = {name: str(p.dtype) for name, p in self._parameters.items() if p is not None}
-        lines = [f"    ({name}): Parameter containing: [{dtypes[name]} of size {sizes[name]}]" for name in sizes]
-        return "\n".join([f"{type(self).__name__}(", *lines, ")"]) if lines else f"{type(self).__name__}()"
+        lines = [
+            f"    ({name}): Parameter containing: [{p.dtype} of size {'x'.join(map(str, p.shape))}]"
+            for name, p in self.named_parameters()
+        ]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
 
 
-class ParameterList(_Parameters):
+class ParameterList(_OfParameters, _Numbered):
     """A list of parameters, named by their positions."""
 
     def __init__(self, values: Iterable[Tensor] | None = None) -> None:
         super().__init__()
         self.extend(values or [])
 
-    def append(self, value: Tensor) -> ParameterList:
-        """Add a parameter at the end."""
-        self._set(str(len(self)), value)
-        return self
 
-    def extend(self, values: Iterable[Tensor]) -> ParameterList:
-        """Add several parameters at the end."""
-        for value in values:
-            self.append(value)
-        return self
-
-    def __getitem__(self, index: int | slice) -> Any:
-        chosen = list(self._parameters.values())[index]
-        return ParameterList(chosen) if isinstance(chosen, list) else chosen  # type: ignore[arg-type]
-
-    def __setitem__(self, index: int, value: Tensor) -> None:
-        self._set(list(self._parameters)[index], value)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._parameters.values())
-
-
-class ParameterDict(_Parameters, MutableMapping[str, Parameter]):
+class ParameterDict(_OfParameters, _Keyed):
     """A dict of parameters, registered under their keys."""
-
-    __eq__, __hash__ = object.__eq__, object.__hash__
-
-    def __init__(self, parameters: Mapping[str, Tensor] | None = None) -> None:
-        super().__init__()
-        self.update(parameters or {})  # type: ignore[arg-type]
-
-    def __getitem__(self, key: str) -> Any:
-        return self._parameters[key]
-
-    def __setitem__(self, key: str, value: Tensor) -> None:
-        self._set(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        del self._parameters[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parameters)

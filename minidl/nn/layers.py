@@ -6,10 +6,8 @@ Arguments, defaults, weight layouts and printed forms are PyTorch's. N images in
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,102 +20,6 @@ from minidl.nn.module import Module, Parameter
 from minidl.ops.shape import flatten, unflatten
 from minidl.tensor import Tensor
 
-N = TypeVar("N", bound="_Numbered")
-
-
-class _Numbered(Module):
-    """The base of ``Sequential`` and ``ModuleList``: modules in order, named by their positions."""
-
-    def append(self: N, module: Module) -> N:
-        """Add a module at the end."""
-        self.add_module(str(len(self)), module)
-        return self
-
-    def extend(self: N, modules: Iterable[Module]) -> N:
-        """Add several modules at the end."""
-        for module in modules:
-            self.append(module)
-        return self
-
-    __iadd__ = extend
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._modules.values())
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return self._part(OrderedDict(list(self._modules.items())[index]))
-        return list(self._modules.values())[index]
-
-    def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, list(self._modules)[index], module)
-
-    def __delitem__(self, index: int | slice) -> None:
-        kept = list(self._modules.values())
-        del kept[index]
-        self._renumber(kept)
-
-    def __add__(self: N, other: Iterable[Module]) -> N:
-        return type(self)(*self, *other) if isinstance(self, Sequential) else type(self)([*self, *other])  # type: ignore[call-arg]
-
-    def insert(self: N, index: int, module: Module) -> N:
-        """Insert a module before position `index`; those after it are renumbered."""
-        kept = list(self._modules.values())
-        kept.insert(index, module)
-        self._renumber(kept)
-        return self
-
-    def pop(self, key: int) -> Any:
-        """Remove the module at this position, and return it; those after it are renumbered."""
-        module = self[key]
-        del self[key]
-        return module
-
-    def _renumber(self, modules: Iterable[Module]) -> None:
-        before = dict(self._modules)
-        self._modules.clear()
-        try:
-            self.extend(modules)
-        except TypeError:
-            self._modules.update(before)
-            raise
-
-    def _part(self, named: OrderedDict[str, Any]) -> Any:
-        raise NotImplementedError
-
-
-class ModuleList(_Numbered):
-    """A list of modules whose parameters are registered, unlike those in a Python list. It has no forward.
-
-    Examples
-    --------
-    >>> ModuleList([Linear(2, 2), Linear(2, 2), ReLU()])
-    ModuleList(
-      (0-1): 2 x Linear(in_features=2, out_features=2, bias=True)
-      (2): ReLU()
-    )
-    """
-
-    def __init__(self, modules: Iterable[Module] | None = None) -> None:
-        super().__init__()
-        self.extend([] if modules is None else modules)
-
-    def _part(self, named: OrderedDict[str, Any]) -> ModuleList:
-        return ModuleList(named.values())
-
-    def __repr__(self) -> str:
-        lines, first = [], 0
-        for text, alike in groupby(map(repr, self)):
-            last = first + len(list(alike)) - 1
-            name = f"({first})" if last == first else f"({first}-{last})"
-            lines.append(f"{name}: " + (text if last == first else f"{last - first + 1} x {text}"))
-            first = last + 1
-        inside = "\n".join(lines).replace("\n", "\n  ")
-        return f"{type(self).__name__}(\n  {inside}\n)" if lines else f"{type(self).__name__}()"
-
 
 class Identity(Module):
     """y = x, whatever the arguments: a placeholder for a layer."""
@@ -128,34 +30,6 @@ class Identity(Module):
     def forward(self, input: Tensor) -> Tensor:
         """The input itself."""
         return input
-
-
-class Sequential(_Numbered):
-    """Modules one after another, given in order or as an ``OrderedDict`` with names.
-
-    Examples
-    --------
-    >>> Sequential(Linear(2, 3), ReLU())
-    Sequential(
-      (0): Linear(in_features=2, out_features=3, bias=True)
-      (1): ReLU()
-    )
-    """
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__()
-        named = args[0] if len(args) == 1 and isinstance(args[0], OrderedDict) else dict(enumerate(args))
-        for name, module in named.items():
-            self.add_module(str(name), module)
-
-    def forward(self, input: Any) -> Any:
-        """Pass the input through all modules in turn."""
-        for module in self:
-            input = module(input)
-        return input
-
-    def _part(self, named: OrderedDict[str, Any]) -> Sequential:
-        return Sequential(named)
 
 
 class _Weighted(Module):

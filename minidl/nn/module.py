@@ -131,11 +131,12 @@ class Module(Hooked):
         """Register a parameter, or None for one that this variant of the layer lacks."""
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"{name!r} must be a Parameter, not {type(param).__name__}; nn.Parameter(tensor) makes one")
-        self._check_name(name)
+        if name not in self._parameters:
+            self._check_name(name)
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Register a tensor that is moved with the parameters and, if `persistent`, saved with them, but not trained."""
+        """Register a tensor that is moved and, if `persistent`, saved with the parameters, but not trained."""
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"the buffer {name!r} must be a Tensor or None, not {type(tensor).__name__}")
         if name not in self._buffers:

@@ -157,7 +157,7 @@ def test_an_autoencoder_lacks_nothing(listed):
         ("class A:\n    def f(self):\n        self.sort = print\n        self.sort(3)", []),
         ("x.values(), x.index(3)", []),  # of dictionaries and strings
         ("x.requires_grad_().sort()", ["1: possibly torch.Tensor.sort"]),
-        ("model.register_forward_hook(f)", ["1: possibly torch.nn.Module.register_forward_hook"]),
+        ("model.register_state_dict_pre_hook(f)", ["1: possibly torch.nn.Module.register_state_dict_pre_hook"]),
         ("optimizer.register_step_post_hook(f)", ["1: possibly torch.optim.Optimizer.register_step_post_hook"]),
         ("x.new_zeros(3).ndimension()", []),  # which install() adds
         ("try:\n    import nobodys\nexcept ImportError:\n    a = None", ["2: possibly nobodys: not installed"]),
