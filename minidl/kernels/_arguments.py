@@ -33,8 +33,8 @@ def alike(name: str, *arrays: Array) -> None:
 
 
 def matrices(a: Array, b: Array) -> None:
-    """Reject a product that does not exist."""
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+    """Reject a product that does not exist: of two matrices, or of two batches (N, M, K) and (N, K, P)."""
+    if a.ndim not in (2, 3) or a.shape[-1:] != b.shape[-2:-1] or a.shape[:-2] != b.shape[:-2]:
         raise RuntimeError(f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied")
 
 

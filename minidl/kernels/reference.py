@@ -343,7 +343,7 @@ def cross_entropy_backward(gy: Array, x: Array, classes: Array) -> Array:
 
 
 def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
-    """Matrix product: (M, K) and (K, N) give (M, N); a bias (N,) is added to each row."""
+    """Matrix product: (M, K) and (K, N) give (M, N), also for each of a batch; a bias (N,) is added to each row."""
     return a @ b if bias is None else a @ b + bias
 
 

@@ -8,6 +8,7 @@ from minidl.ops.linear import linear
 from minidl.ops.loss import (
     binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, gaussian_kl, l1_loss, mse_loss, nll_loss,
 )
+from minidl.ops.norm import cosine_similarity, normalize, pairwise_distance
 from minidl.ops.normalisation import batch_norm
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.shape import one_hot, pad
@@ -16,7 +17,7 @@ from minidl.ops.upsampling import interpolate, upsample
 
 __all__ = [
     "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv2d",
-    "conv_transpose2d", "cross_entropy", "dropout", "fold", "gaussian_kl", "interpolate", "l1_loss", "leaky_relu",
-    "linear", "log_softmax", "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "one_hot", "pad", "relu", "sigmoid",
-    "softmax", "tanh", "unfold", "upsample",
+    "conv_transpose2d", "cosine_similarity", "cross_entropy", "dropout", "fold", "gaussian_kl", "interpolate",
+    "l1_loss", "leaky_relu", "linear", "log_softmax", "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "normalize",
+    "one_hot", "pad", "pairwise_distance", "relu", "sigmoid", "softmax", "tanh", "unfold", "upsample",
 ]

@@ -9,7 +9,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from minidl import autograd, hooks
-from minidl.ops import activation, arithmetic, comparison, conversion, indexing, inplace, linear, reduction, shape
+
+from minidl.ops import (  # isort: skip
+    activation, arithmetic, comparison, conversion, extremes, indexing, inplace, linear, norm, product, reduction,
+    shape,
+)  # fmt: skip
 from minidl.tensor import Tensor
 
 Operator = Callable[[Any, Any], Tensor]
@@ -78,11 +82,14 @@ class Methods:
     eq, ne, lt, le, gt, ge = comparison.eq, comparison.ne, comparison.lt, comparison.le, comparison.gt, comparison.ge
     isfinite, isinf, isnan, allclose = comparison.isfinite, comparison.isinf, comparison.isnan, comparison.allclose
     equal, clamp, clip, maximum = comparison.equal, comparison.clamp, comparison.clip, comparison.maximum
-    sum, mean, var, std, max = reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.max
-    min, argmax, argmin, all, any = reduction.min, reduction.argmax, reduction.argmin, reduction.all, reduction.any
+    sum, mean, var, std, all = reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.all
+    any, max, min, argmax, argmin = reduction.any, extremes.max, extremes.min, extremes.argmax, extremes.argmin
+    amax, amin, median, prod, cumsum = extremes.amax, extremes.amin, extremes.median, norm.prod, norm.cumsum
+    logsumexp, norm, mm, bmm, mv = norm.logsumexp, norm.norm, product.mm, product.bmm, product.mv
+    dot, outer = product.dot, product.outer
     relu, sigmoid, tanh, softmax = activation.relu, activation.sigmoid, activation.tanh, activation.softmax
     log_softmax = activation.log_softmax
-    matmul, mm = linear.matmul, linear.mm
+    matmul = linear.matmul
     reshape, view, view_as, flatten = shape.reshape, shape.reshape, shape.view_as, shape.flatten
     unflatten, permute, transpose, t, squeeze = shape.unflatten, shape.permute, shape.transpose, shape.t, shape.squeeze
     unsqueeze, expand, expand_as, repeat = shape.unsqueeze, shape.expand, shape.expand_as, shape.repeat

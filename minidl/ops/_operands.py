@@ -82,7 +82,7 @@ def operation(
             if batches and given and given[0].array.ndim == 3:
                 y = _call_changed(body, batches, _as_batch, args, named)
                 return tuple(map(_from_batch, y)) if isinstance(y, tuple) else _from_batch(y)
-            if wide and half:
+            if wide and half and named.get("dtype") is None:
                 y = _call_changed(body, tensors, _widened, args, named)
                 return to(y, functools.reduce(_promote, [x.dtype for x in given]))
             return body(*args, **named)

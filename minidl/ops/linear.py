@@ -7,13 +7,12 @@ Source: M. Giles, Collected matrix derivative results for forward and reverse mo
 
 from __future__ import annotations
 
+import math
 from typing import Any
-
-import numpy as np
 
 from minidl import kernels
 from minidl.autograd import record
-from minidl.ops._operands import operand, operation, same_device
+from minidl.ops._operands import common_shape, operand, operation, same_device
 from minidl.ops.conv import bias_edge
 from minidl.tensor import Array, Tensor
 
@@ -34,8 +33,11 @@ def matmul(input: Any, other: Any) -> Tensor:
     _check_matmul(input, other)
     a = input.unsqueeze(0) if input.ndim == 1 else input  # (..., M, K)
     b = other.unsqueeze(1) if other.ndim == 1 else other  # (..., K, N)
-    if a.ndim > 2 or b.ndim > 2:
-        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    if a.ndim > 2 and b.ndim == 2:  # one product of all rows
+        y = matmul(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), other)
+        return y.reshape(*a.shape[:-1], *other.shape[1:])
+    if b.ndim > 2:
+        batch = common_shape("matmul", a.shape[:-2], b.shape[:-2])
         a, b = a.expand(batch + a.shape[-2:]), b.expand(batch + b.shape[-2:])
     y = record(
         "matmul",
@@ -47,22 +49,12 @@ def matmul(input: Any, other: Any) -> Tensor:
     return y.squeeze(-1) if other.ndim == 1 else y
 
 
-@operation()
-def mm(input: Tensor, mat2: Tensor) -> Tensor:
-    """The matrix product of (M, K) and (K, N)."""
-    if input.ndim != 2 or mat2.ndim != 2:
-        raise RuntimeError(f"mm: expected two matrices, not shapes {input.shape} and {mat2.shape}; use matmul")
-    return matmul(input, mat2)
-
-
 def _products(a: Array, b: Array) -> Array:
     """The product of each pair of matrices in (..., M, K) and (..., K, N)."""
-    if a.ndim == 2:
+    if a.ndim <= 3:
         return kernels.matmul(a, b)
-    y = np.empty_like(a, shape=(*a.shape[:-1], b.shape[-1]))
-    for index in np.ndindex(a.shape[:-2]):
-        y[index] = kernels.matmul(a[index], b[index])
-    return y
+    flat = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (a, b))
+    return kernels.matmul(*flat).reshape(*a.shape[:-1], b.shape[-1])
 
 
 def _check_matmul(a: Any, b: Any) -> None:

@@ -317,6 +317,17 @@ def test_matmul_equals_numpy(backend: Backend, dtype: type, m: int, k: int, n: i
 
 
 @dtypes
+@given(n=st.integers(0, 3), m=st.integers(0, 5), k=st.integers(0, 5), p=st.integers(0, 5), seed=seeds)
+def test_matmul_of_a_batch_equals_numpy(backend: Backend, dtype: type, n: int, m: int, k: int, p: int, seed: int):
+    a, b = normal(seed, (n, m, k), dtype), normal(seed + 1, (n, k, p), dtype)
+    for given_a, given_b in [
+        (backend.to(a), backend.to(b)),
+        (backend.to(a.transpose(0, 2, 1).copy()).transpose(0, 2, 1), backend.to(b.T.copy()).T),
+    ]:
+        assert_close(backend.back(backend.gpu.matmul(given_a, given_b)), a @ b, np.abs(a) @ np.abs(b), dtype)
+
+
+@dtypes
 @given(
     n=st.integers(0, 5),
     c=st.sampled_from([1, 2, 3, 16, 70]),

@@ -15,6 +15,7 @@ from minidl.data import DataLoader, Subset, TensorDataset
 from minidl.testing import broadcastable_shapes, check_operation, models, property_test, shapes, tensors
 from tests.helpers import cupy_stand_in
 from tests.ops import test_gradients as ops
+from tests.ops import test_reductions as reductions
 
 F = nn.functional
 
@@ -66,7 +67,13 @@ def test_binary(name, inputs):
     both(ops.BINARY[name], inputs)
 
 
+@pytest.mark.parametrize("name", reductions.FUNCTIONS)
+def test_reduction(name):
+    both(reductions.FUNCTIONS[name], [reductions.numbers(2, 3)])
+
+
 OTHERS = {
+    **reductions.PRODUCTS,
     "matmul": (lambda a, b: a @ b, (2, 3), (3, 4)),
     "matmul of batches": (lambda a, b: a @ b, (2, 1, 2, 3), (4, 3, 1)),
     "linear": (F.linear, (2, 3), (4, 3), (4,)),
@@ -92,7 +99,10 @@ OTHERS = {
     "min": (lambda x: (x.min(1).values, x.min()), (3, 4)),
     "std": (lambda x: x.std(0), (3, 4)),
     "comparison": (lambda x, y: ((x > y) & (x != 0) | ~(y <= 1), (x == y).any(), x.argmax(1)), (3, 4), (4,)),
-    "integers": (lambda x: (x.long().sum(), x.int() * 2, x.bool().all()), (3, 4)),
+    "integers": (
+        lambda x: (x.long().sum(), x.int() * 2, x.bool().all(), x.bool().any(1), x.long().prod(), x.int().cumsum(0)),
+        (3, 4),
+    ),
     "index": (lambda x: (x[1], x[:, [0, 0, 2]], x[np.array([1, 2])], x[minidl.tensor([0, 0])], x[x > 0]), (3, 4)),
 }
 

@@ -287,6 +287,17 @@ def test_matmul_over_many_blocks(dtype: type, m: int, k: int, n: int):
     assert_close(one, a @ b.T, np.abs(a) @ np.abs(b.T), dtype)
 
 
+@dtypes
+@given(st.integers(1, 3), *[st.integers(0, 9)] * 3, st.booleans(), st.booleans(), seeds)
+def test_matmul_of_a_batch_equals_numpy(dtype: type, n: int, m: int, k: int, p: int, one: bool, flip: bool, seed: int):
+    """With one left matrix for all, and right ones that are transposed in memory."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((n, m, k)).astype(dtype), rng.standard_normal((n, k, p)).astype(dtype)
+    a = np.broadcast_to(a[:1], a.shape) if one else a
+    b = b.transpose(0, 2, 1).copy().transpose(0, 2, 1) if flip else b
+    assert_close(products.matmul(a, b), a @ b, np.abs(a) @ np.abs(b), dtype)
+
+
 TILES = {
     "1": (tile.tile_1, 1),
     "2": (tile.tile_2, 1),

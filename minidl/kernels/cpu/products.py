@@ -59,16 +59,20 @@ def multiply_groups(a, rows, cols, b, brows, n, c, crows, bias, group):
 
 
 def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
-    """Matrix product (M, K) @ (K, N), plus bias (N,); a and b may be transposed in memory. Defined in reference.py."""
+    """Matrix product (M, K) @ (K, N), plus bias (N,); a and b may be transposed in memory. Defined in reference.py.
+
+    Of batches, the matrices may all be the same memory.
+    """
     _arguments.same_float("matmul", a, b)
     _arguments.matrices(a, b)
-    start = start_of("matmul", bias, b.shape[1], a.dtype)
-    c = empty((a.shape[0], b.shape[1]), a.dtype)
-    if a.shape[1] == 0:
+    start = start_of("matmul", bias, b.shape[-1], a.dtype)
+    c = empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    if a.shape[-1] == 0:
         c[...] = start if start.size else 0
     elif c.size:
-        with parallel_region(elements(c.size * a.shape[1])):
-            _matmul(*_flat_matrix(a), *_flat_matrix(b), c.reshape(-1), start, *c.shape, a.shape[1])
+        count, sizes = len(c) if c.ndim == 3 else 1, (*c.shape[-2:], a.shape[-1])
+        with parallel_region(elements(c.size * a.shape[-1])):
+            _matmul(*_flat_matrices(a), *_flat_matrices(b), c.reshape(-1), start, count, *sizes)
     return c
 
 
@@ -83,21 +87,25 @@ def start_of(name: str, bias: Array | None, columns: int, dtype: np.dtype) -> Ar
     return np.empty(0, dtype) if bias is None else plain(bias)
 
 
-def _flat_matrix(a: Array) -> tuple[Array, int, int]:
-    """The values of a matrix as one vector, and how far apart its rows and its columns are in it."""
-    if not a.flags.c_contiguous and a.T.flags.c_contiguous:
-        return plain(a.T).reshape(-1), 1, a.shape[0]
-    return plain(a).reshape(-1), a.shape[1], 1
+def _flat_matrices(a: Array) -> tuple[Array, int, int, int]:
+    """The values of matrices as one vector, and how far apart matrices, their rows and their columns are in it."""
+    if a.ndim == 3 and a.strides[0] == 0:
+        values, _, row, column = _flat_matrices(a[0])
+        return values, 0, row, column
+    turned, size = a.swapaxes(-1, -2), a.shape[-2] * a.shape[-1]
+    if not a.flags.c_contiguous and turned.flags.c_contiguous:
+        return plain(turned).reshape(-1), size, 1, a.shape[-2]
+    return plain(a).reshape(-1), size, a.shape[-1], 1
 
 
 @compiled(parallel=True)
-def _matmul(a, arow, acol, b, brow, bcol, c, bias, M, N, K):
+def _matmul(a, astep, arow, acol, b, bstep, brow, bcol, c, bias, count, M, N, K):
     """Why it is fast: a task copies its block of B, whatever its strides, into cache and uses it for
     all its rows."""
     panels, chunks = (N + PANEL - 1) // PANEL, (M + MATMUL_ROWS - 1) // MATMUL_ROWS
-    for task in prange(panels * chunks):  # owns one block of C
-        i, j = task // panels * MATMUL_ROWS, task % panels * PANEL
-        _matmul_block(a, arow, acol, b, brow, bcol, c, bias, M, N, K, i, j)
+    for task in prange(count * panels * chunks):  # owns one block of one C
+        n, i, j = task // panels // chunks, task // panels % chunks * MATMUL_ROWS, task % panels * PANEL
+        _matmul_block(a[n * astep :], arow, acol, b[n * bstep :], brow, bcol, c[n * M * N :], bias, M, N, K, i, j)
 
 
 @compiled()

@@ -117,16 +117,16 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     if not _floating(a):
         return reference.matmul(a, b, bias)
     _arguments.same_float("matmul", a, b)
-    _arguments.bias_of("matmul", bias, b.shape[1], a.dtype)
+    _arguments.bias_of("matmul", bias, b.shape[-1], a.dtype)
     c = _product(a, b)
     return c if bias is None else cupy.add(c, bias, out=c)
 
 
 def _product(a: Array, b: Array) -> Array:
-    """a @ b, each C- or F-contiguous."""
-    c = cupy.empty((a.shape[0], b.shape[1]), a.dtype)
-    a, b = (m if m.flags.f_contiguous else _plain(m) for m in (a, b))
-    _cublas.multiply(a[None], b[None], c[None])
+    """a @ b, each C- or, of two dimensions, F-contiguous."""
+    c = cupy.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    a, b = (m if m.ndim == 2 and m.flags.f_contiguous else _plain(m) for m in (a, b))
+    _cublas.multiply(*(m if m.ndim == 3 else m[None] for m in (a, b, c)))
     return c
 
 
