@@ -17,11 +17,16 @@ from minidl.ops._operands import result_type
 from minidl.ops.activation import log_softmax, relu, relu_rule, sigmoid, softmax, tanh
 from minidl.ops.arithmetic import abs, add, div, exp, log, mul, neg, pow, sign, sqrt, square, sub
 from minidl.ops.comparison import (
-    allclose, clamp, clip, eq, equal, ge, gt, isfinite, isinf, isnan, le, lt, maximum, minimum, ne, where,
+    allclose, clamp, clip, eq, equal, ge, gt, isfinite, isinf, isnan, le, logical_and, logical_not, logical_or,
+    logical_xor, lt, maximum, minimum, ne, where,
 )
 from minidl.ops.extremes import amax, amin, argmax, argmin, max, median, min
 from minidl.ops.linear import matmul
 from minidl.ops.norm import cumsum, logsumexp, norm, prod
+from minidl.ops.pointwise import (
+    acos, asin, atan, ceil, cos, cosh, erf, expm1, floor, floor_divide, fmod, log10, log1p, log2, prelu, reciprocal,
+    remainder, round, rsqrt, sin, sinh, tan, trunc,
+)
 from minidl.ops.pooling import max_pool2d
 from minidl.ops.product import bmm, dot, einsum, mm, mv, outer
 from minidl.ops.reduction import all, any, mean, std, sum, var
@@ -48,17 +53,20 @@ float16, float32, float64 = _np.dtype("float16"), _np.dtype("float32"), _np.dtyp
 long, int, float, double = int64, int32, float32, float64
 
 __all__ = [
-    "Generator", "GradcheckError", "Meter", "Tensor", "__version__", "abs", "add", "all", "allclose", "amax", "amin",
-    "any", "arange", "argmax", "argmin", "as_tensor", "autograd", "bmm", "bool", "cat", "check_adjoint", "chunk",
-    "clamp", "clip", "clone", "conv2d", "conv_transpose2d", "cuda", "cumsum", "data", "device", "div", "dot", "double",
-    "dropout", "einsum", "empty", "enable_grad", "eq", "equal", "exp", "explain", "eye", "flatten", "float", "float16",
-    "float32", "float64", "from_dlpack", "from_numpy", "full", "full_like", "ge", "get_num_threads", "grad",
-    "gradcheck", "gradgradcheck", "gt", "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "is_tensor",
-    "isfinite", "isinf", "isnan", "le", "linspace", "load", "log", "log_softmax", "logsumexp", "long", "lt",
-    "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean", "median", "min", "minimum", "mm", "mul", "mv",
-    "ne", "neg", "nn", "no_grad", "norm", "numel", "ones", "ones_like", "ops", "optim", "outer", "permute", "plot",
-    "pow", "prod", "rand", "rand_like", "randint", "randn", "randn_like", "random", "randperm", "relu", "relu_rule",
-    "reshape", "result_type", "save", "set_grad_enabled", "set_num_threads", "show_graph", "sigmoid", "sign", "softmax",
-    "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum", "tanh", "tensor", "transpose", "uint8",
-    "unbind", "unsqueeze", "use_reference_kernels", "utils", "var", "where", "zeros", "zeros_like",
+    "Generator", "GradcheckError", "Meter", "Tensor", "__version__", "abs", "acos", "add", "all", "allclose", "amax",
+    "amin", "any", "arange", "argmax", "argmin", "as_tensor", "asin", "atan", "autograd", "bmm", "bool", "cat", "ceil",
+    "check_adjoint", "chunk", "clamp", "clip", "clone", "conv2d", "conv_transpose2d", "cos", "cosh", "cuda", "cumsum",
+    "data", "device", "div", "dot", "double", "dropout", "einsum", "empty", "enable_grad", "eq", "equal", "erf", "exp",
+    "explain", "expm1", "eye", "flatten", "float", "float16", "float32", "float64", "floor", "floor_divide", "fmod",
+    "from_dlpack", "from_numpy", "full", "full_like", "ge", "get_num_threads", "grad", "gradcheck", "gradgradcheck",
+    "gt", "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "is_tensor", "isfinite", "isinf", "isnan", "le",
+    "linspace", "load", "log", "log1p", "log2", "log10", "log_softmax", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "logsumexp", "long", "lt", "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean",
+    "median", "min", "minimum", "mm", "mul", "mv", "ne", "neg", "nn", "no_grad", "norm", "numel", "ones", "ones_like",
+    "ops", "optim", "outer", "permute", "plot", "pow", "prelu", "prod", "rand", "rand_like", "randint", "randn",
+    "randn_like", "random", "randperm", "reciprocal", "relu", "relu_rule", "remainder", "reshape", "result_type",
+    "round", "rsqrt", "save", "set_grad_enabled", "set_num_threads", "show_graph", "sigmoid", "sign", "sin", "sinh",
+    "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum", "tan", "tanh", "tensor",
+    "transpose", "trunc", "uint8", "unbind", "unsqueeze", "use_reference_kernels", "utils", "var", "where", "zeros",
+    "zeros_like",
 ]

@@ -55,7 +55,7 @@ class Tensor(Methods):
     """
 
     __slots__ = ("__weakref__", "_grad", "_known", "_leaf", "_requires_grad", "_storage", "array", "grad_fn")
-    __array_ufunc__ = None  # so that `ndarray * tensor` asks this class, and keeps the graph
+    __array_priority__ = 1000  # so that `ndarray * tensor` asks this class, and keeps the graph
 
     def __init__(self, array: Array, requires_grad: bool = False, *, storage: Storage | None = None) -> None:
         if type(array) is not np.ndarray:
@@ -268,6 +268,9 @@ class Tensor(Methods):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Tensor:
+        return Tensor(array)  # of NumPy's functions: np.exp(x)
 
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:

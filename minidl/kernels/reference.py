@@ -373,6 +373,11 @@ def tanh_backward(gy: Array, y: Array) -> Array:
     return gy * (1 - y * y)
 
 
+def erf(x: Array) -> Array:
+    """The error function, elementwise: 2 / sqrt(pi) times the integral of e^(-t^2) over t from 0 to x."""
+    return np.vectorize(math.erf, otypes=[x.dtype])(x)
+
+
 def add_at(y: Array, index: tuple[Any, ...], values: Array) -> None:
     """y[index] += values, in place. Where arrays in the index name an element several times, all its values are added.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl.ops.activation import dropout, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
+from minidl.ops.activation import dropout, dropout2d, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
 from minidl.ops.conv import conv2d, conv_transpose2d
 from minidl.ops.linear import linear
 from minidl.ops.loss import (
@@ -11,13 +11,15 @@ from minidl.ops.loss import (
 from minidl.ops.norm import cosine_similarity, normalize, pairwise_distance
 from minidl.ops.normalisation import batch_norm
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
+from minidl.ops.pointwise import elu, gelu, hardtanh, logsigmoid, prelu, relu6, selu, silu, softplus
 from minidl.ops.shape import one_hot, pad
 from minidl.ops.unfold import fold, unfold
 from minidl.ops.upsampling import interpolate, upsample
 
 __all__ = [
     "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv2d",
-    "conv_transpose2d", "cosine_similarity", "cross_entropy", "dropout", "fold", "gaussian_kl", "interpolate",
-    "l1_loss", "leaky_relu", "linear", "log_softmax", "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "normalize",
-    "one_hot", "pad", "pairwise_distance", "relu", "sigmoid", "softmax", "tanh", "unfold", "upsample",
+    "conv_transpose2d", "cosine_similarity", "cross_entropy", "dropout", "dropout2d", "elu", "fold", "gaussian_kl",
+    "gelu", "hardtanh", "interpolate", "l1_loss", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool2d",
+    "max_unpool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "prelu", "relu",
+    "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "tanh", "unfold", "upsample",
 ]

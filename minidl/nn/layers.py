@@ -210,93 +210,6 @@ class ConvTranspose2d(_Conv):
         return h - least[0], w - least[1]
 
 
-class ReLU(Module):
-    """Rectified linear unit: max(x, 0), elementwise.
-
-    Parameters
-    ----------
-    inplace : bool
-        Write the result into the input.
-    """
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Any shape; the output has the same."""
-        return F.relu(input, self.inplace)
-
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return "inplace=True" if self.inplace else ""
-
-
-class LeakyReLU(Module):
-    """Leaky ReLU: x where x > 0, negative_slope * x elsewhere (Maas et al., ICML 2013).
-
-    Parameters
-    ----------
-    negative_slope : float
-    inplace : bool
-        Write the result into the input.
-    """
-
-    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
-        super().__init__()
-        self.negative_slope, self.inplace = negative_slope, inplace
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Any shape; the output has the same."""
-        return F.leaky_relu(input, self.negative_slope, self.inplace)
-
-    def extra_repr(self) -> str:
-        """The settings, as PyTorch prints them."""
-        return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
-
-
-class _AlongDim(Module):
-    """The base of ``Softmax`` and ``LogSoftmax``. PyTorch guesses a missing `dim`; here it raises."""
-
-    _repr_format = "dim={0.dim}"
-
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__()
-        self.dim: Any = dim
-
-
-class Softmax(_AlongDim):
-    """Probabilities from logits, along dimension `dim`: y_i = e^x_i / (sum over j of e^x_j)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Any shape; the output has the same."""
-        return F.softmax(input, self.dim)
-
-
-class LogSoftmax(_AlongDim):
-    """The logarithm of ``Softmax``, accurate even where the softmax itself rounds to 0."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Any shape; the output has the same."""
-        return F.log_softmax(input, self.dim)
-
-
-class Sigmoid(Module):
-    """The logistic function, 1 / (1 + e^-x), elementwise."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Any shape; the output has the same."""
-        return F.sigmoid(input)
-
-
-class Tanh(Module):
-    """The hyperbolic tangent, elementwise."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Any shape; the output has the same."""
-        return F.tanh(input)
-
-
 class Flatten(Module):
     """Flatten the dimensions from `start_dim` to `end_dim` into one: by default all but the batch."""
 
@@ -334,20 +247,30 @@ class Dropout(Module):
     way to prevent neural networks from overfitting, JMLR 15, 2014.
     """
 
+    _function = staticmethod(F.dropout)
     _repr_format = "p={0.p}, inplace={0.inplace}"
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p is a probability, between 0 and 1, not {p}")
+            raise ValueError(f"{type(self).__name__}: p is a probability, between 0 and 1, not {p}")
         self.p, self.inplace, self._warned = p, inplace, False
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape; the output has the same."""
         if self.training and self.p and not is_grad_enabled() and not self._warned:
-            warnings.warn("Dropout is on under no_grad, as in training: call model.eval() to evaluate", stacklevel=3)
+            warnings.warn(
+                f"{type(self).__name__} is on under no_grad, as in training: call model.eval() to evaluate",
+                stacklevel=3,
+            )
             self._warned = True
-        return F.dropout(input, self.p, self.training, self.inplace)
+        return self._function(input, self.p, self.training, self.inplace)
+
+
+class Dropout2d(Dropout):
+    """``Dropout`` of whole channels, of (N, C, H, W): neighbouring pixels are too alike to be dropped one by one."""
+
+    _function = staticmethod(F.dropout2d)
 
 
 def _check_counts(layer: str, **counts: Any) -> None:

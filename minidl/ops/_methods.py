@@ -14,6 +14,8 @@ from minidl.ops import (  # isort: skip
     activation, arithmetic, comparison, conversion, extremes, indexing, inplace, linear, norm, product, reduction,
     shape,
 )  # fmt: skip
+from minidl.ops import pointwise as pw
+from minidl.ops.inplace import in_place
 from minidl.tensor import Tensor
 
 Operator = Callable[[Any, Any], Tensor]
@@ -66,14 +68,20 @@ class Methods:
     __truediv__, __rtruediv__ = _both(arithmetic.div)
     __pow__, __rpow__ = _both(arithmetic.pow)
     __matmul__, __rmatmul__ = _both(linear.matmul)
-    __and__, __rand__ = _both(comparison.logical_and)
-    __or__, __ror__ = _both(comparison.logical_or)
+    __floordiv__, __rfloordiv__ = _both(pw.floor_divide)
+    __mod__, __rmod__ = _both(pw.remainder)
+    __and__, __rand__ = _both(comparison.bitwise_and)
+    __or__, __ror__ = _both(comparison.bitwise_or)
+    __xor__, __rxor__ = _both(comparison.bitwise_xor)
     __eq__, __ne__ = _operator(comparison.eq), _operator(comparison.ne)  # type: ignore[assignment]
     __lt__, __le__ = _operator(comparison.lt), _operator(comparison.le)
     __gt__, __ge__ = _operator(comparison.gt), _operator(comparison.ge)
     __iadd__, __isub__ = _operator(inplace.add_), _operator(inplace.sub_)
     __imul__, __itruediv__ = _operator(inplace.mul_), _operator(inplace.div_)
-    __neg__, __abs__, __invert__ = arithmetic.neg, arithmetic.abs, comparison.logical_not
+    __ifloordiv__, __imod__ = _operator(in_place(pw.floor_divide)), _operator(in_place(pw.remainder))
+    __iand__, __ior__ = _operator(in_place(comparison.bitwise_and)), _operator(in_place(comparison.bitwise_or))
+    __ipow__, __ixor__ = _operator(in_place(arithmetic.pow)), _operator(in_place(comparison.bitwise_xor))
+    __neg__, __abs__, __invert__ = arithmetic.neg, arithmetic.abs, comparison.bitwise_not
     __getitem__, __setitem__ = indexing.getitem, inplace.setitem
 
     add, sub, mul, div, neg = arithmetic.add, arithmetic.sub, arithmetic.mul, arithmetic.div, arithmetic.neg
@@ -82,6 +90,12 @@ class Methods:
     eq, ne, lt, le, gt, ge = comparison.eq, comparison.ne, comparison.lt, comparison.le, comparison.gt, comparison.ge
     isfinite, isinf, isnan, allclose = comparison.isfinite, comparison.isinf, comparison.isnan, comparison.allclose
     equal, clamp, clip, maximum = comparison.equal, comparison.clamp, comparison.clip, comparison.maximum
+    minimum, logical_and, logical_or = comparison.minimum, comparison.logical_and, comparison.logical_or
+    logical_xor, logical_not = comparison.logical_xor, comparison.logical_not
+    sin, cos, tan, asin, acos, atan, sinh, cosh = pw.sin, pw.cos, pw.tan, pw.asin, pw.acos, pw.atan, pw.sinh, pw.cosh
+    expm1, log1p, log2, log10, rsqrt, reciprocal = pw.expm1, pw.log1p, pw.log2, pw.log10, pw.rsqrt, pw.reciprocal
+    erf, floor, ceil, trunc, round, floor_divide = pw.erf, pw.floor, pw.ceil, pw.trunc, pw.round, pw.floor_divide
+    remainder, fmod = pw.remainder, pw.fmod
     sum, mean, var, std, all = reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.all
     any, max, min, argmax, argmin = reduction.any, extremes.max, extremes.min, extremes.argmax, extremes.argmin
     amax, amin, median, prod, cumsum = extremes.amax, extremes.amin, extremes.median, norm.prod, norm.cumsum
@@ -96,10 +110,20 @@ class Methods:
     contiguous, clone, split, chunk, unbind = shape.contiguous, shape.clone, shape.split, shape.chunk, shape.unbind
     to, cpu, cuda, type, float = conversion.to, conversion.cpu, conversion.cuda, conversion.type_, conversion.float_
     double, int, long, bool = conversion.double, conversion.int_, conversion.long, conversion.bool_
-    add_, sub_, mul_, div_, clamp_ = inplace.add_, inplace.sub_, inplace.mul_, inplace.div_, inplace.clamp_
+    add_, sub_, mul_, div_ = inplace.add_, inplace.sub_, inplace.mul_, inplace.div_
+    clamp_ = in_place(comparison.clamp)
     copy_, fill_, zero_ = inplace.copy_, inplace.fill_, inplace.zero_
 
 
+_IN_PLACE = (
+    "abs clip eq exp floor_divide fmod ge gt le log logical_and logical_not logical_or logical_xor lt ne neg pow"
+)
+_IN_PLACE += " relu remainder sigmoid sign sqrt square tanh"
+for _name in [*pw.ROWS, *_IN_PLACE.split()]:
+    if hasattr(Methods, _name):
+        setattr(Methods, f"{_name}_", in_place(getattr(Methods, _name)))
+for _name in ("squeeze", "unsqueeze", "transpose", "t"):
+    setattr(Methods, f"{_name}_", in_place(getattr(Methods, _name), view=True))
 for _name, _function in vars(Methods).items():
     if callable(_function):
         setattr(Tensor, _name, _function)

@@ -9,9 +9,12 @@ Dropout, JMLR 15, 2014.
 
 from __future__ import annotations
 
+import math
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from minidl import kernels, random
 from minidl.autograd import record
 from minidl.kernels import devices
 from minidl.ops._operands import dimension, floating, only_floats, operation
+from minidl.ops.conversion import to
 from minidl.ops.inplace import replace
 from minidl.tensor import Array, Tensor
 
@@ -136,26 +140,35 @@ def tanh_backward(gy: Tensor, y: Tensor) -> Tensor:
 
 
 @operation(errstate=True, axis=True)
-def softmax(input: Tensor, dim: int) -> Tensor:
+def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """y_i = e^x_i / (sum over j of e^x_j), along `dim`;  gx = y (gy - sum of gy y).
 
     The maximum of x is subtracted first: the quotient is the same, and no exponential overflows.
     """
-    x = floating(input)
-    d = dimension("softmax", dim, x.ndim)
+    x = floating(input) if dtype is None else to(input, dtype)
+    d = _given("softmax", dim, x.ndim)
     powers = np.exp(_below_max(x, d))
     y = powers / powers.sum(axis=d, keepdims=True)
     return record("softmax", y, (x, lambda gy, y: y * (gy - (gy * y).sum(d, keepdim=True))), keep_output=True)
 
 
 @operation(errstate=True, axis=True)
-def log_softmax(input: Tensor, dim: int) -> Tensor:
+def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """y = x - ln(sum of e^x), along `dim`;  gx = gy - e^y sum of gy."""
-    x = floating(input)
-    d = dimension("log_softmax", dim, x.ndim)
+    x = floating(input) if dtype is None else to(input, dtype)
+    d = _given("log_softmax", dim, x.ndim)
     below = _below_max(x, d)
     y = below - np.log(np.exp(below).sum(axis=d, keepdims=True))
     return record("log_softmax", y, (x, lambda gy, y: gy - y.exp() * gy.sum(d, keepdim=True)), keep_output=True)
+
+
+def _given(name: str, dim: int | None, ndim: int) -> int:
+    """`dim`; where it is missing PyTorch's choice, with a warning: 1, for 0, 1 or 3 dimensions 0."""
+    if dim is not None:
+        return dimension(name, dim, ndim)
+    chosen = 0 if ndim in (0, 1, 3) else 1
+    warnings.warn(f"{name}: without dim the sum is over dimension {chosen}; give dim={chosen} or another", stacklevel=5)
+    return chosen
 
 
 def _below_max(x: Tensor, dim: int) -> Array:
@@ -176,20 +189,33 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     ValueError
         If p is not a probability.
     """
+    return _dropped("dropout", input, input.shape, p, training, inplace)
+
+
+@operation()
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """``dropout`` of whole channels, of (N, C, ...): neighbouring pixels are too alike to be dropped one by one."""
+    if input.ndim < 2:
+        raise RuntimeError(f"dropout2d: expected (N, C, H, W), not shape {input.shape}")
+    return _dropped("dropout2d", input, input.shape[:2] + (1,) * (input.ndim - 2), p, training, inplace)
+
+
+def _dropped(name: str, input: Tensor, shape: tuple[int, ...], p: float, training: bool, inplace: bool) -> Tensor:
+    """x times a factor 0 or 1 / (1 - p) that is drawn for each element of this shape."""
     if not isinstance(p, int | float | np.number):
-        raise TypeError(f"dropout: p must be a number, not {type(p).__name__}")
+        raise TypeError(f"{name}: p must be a number, not {type(p).__name__}")
     if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p is a probability, between 0 and 1, not {p}")
+        raise ValueError(f"{name}: p is a probability, between 0 and 1, not {p}")
     if not training or p == 0:
         return input
-    only_floats("dropout", input)
+    only_floats(name, input)
     scale = input.dtype.type(1 / (1 - p) if p < 1 else 1)
 
     def draw() -> Array:
-        return np.multiply(_bits(input.numel()).reshape(input.shape) >= p * 2**32, scale, dtype=input.dtype)
+        return np.multiply(_bits(math.prod(shape)).reshape(shape) >= p * 2**32, scale, dtype=input.dtype)
 
-    y = input * Tensor(devices.sent(draw, input.shape, input.dtype, devices.device_of(input.array)))
-    return replace("dropout", input, y) if inplace else y
+    y = input * Tensor(devices.sent(draw, shape, input.dtype, devices.device_of(input.array)))
+    return replace(name, input, y) if inplace else y
 
 
 def _bits(n: int) -> Array:

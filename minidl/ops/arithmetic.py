@@ -19,7 +19,7 @@ from minidl.kernels import devices
 from minidl.ops._operands import Number, floating, operands, operation
 from minidl.ops.comparison import where
 from minidl.ops.conversion import to
-from minidl.tensor import Tensor
+from minidl.tensor import Array, Tensor
 
 
 @operation(errstate=True)
@@ -53,10 +53,34 @@ def mul(input: Any, other: Any) -> Tensor:
 
 
 @operation(errstate=True)
-def div(input: Any, other: Any) -> Tensor:
-    """y = a / b, true division;  ga = gy / b, gb = -gy (a / b) / b, in an order that does not overflow."""
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """y = a / b, true division;  ga = gy / b, gb = -gy (a / b) / b, in an order that does not overflow.
+
+    With `rounding_mode` "floor" or "trunc" y is rounded, down or towards 0, integers stay integers, and ga = gb = 0.
+    """
+    if rounding_mode is not None:
+        return _rounded_quotient(rounding_mode, *operands("div", input, other))
     a, b = map(floating, operands("div", input, other))
     return record("div", np.divide(a.array, b.array), (a, lambda gy: gy / b), (b, lambda gy: -gy * (a / b / b)))
+
+
+def _rounded_quotient(mode: str, a: Tensor, b: Tensor) -> Tensor:
+    if mode not in ("floor", "trunc"):
+        raise RuntimeError(f"div: rounding_mode must be None, 'floor' or 'trunc', not {mode!r}")
+    if mode == "trunc" and a.is_floating_point():
+        y = np.trunc(a.array / b.array)
+    else:  # a - fmod(a, b) is a multiple of b, which // divides exactly
+        y = (a.array if mode == "floor" else a.array - np.fmod(a.array, b.array)) // divisor("div", b.array)
+    return record("div", y, *[(x, lambda gy: Tensor(np.zeros_like(gy.array))) for x in (a, b)])
+
+
+def divisor(name: str, b: Array) -> Array:
+    """b, by which whole quotients and remainders are defined: not bools, nor integers of which one is 0."""
+    if b.dtype == bool:
+        raise NotImplementedError(f"{name}: bools have no whole quotients; convert them with .long()")
+    if b.dtype.kind in "iu" and devices.any_true(b == 0):
+        raise RuntimeError(f"{name}: an integer divided by 0 is no integer; convert it with .float()")
+    return b
 
 
 @operation()
@@ -67,24 +91,36 @@ def neg(input: Tensor) -> Tensor:
     return record("neg", np.negative(input.array), (input, lambda gy: -gy))
 
 
+def with_tensor(name: str, a: Any, b: Any) -> list[Tensor]:
+    """The operands, of which one at least must be a tensor."""
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        raise TypeError(f"{name}: one operand must be a Tensor, not {type(a).__name__} and {type(b).__name__}")
+    return operands(name, a, b)
+
+
 @operation(errstate=True)
 def pow(input: Any, exponent: Any) -> Tensor:
     """y = x^p;  gx = gy p x^(p-1), gp = gy y log x.
 
     At p = 0 the gradient in x is 0, also at x = 0. At x = 0 the gradient in p >= 0 is 0.
     """
-    x, p = operands("pow", input, exponent)
-    if x.dtype.kind in "iu" and np.any((exponent.array if isinstance(exponent, Tensor) else exponent) < 0):
-        raise RuntimeError("pow: integers to negative powers are not integers; convert the base with .float()")
+    x, p = with_tensor("pow", input, exponent)
     number = None if isinstance(exponent, Tensor) or devices.is_array(exponent) else exponent
-    # NumPy squares and takes roots directly where the exponent is a number.
-    y = x.array ** (p.array if number is None else p.dtype.type(number).item())
+    if x.dtype.kind in "iu" and number is not None and number < 0:
+        raise RuntimeError("pow: integers to negative powers are not integers; convert the base with .float()")
+    if x.dtype == bool and number is None:
+        raise NotImplementedError("pow: bools have no powers; convert them with .long()")
+    if x.dtype.kind == "i" and number is None:  # 1 / x^-p, rounded towards 0
+        y = np.where((p.array >= 0) | (np.abs(x.array) == 1), x.array ** np.abs(p.array), 0)
+    else:  # NumPy squares and takes roots directly where the exponent is a number
+        y = x.array ** (p.array if number is None else p.dtype.type(number).item())
 
     def gradient_x(gy: Tensor, y: Tensor | None = None) -> Tensor:
         if number is not None:
             return gy * number * x ** (number - 1) if number != 0 else Tensor(np.zeros_like(gy.array))
         with np.errstate(all="ignore"):
             singular = (p.array == 0) & ~np.isfinite(1 / x.array)
+        gy = where(Tensor((p.array == 0) & np.isnan(gy.array)), 0, gy)
         return gy * p * where(Tensor(singular), 1, x) ** (p - 1)  # 0 * 0^-1 would be NaN
 
     def gradient_p(gy: Tensor, y: Tensor) -> Tensor:

@@ -12,14 +12,16 @@ import numpy as np
 
 from minidl.autograd import record
 from minidl.kernels import devices
-from minidl.ops._operands import Number, common_shape, number, operand, operands, operation, result_type
+from minidl.ops._operands import common_shape, number, operand, operands, operation, result_type
 from minidl.ops.conversion import to
 from minidl.tensor import Array, Tensor
 
 
-def _comparison(name: str, compare: np.ufunc, sign: str) -> Any:
-    def function(input: Any, other: Any) -> Tensor:
-        if isinstance(other, int) and isinstance(input, Tensor) and input.dtype.kind in "iu":
+def _comparison(name: str, compare: np.ufunc, sign: str, numbers: bool = True) -> Any:
+    def function(input: Tensor, other: Any) -> Tensor:
+        if not isinstance(input, Tensor) or not (numbers or isinstance(other, Tensor)):
+            raise TypeError(f"{name}: expected {'a tensor first' if numbers else 'two tensors'}")
+        if isinstance(other, int) and input.dtype.kind in "iu":
             input = to(input, np.int64)  # which holds the number whatever it is
         a, b = operands(name, input, other)
         return Tensor(compare(a.array, b.array))
@@ -37,6 +39,11 @@ gt = _comparison("gt", np.greater, ">")
 ge = _comparison("ge", np.greater_equal, ">=")
 
 
+logical_and = _comparison("logical_and", np.logical_and, "and", numbers=False)
+logical_or = _comparison("logical_or", np.logical_or, "or", numbers=False)
+logical_xor = _comparison("logical_xor", np.logical_xor, "!= (as truth values)", numbers=False)
+
+
 def _property(name: str, holds: np.ufunc, what: str) -> Any:
     def function(input: Tensor) -> Tensor:
         return Tensor(holds(input.array))
@@ -49,24 +56,30 @@ def _property(name: str, holds: np.ufunc, what: str) -> Any:
 isnan = _property("isnan", np.isnan, "NaN")
 isinf = _property("isinf", np.isinf, "infinite, of either sign")
 isfinite = _property("isfinite", np.isfinite, "neither infinite nor NaN")
+logical_not = _property("logical_not", np.logical_not, "0 or False")
 
 
 @operation()
-def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """y = min(max(x, min), max), and NaN where x is NaN;  gx = gy where min <= x <= max, else 0.
+
+    The bounds may be tensors, which get gy where they are taken.
 
     Raises
     ------
     RuntimeError
         If both bounds are None.
     TypeError
-        If one is not a number.
+        If one is neither number nor tensor, or one is a number and the other a tensor.
     """
     bounds = [bound for bound in (min, max) if bound is not None]
     if not bounds:
         raise RuntimeError("clamp: give min, max or both")
+    if all(isinstance(bound, Tensor) for bound in bounds):
+        common_shape("clamp", input.shape, *[bound.shape for bound in bounds])
+        return _between(input, min, max)
     if not all(isinstance(bound, bool | int | float | np.generic) for bound in bounds):
-        raise TypeError("clamp: min and max must be numbers; for tensors use minidl.maximum, or minidl.where")
+        raise TypeError("clamp: min and max must both be numbers, or both tensors")
     x = to(input, result_type(input, *bounds))
     for bound in bounds:
         number("clamp", bound, x.dtype)
@@ -75,13 +88,21 @@ def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -
     return record("clamp", np.clip(x.array, min, max), (x, lambda gy: where(inside, gy, 0)))
 
 
-def clip(input: Tensor, min: Number | None = None, max: Number | None = None, *, out: None = None) -> Tensor:
+def _between(x: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+    """min(max(x, low), high), NaN where one of the three is."""
+    if low is not None:
+        x = where((x < low) | isnan(low), low, x)
+    return x if high is None else where((x > high) | isnan(high), high, x)
+
+
+def clip(input: Tensor, min: Any = None, max: Any = None, *, out: None = None) -> Tensor:
     """The same as ``clamp``. ``np.clip(x, min, max)`` calls this, with out=None."""
     if out is not None:
         raise TypeError("clip: out= is not supported; use clamp_, which changes its input")
     return clamp(input, min, max)
 
 
+@operation()
 def maximum(input: Tensor, other: Tensor) -> Tensor:
     """y = the greater of a and b, NaN if either is NaN;  gy goes to the greater, and half to each where equal."""
     a, b = operands("maximum", input, other)
@@ -89,6 +110,7 @@ def maximum(input: Tensor, other: Tensor) -> Tensor:
     return record("maximum", np.maximum(a.array, b.array), to_a, to_b)
 
 
+@operation()
 def minimum(input: Tensor, other: Tensor) -> Tensor:
     """y = the lesser of a and b, NaN if either is NaN;  gy goes to the lesser, and half to each where equal."""
     a, b = operands("minimum", input, other)
@@ -136,18 +158,23 @@ def equal(input: Tensor, other: Tensor) -> bool:
     return input.shape == other.shape and bool((input.array == other.array).all())
 
 
-def logical_and(input: Any, other: Any) -> Tensor:
+def bitwise_and(input: Any, other: Any) -> Tensor:
     """a and b, bit by bit, of masks or integers (the operator &)."""
     return _bitwise("&", np.bitwise_and, *operands("&", input, other))
 
 
-def logical_or(input: Any, other: Any) -> Tensor:
+def bitwise_or(input: Any, other: Any) -> Tensor:
     """a or b, bit by bit, of masks or integers (the operator |)."""
     return _bitwise("|", np.bitwise_or, *operands("|", input, other))
 
 
+def bitwise_xor(input: Any, other: Any) -> Tensor:
+    """Either a or b, bit by bit, of masks or integers (the operator ^)."""
+    return _bitwise("^", np.bitwise_xor, *operands("^", input, other))
+
+
 @operation()
-def logical_not(input: Tensor) -> Tensor:
+def bitwise_not(input: Tensor) -> Tensor:
     """The complement of a mask, or of an integer's bits (the operator ~)."""
     if input.is_floating_point():
         raise TypeError(f"~: expected a tensor of bools or integers, such as x > 0, not {input.dtype}")

@@ -6,15 +6,16 @@ backward pass that needs the old values raises (`versions.py`). Nothing is writt
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minidl.autograd import is_grad_enabled, record
 from minidl.kernels import devices
-from minidl.ops._operands import Number, number, operand
+from minidl.ops._operands import Number, number, only_tensors, operand
 from minidl.ops.arithmetic import add, div, mul, sub
-from minidl.ops.comparison import clamp
 from minidl.ops.conversion import to
 from minidl.ops.indexing import Index, split_index
 from minidl.tensor import Tensor
@@ -26,9 +27,9 @@ def add_(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
     return replace("add_", input, add(input, other, alpha=alpha))
 
 
-def sub_(input: Tensor, other: Any) -> Tensor:
-    """x = x - other."""
-    return replace("sub_", input, sub(input, other))
+def sub_(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
+    """x = x - alpha * other."""
+    return replace("sub_", input, sub(input, other, alpha=alpha))
 
 
 def mul_(input: Tensor, other: Any) -> Tensor:
@@ -36,14 +37,29 @@ def mul_(input: Tensor, other: Any) -> Tensor:
     return replace("mul_", input, mul(_kept_for(other, input), other))
 
 
-def div_(input: Tensor, other: Any) -> Tensor:
+def div_(input: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """x = x / other."""
-    return replace("div_", input, div(_kept_for(other, input), other))
+    return replace("div_", input, div(_kept_for(other, input), other, rounding_mode=rounding_mode))
 
 
-def clamp_(input: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
-    """x = min(max(x, min), max)."""
-    return replace("clamp_", input, clamp(input, min, max))
+def in_place(function: Callable[..., Tensor], view: bool = False) -> Callable[..., Tensor]:
+    """The function f as x = f(x, ...): in x's own memory, or if f only views it, x itself gets another shape."""
+    name = function.__name__ + "_"
+
+    @functools.wraps(function)
+    def changed(input: Tensor, *args: Any, **named: Any) -> Tensor:
+        only_tensors(name, input)
+        if not view:  # gradients may need the old values
+            x = input.clone() if input.requires_grad and is_grad_enabled() else input
+            return replace(name, input, function(x, *args, **named))
+        check_writable(name, input, input.requires_grad)
+        y = function(input, *args, **named)
+        written(input)  # what saved x saved its old shape
+        input.array, input.grad_fn = y.array, y.grad_fn
+        return input
+
+    changed.__name__, changed.__doc__ = name, f"x = {function.__name__}(x, ...), in place."
+    return changed
 
 
 def _kept_for(other: Any, x: Tensor) -> Tensor:

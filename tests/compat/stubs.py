@@ -6,12 +6,10 @@ Everything here is only as general as the scripts need it.
 import numpy as np
 
 import minidl
-from minidl import nn, optim
+from minidl import optim
 from minidl.compat import torch
-from minidl.compat.torch import nn as torch_nn
 from minidl.compat.torch import optim as torch_optim
 from minidl.optim._optimizer import Optimizer
-from minidl.random import default_generator
 
 
 def gather(self, dim, index):
@@ -29,18 +27,6 @@ def topk(self, k, dim=-1, largest=True, sorted=True):
     """The k largest and where they are, of matrices or vectors along the last dimension."""
     indices = np.argsort(-self.array, -1, kind="stable")[..., :k]
     return minidl.Tensor(np.take_along_axis(self.array, indices, -1)), minidl.Tensor(indices)
-
-
-class Dropout2d(nn.Dropout):
-    """Drops whole channels."""
-
-    def forward(self, input):
-        """The factor of a channel is drawn as dropout draws that of an element."""
-        if not self.training:
-            return input
-        n, c = input.shape[:2]
-        bits = default_generator.rng.bit_generator.random_raw((n * c + 1) // 2).view(np.uint32)[: n * c]
-        return input * minidl.tensor(((bits >= self.p * 2**32) / (1 - self.p)).reshape(n, c, 1, 1), dtype=input.dtype)
 
 
 class AdamW(optim.Adam):
@@ -80,13 +66,11 @@ TENSOR = {
     "gather": gather,
     "scatter_": scatter_,
     "topk": topk,
-    "exp_": lambda self: self.copy_(self.exp()),
     "nonzero": lambda self: minidl.Tensor(np.argwhere(self.array)),
 }
 STUBS = {
     minidl.Tensor: TENSOR,
     torch: {"normal": normal},
-    torch_nn: {"Dropout2d": Dropout2d},
     torch_optim: {"AdamW": AdamW, "RMSprop": RMSprop},
 }
 

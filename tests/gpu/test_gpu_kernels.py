@@ -41,6 +41,7 @@ ELEMENTWISE = {
     "sigmoid": 1,
     "sigmoid_backward": 2,
     "tanh_backward": 2,
+    "erf": 1,
     "scaled_difference": 2,
     "scaled_logistic_difference": 2,
 }
@@ -456,7 +457,7 @@ def test_elementwise_equals_reference(backend: Backend, name: str, dtype: type, 
     np.testing.assert_allclose(actual, expected, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
 
 
-@elementwise
+@pytest.mark.parametrize("name", sorted(ELEMENTWISE.keys() - {"erf"}))  # whose definition takes NumPy's arrays alone
 @pytest.mark.parametrize("dtype", [np.float16, np.int32])
 def test_elementwise_of_other_types_is_the_definition(backend: Backend, name: str, dtype: type):
     a = [(5 * normal(i, (3, 4))).astype(dtype) for i in range(ELEMENTWISE[name])]

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 import minidl
 from minidl import nn
 from minidl.data import DataLoader, Subset, TensorDataset
+from minidl.ops import pointwise
 from minidl.testing import broadcastable_shapes, check_operation, models, property_test, shapes, tensors
 from tests.helpers import cupy_stand_in
 from tests.ops import test_gradients as ops
+from tests.ops import test_pointwise as pointwise_ops
 from tests.ops import test_reductions as reductions
 
 F = nn.functional
@@ -70,6 +72,27 @@ def test_binary(name, inputs):
 @pytest.mark.parametrize("name", reductions.FUNCTIONS)
 def test_reduction(name):
     both(reductions.FUNCTIONS[name], [reductions.numbers(2, 3)])
+
+
+@pytest.mark.parametrize("name", pointwise_ops.UNARY)
+@few
+@given(data=st.data())
+def test_pointwise(name, data):
+    both(pointwise_ops.UNARY[name], [data.draw(pointwise_ops.on(pointwise.ROWS.get(name, {})))])
+
+
+@pytest.mark.parametrize("name", pointwise_ops.BINARY)
+@few
+@given(inputs=ops.several(broadcastable_shapes()))
+def test_pointwise_of_two(name, inputs):
+    both(getattr(pointwise, name), inputs)
+
+
+@pytest.mark.parametrize("name", pointwise_ops.SETTINGS)
+@few
+@given(x=pointwise_ops.on({}))
+def test_pointwise_with_settings(name, x):
+    both(pointwise_ops.SETTINGS[name], [x])
 
 
 OTHERS = {

@@ -23,7 +23,7 @@ from minidl.kernels import reference
 PASSED_ON = {
     *("all", "any", "argmax", "argmin", "argsort", "argwhere", "array_equal", "broadcast_to", "clip"),
     *("concatenate", "cumsum", "empty_like", "full_like", "max", "may_share_memory", "min", "ones_like", "pad"),
-    *("reshape", "stack", "sum", "take_along_axis", "transpose", "where", "zeros_like"),
+    *("reshape", "round", "stack", "sum", "take_along_axis", "transpose", "where", "zeros_like"),
 }
 IN_PLACE = {"adam_step", "sgd_step", "add_at"}
 counts = Counter()  # launches by name; those of CuPy's own operations as ``cupy.<name>``

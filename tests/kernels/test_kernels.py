@@ -29,6 +29,7 @@ ELEMENTWISE = [
     "sigmoid",
     "sigmoid_backward",
     "tanh_backward",
+    "erf",
     "scaled_difference",
     "scaled_logistic_difference",
 ]
@@ -353,7 +354,7 @@ def test_tables_are_made_once_for_all_sizes_of_a_batch():
 
 
 def operand_count(name: str) -> int:
-    return 1 if name in ("relu", "sigmoid") else 2
+    return 1 if name in ("relu", "sigmoid", "erf") else 2
 
 
 def elementwise(backend: ModuleType, name: str, *arrays: np.ndarray) -> np.ndarray:

@@ -8,9 +8,10 @@ from minidl.compat._said import said_once, without_effect
 from minidl.compat.torch._types import TENSOR_TYPES, Tensor
 
 SECOND_NAMES = {
-    "absolute": "abs", "concat": "cat", "concatenate": "cat", "divide": "div", "greater": "gt", "greater_equal": "ge",
-    "less": "lt", "less_equal": "le", "multiply": "mul", "negative": "neg", "not_equal": "ne", "subtract": "sub",
-    "swapaxes": "transpose", "swapdims": "transpose", "true_divide": "div",
+    "absolute": "abs", "arccos": "acos", "arcsin": "asin", "arctan": "atan", "concat": "cat", "concatenate": "cat",
+    "divide": "div", "fix": "trunc", "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le",
+    "multiply": "mul", "negative": "neg", "not_equal": "ne", "subtract": "sub", "swapaxes": "transpose",
+    "swapdims": "transpose", "true_divide": "div",
 }  # fmt: skip
 
 is_floating_point = minidl.Tensor.is_floating_point

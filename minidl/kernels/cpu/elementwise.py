@@ -3,6 +3,7 @@
 All arrays of a call are vectors in the memory order of the first. `prange` runs only over what an iteration owns alone.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -53,6 +54,11 @@ def sigmoid(x: Array) -> Array:
     return _elementwise("sigmoid", _sigmoid, x, scalars=(largest_exponent(x),))
 
 
+def erf(x: Array) -> Array:
+    """The error function."""
+    return _elementwise("erf", _erf, x)
+
+
 def scaled_difference(x: Array, t: Array, scale: Array, factor: float) -> Array:
     """factor * scale * (x - t), with a 0-d scale."""
     return _elementwise("scaled_difference", _scaled_difference, x, t, scalars=(scale.item() * factor,))
@@ -101,6 +107,12 @@ def _tanh_backward(gy, y, gx):
     one = y.dtype.type(1)
     for i in prange(len(y)):
         gx[i] = gy[i] * (one - y[i] * y[i])
+
+
+@compiled(parallel=True)
+def _erf(x, y):
+    for i in prange(len(x)):
+        y[i] = math.erf(x[i])
 
 
 @compiled(parallel=True)

@@ -28,6 +28,10 @@ extern "C" __global__ void tanh_backward(const real *__restrict__ gy, const real
     FOR_EACH(e, n) gx[e] = gy[e] * (1 - y[e] * y[e]);
 }
 
+extern "C" __global__ void erf_kernel(const real *__restrict__ x, real *__restrict__ y, int64 n) {
+    FOR_EACH(e, n) y[e] = erf(x[e]);
+}
+
 extern "C" __global__ void scaled_difference(const real *__restrict__ x, const real *__restrict__ t,
                                              const real *__restrict__ scale, real factor, real *__restrict__ y,
                                              int64 n) {

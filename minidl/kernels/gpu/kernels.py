@@ -460,6 +460,11 @@ sigmoid_backward = _kernel_of(reference.sigmoid_backward)
 tanh_backward = _kernel_of(reference.tanh_backward)
 
 
+def erf(x: Array) -> Array:
+    """The error function. (The name of CUDA's own function is taken.)"""
+    return _elementwise("erf_kernel", x)
+
+
 def scaled_difference(x: Array, t: Array, scale: Array, factor: float) -> Array:
     """factor * scale * (x - t), with a 0-d scale, which stays on the GPU."""
     return _elementwise("scaled_difference", x, t, numbers=(scale, factor))
