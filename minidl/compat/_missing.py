@@ -7,7 +7,6 @@ torch.fx`` ModuleNotFoundError.
 import dis
 import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, NoReturn
 
 from minidl.compat.names import describe
@@ -23,15 +22,12 @@ def missing(owner: str) -> Callable[..., NoReturn]:
         if name.startswith("__"):  # Python itself asks for __path__, __all__ and others
             raise AttributeError(f"{owner!r} has no attribute {name!r}")
         text = describe(f"{owner}.{name}")
+        frame = sys._getframe(1)
         # Python replaces an AttributeError in `from module import name` with a text of its own.
-        raise ImportError(text, name=owner) if _imports(sys._getframe(1)) else AttributeError(text)
+        imports = frame.f_code.co_code[frame.f_lasti] == dis.opmap["IMPORT_FROM"]
+        raise ImportError(text, name=owner) if imports else AttributeError(text)
 
     return __getattr__
-
-
-def _imports(frame: FrameType) -> bool:
-    """Whether the frame executes ``from module import name``."""
-    return frame.f_code.co_code[frame.f_lasti] == dis.opmap["IMPORT_FROM"]
 
 
 class MissingModules:

@@ -39,12 +39,12 @@ REFUSED = {"groups": 1, "padding_mode": "zeros"}  # arguments that take only one
 MAGIC = re.compile(r"^%%(?!time|capture)(?s:.*)|^([ \t]*)(%+[a-z]|!(?!=)|[?]|[\w.]+[?]+$|[\w, ]+=\s*[%!]).*$", re.M)
 
 
-def check(script: str) -> int:
-    """Print what the script lacks, and return the exit status."""
+def check(script: str, folder: str | None = None) -> int:
+    """Print what the script lacks, whose own modules are in `folder` or beside it, and return the exit status."""
     files, counts = [Path(script)], [0, 0]
     for path in files:
         try:
-            reader = Reader(path, files[0].parent)
+            reader = Reader(path, Path(folder or files[0].parent))
         except (SyntaxError, OSError, ValueError, LookupError) as error:
             print(f"{path}: {error}", file=sys.stderr)
             return 2

@@ -1,41 +1,50 @@
 """``python -m minidl run script.py``: run a script with minidl as its torch, and otherwise as Python runs it."""
 
 import builtins
-import contextlib
-import importlib
+import functools
 import os
 import runpy
 import sys
-from collections.abc import Iterator
-from importlib.machinery import SourceFileLoader
 from types import ModuleType, TracebackType
+from typing import Any
 
 from minidl.compat import _missing
 from minidl.compat._install import install
 
 USAGE = """\
 usage: python -m minidl run (script.py | -m module) [the script's arguments]
-       python -m minidl run --check (script.py | notebook.ipynb)"""
+       python -m minidl run --check (script.py | notebook.ipynb | -m module)"""
 
 
 def run(arguments: list[str]) -> int:
     """Run the script or module that `arguments` name. What it raises passes through, SystemExit included."""
-    match arguments:
-        case ["--check", script, *_] if not script.startswith("-"):
-            return int(importlib.import_module("minidl.compat.check").check(script))
-        case ["-m", name, *_]:
-            sys.argv = arguments[1:]  # runpy replaces the name by the module's path
-            install()
-            with _pythons_traceback():
+    try:
+        match arguments:
+            case ["--check", "-m", name, *_]:
+                path = name.replace(".", "/")
+                return _check(f"{path}/__main__.py" if os.path.isdir(path) else f"{path}.py", ".")
+            case ["--check", script, *_] if not script.startswith("-"):
+                return _check(script)
+            case ["-m", name, *_]:
+                sys.argv = arguments[1:]  # runpy replaces the name by the module's path
+                install()
                 runpy.run_module(name, run_name="__main__", alter_sys=True)
-        case [path, *_] if not path.startswith("-"):
-            sys.argv = arguments
-            with _pythons_traceback():
+            case [path, *_] if not path.startswith("-"):
+                sys.argv = arguments
                 _run_script(path)
-        case _:
-            print(USAGE, file=sys.stderr)
-            return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+            case _:
+                print(USAGE, file=sys.stderr)
+                return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    except BaseException:
+        sys.excepthook = functools.partial(_show, sys.excepthook)  # perhaps the script's own
+        raise
     return 0
+
+
+def _check(script: str, folder: str | None = None) -> int:
+    from minidl.compat.check import check  # slow, since it imports all faces
+
+    return check(script, folder)
 
 
 def _run_script(path: str) -> None:
@@ -45,46 +54,25 @@ def _run_script(path: str) -> None:
     where = os.path.abspath(path)
     try:
         with open(path, "rb") as file:
-            source = file.read()
+            code = compile(file.read(), where, "exec", dont_inherit=True)
     except OSError as error:
         print(f"{sys.executable}: can't open file {where!r}: [Errno {error.errno}] {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
-    code = compile(source, where, "exec", dont_inherit=True)
     if not sys.flags.safe_path:
         sys.path[0] = os.path.dirname(os.path.realpath(path))
     install()
     main = sys.modules["__main__"] = ModuleType("__main__")
-    loader = SourceFileLoader("__main__", where)
-    vars(main).update(__builtins__=builtins, __file__=where, __loader__=loader, __cached__=None)
+    vars(main).update(__builtins__=builtins, __file__=where, __cached__=None)
     exec(code, vars(main))
 
 
-@contextlib.contextmanager
-def _pythons_traceback() -> Iterator[None]:
-    """Let an exception end the process as in Python itself, without minidl's frames around the script's."""
-    try:
-        yield
-    except BaseException:
-        shown = sys.excepthook  # perhaps the script's own
-
-        def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-            first = _of_the_script(trace)
-            shown(kind, error.with_traceback(first), first)
-
-        sys.excepthook = hook
-        raise
-
-
-def _of_the_script(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback between the frames of this file, with Python's own for modules, and a frame of _missing.py."""
-    first, last = None, trace
-    while last is not None:
-        following = last.tb_next
-        if following and following.tb_frame.f_globals is vars(_missing):
-            last.tb_next = following = None
-        if last.tb_frame.f_globals is globals():
-            first = following
-        last = following
-    while first is not None and first.tb_frame.f_code.co_filename.startswith("<frozen "):
-        first = first.tb_next
-    return first
+def _show(shown: Any, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End as Python itself does: without the frames around the script's, and that of _missing.py."""
+    frames: list[TracebackType] = []
+    while trace is not None:
+        frames = [] if trace.tb_frame.f_globals is globals() else [*frames, trace]
+        trace = trace.tb_next
+    if len(frames) > 1 and frames[-1].tb_frame.f_globals is vars(_missing):
+        frames[-2].tb_next = None
+    first = next((t for t in frames if not t.tb_frame.f_code.co_filename.startswith("<frozen ")), None)
+    shown(kind, error.with_traceback(first), first)

@@ -101,6 +101,7 @@ class MNIST(PixelDataset):
     _unpacked: Mapping[str, str] = UNPACKED
     _subfolders: Sequence[str] = SUBFOLDERS
     _downloads = DOWNLOADS
+    _elsewhere = ", --data-dir in the examples"
 
     def __init__(self, root: PathLike | None = None, train: bool = True, *, download: bool = False) -> None:
         folder = Path(root).expanduser() if root is not None else default_folder()
@@ -117,8 +118,8 @@ class MNIST(PixelDataset):
             looked = "\n  ".join(str(folder / sub) for sub in self._subfolders)
             raise FileNotFoundError(
                 f"neither {name} nor {archive} is in any of\n  {looked}\n"
-                f"Pass download=True to fetch it, or say where it is: {type(self).__name__}(root), --data-dir in the "
-                "examples, or the environment variable MINIDL_DATA."
+                f"Pass download=True to fetch it, or say where it is: {type(self).__name__}(root){self._elsewhere}, or "
+                "the environment variable MINIDL_DATA."
             )
         fetched = folder / self._downloads / archive
         path = found[0] if found else fetched
@@ -144,33 +145,9 @@ class MNIST(PixelDataset):
 class FashionMNIST(MNIST):
     """Zalando's articles of clothing, 60,000 for training and 10,000 for testing: MNIST's format, and harder to learn.
 
-    Items are ``(image, label)``: float32 (1, 28, 28) between 0 and 1, and an int from 0 to 9 (H. Xiao, K. Rasul and
-    R. Vollgraf, Fashion-MNIST, 2017, arXiv 1708.07747).
-
-    Parameters
-    ----------
-    root : path, optional
-        Folder with the subfolder FashionMNIST/raw/ and the four files in it, gzipped or not. By default as for `MNIST`.
-    train : bool
-        Whether to load the training or the test set.
-    download : bool
-        Download missing files, 31 MB in all, to that subfolder, and replace damaged ones.
-
-    Attributes
-    ----------
-    images : numpy.ndarray
-        The pixels, uint8 (n, 28, 28).
-    labels, targets : numpy.ndarray
-        The classes, int64 (n,).
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing and `download` is False.
-    ValueError
-        If a file is damaged.
-    DownloadError
-        If no mirror delivered the file.
+    Parameters, attributes and errors are those of `MNIST`, but the four files are only looked for in root's subfolder
+    FashionMNIST/raw/, and downloaded there (31 MB). The labels are ten classes, from T-shirts (0) to ankle boots (9):
+    H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST, 2017, arXiv 1708.07747.
 
     Examples
     --------
@@ -184,6 +161,7 @@ class FashionMNIST(MNIST):
     _unpacked: Mapping[str, str] = {}
     _subfolders = ("FashionMNIST/raw",)
     _downloads = "FashionMNIST/raw"
+    _elsewhere = ""  # no example uses it
 
 
 def default_folder() -> Path:

@@ -120,7 +120,18 @@ def test_the_command_checks_a_script_and_leaves_its_arguments(tmp_path, capsys):
     assert main(["run", "--check", f"{tmp_path}/script.py", "--epochs", "3"]) == 1
     assert capsys.readouterr().out.endswith("script.py: 1 missing\n")
     assert main(["run", "--check"]) == 2
-    assert "run --check (script.py | notebook.ipynb)" in capsys.readouterr().err
+    assert "run --check (script.py | notebook.ipynb | -m module)" in capsys.readouterr().err
+
+
+def test_the_command_checks_a_module_with_what_it_imports(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets/__main__.py").write_text("import torch\nimport nets.vae\ntorch.fx")
+    (tmp_path / "nets/vae.py").write_text("import torch\ntorch.nn.LSTM")
+    assert main(["run", "--check", "-m", "nets.vae"]) == 1
+    assert capsys.readouterr().out.endswith("nets/vae.py: 1 missing\n")
+    assert main(["run", "--check", "-m", "nets", "--epochs", "3"]) == 1
+    assert capsys.readouterr().out.endswith("nets/__main__.py: 2 missing\n")
 
 
 def test_a_transformer_lists_names_behind_aliases_stars_and_missing_modules(listed):

@@ -41,6 +41,13 @@ def test_tensors_are_converted_by_the_names_of_dtypes(torch):
     assert [getattr(x, name)().dtype for name in names] == ["uint8", "int8", "int16", "float16"]
 
 
+def test_a_dtype_is_pytorchs_and_not_only_equal_to_it(torch):
+    x = torch.ones(2)
+    found = x.dtype, (x > 0).dtype, (2 * x).dtype, x.argmax().dtype, x.double().dtype
+    wanted = torch.float32, torch.bool, torch.float32, torch.int64, torch.float64
+    assert [*map(id, found)] == [*map(id, wanted)]
+
+
 def test_the_initial_seed_is_a_workers_own(torch):
     class Seeds(torch.utils.data.Dataset):
         def __len__(self):

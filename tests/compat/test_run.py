@@ -1,5 +1,6 @@
 """`python -m minidl run` and install(): scripts run as Python runs them, and never with two torches at once."""
 
+import json
 import os
 import subprocess
 import sys
@@ -155,6 +156,51 @@ assert importlib.util.find_spec("torch").origin == torch.__file__ != minidl.__fi
 assert importlib.util.find_spec("torch.nn.functional").origin == torch.nn.functional.__file__
 assert sum(finder.__name__ == "MissingModules" for finder in sys.meta_path if isinstance(finder, type)) == 1
 """
+
+
+NOTEBOOK = """\
+import minidl.compat
+minidl.compat.install()
+# %%
+import torch
+import torch.nn as nn
+import torchvision
+from torch.utils.data import DataLoader, TensorDataset
+# %%
+torch.manual_seed(0)
+x = torch.rand(64, 1, 8, 8)
+loader = DataLoader(TensorDataset(x, x), batch_size=16, shuffle=True)
+# %%
+net = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU(), nn.ConvTranspose2d(4, 1, 2, stride=2))
+optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+# %%
+losses = []
+for epoch in range(5):
+    for images, _ in loader:
+        loss = nn.MSELoss()(net(images), images)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+# %%
+print(losses[-1] < losses[0], torchvision.utils.make_grid(net(x[:8]).detach()).shape, torch.__name__)
+"""
+CELLS = """
+import json, sys
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    if cell["cell_type"] == "code":
+        exec("".join(cell["source"]), globals())
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_whole_after_its_first_cell(tmp_path):
+    cells = [{"cell_type": "code", "source": text.splitlines(keepends=True)} for text in NOTEBOOK.split("# %%\n")]
+    notebook = {"cells": [{"cell_type": "markdown", "source": ["# Lesson"]}, *cells], "nbformat": 4, "metadata": {}}
+    (tmp_path / "lesson.ipynb").write_text(json.dumps(notebook))
+    done = _python("-c", CELLS, str(tmp_path / "lesson.ipynb"))
+    assert done.stdout == "True torch.Size([3, 12, 82]) minidl.compat.torch\n", done.stderr
+    assert done.stderr.startswith("minidl: torch is minidl")
 
 
 def test_install_refuses_to_mix_and_says_that_the_real_one_is_not_used(tmp_path):

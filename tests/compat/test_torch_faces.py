@@ -42,6 +42,7 @@ x.byte()
 x.char()
 x.short()
 x.half()
+(2 * x).dtype is torch.float32
 x.element_size()
 x.nbytes
 x.stride()

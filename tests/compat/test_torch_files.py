@@ -23,9 +23,9 @@ pytestmark = pytest.mark.slow
 DTYPES = "bool uint8 int8 int16 int32 int64 float16 float32 float64".split()
 
 
-def to_minidl(obj, new=True, **kwargs):
+def to_minidl(obj, **kwargs):
     file = io.BytesIO()
-    torch.save(obj, file, _use_new_zipfile_serialization=new)
+    torch.save(obj, file)
     file.seek(0)
     return files.load(file, **kwargs)
 
@@ -38,7 +38,7 @@ def to_torch(obj, **kwargs):
 
 
 def write_torch_files(path):
-    """Write what torch_files.txt holds; this version of PyTorch may write other bytes."""
+    """Write what torch_files.txt holds; another version of PyTorch may write other bytes."""
     torch.manual_seed(0)
     x = torch.arange(12.0).reshape(3, 4)
     layer = torch.nn.Linear(2, 1)
@@ -68,15 +68,11 @@ def write_torch_files(path):
         "counter": Counter([4, 4, 5]),
         (1, 2): "pair",
     }
-    blocks = [
-        "# Written by write_torch_files of test_torch_files.py with PyTorch 2.13: its format, and that before 1.6."
-    ]
-    for name in ("zip", "legacy"):
-        file = io.BytesIO()
-        torch.save(obj, file, _use_new_zipfile_serialization=name == "zip")
-        text = base64.b64encode(zlib.compress(file.getvalue(), 9)).decode()
-        blocks.append("\n".join([name, *(text[i : i + 116] for i in range(0, len(text), 116))]))
-    Path(path).write_text(blocks[0] + "\n" + "\n\n".join(blocks[1:]) + "\n")
+    file = io.BytesIO()
+    torch.save(obj, file)
+    text = base64.b64encode(zlib.compress(file.getvalue(), 9)).decode()
+    lines = ["# Written by write_torch_files of test_torch_files.py with PyTorch 2.13: its format, deflated, base64."]
+    Path(path).write_text("\n".join([*lines, *(text[i : i + 116] for i in range(0, len(text), 116))]) + "\n")
 
 
 def alike(ours, theirs):
@@ -104,9 +100,8 @@ def alike(ours, theirs):
 def test_torch_reads_the_committed_files_as_it_did(tmp_path):
     write_torch_files(tmp_path / "again.txt")
     for file in (tmp_path / "again.txt", Path(__file__).with_name("torch_files.txt")):
-        for block in file.read_text().partition("\n")[2].split("\n\n"):
-            content = zlib.decompress(base64.b64decode("".join(block.split()[1:])))
-            alike(files.load(io.BytesIO(content)), torch.load(io.BytesIO(content), weights_only=True))
+        content = zlib.decompress(base64.b64decode("".join(file.read_text().splitlines()[1:])))
+        alike(files.load(io.BytesIO(content)), torch.load(io.BytesIO(content), weights_only=True))
 
 
 # -- drawn objects ----------------------------------------------------------------------------------------------
@@ -152,12 +147,12 @@ objects = st.recursive(
 
 
 @settings(max_examples=150)
-@given(objects, st.booleans())
-def test_both_ways(obj, new):
-    ours = to_minidl(obj, new)
+@given(objects)
+def test_both_ways(obj):
+    ours = to_minidl(obj)
     alike(ours, obj)
     alike(ours, to_torch(ours))
-    alike(to_minidl(to_torch(ours), new), obj)
+    alike(to_minidl(to_torch(ours)), obj)
 
 
 @settings(max_examples=100)
@@ -167,7 +162,7 @@ def test_views_of_one_storage_share_it(data):
     cuts = st.tuples(st.integers(0, 1), st.integers(0, 2), st.sampled_from([1, 2]))
     views = [x.permute(data.draw(st.permutations(range(3))))[a:, b::step] for a, b, step in data.draw(st.lists(cuts))]
     theirs = [x, *views]
-    ours = to_minidl(theirs, data.draw(st.booleans()))
+    ours = to_minidl(theirs)
     alike(ours, theirs)
     theirs[0].mul_(2)
     ours[0].mul_(2)
@@ -278,10 +273,17 @@ def test_tied_weights_stay_tied_in_torch():
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("new", [True, False])
-def test_what_minidl_lacks_is_refused_by_name(obj, new):
+def test_what_minidl_lacks_is_refused_by_name(obj):
     with pytest.raises(pickle.UnpicklingError, match=r"^torch\.load: the BytesIO holds "):
-        to_minidl({"x": obj}, new)
+        to_minidl({"x": obj})
+
+
+def test_the_format_before_pytorch_1_6_is_refused_with_the_cure(tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(pickle.UnpicklingError, match=r"before PyTorch 1\.6; in PyTorch, write torch\.load\(\.\.\.\)"):
+        files.load(tmp_path / "old.pt")
+    torch.save(torch.load(tmp_path / "old.pt"), tmp_path / "new.pt")
+    assert files.load(tmp_path / "new.pt")["w"].tolist() == [1, 1]
 
 
 def test_torchscript_is_refused_by_name():

@@ -169,7 +169,7 @@ def test_missing_files_are_an_error_with_torchvisions_words(tmp_path):
 
 def test_fashion_mnist_is_read_from_its_own_folder_only(tmp_path):
     write_mnist(tmp_path)
-    with pytest.raises(RuntimeError, match="FashionMNIST/raw"):
+    with pytest.raises(RuntimeError, match=r"FashionMNIST/raw\n.*: FashionMNIST\(root\), or the environment variable"):
         datasets.FashionMNIST(tmp_path)
     clothes = datasets.FashionMNIST(write_mnist(tmp_path, "FashionMNIST"), transform=DIGITS)
     assert clothes.classes[clothes[8][1]] == "Bag"
@@ -362,7 +362,6 @@ def test_batches_and_grey_arrays_keep_their_form():
     np.testing.assert_array_equal(F.resize(batch, (4, 4)).array[1], F.resize(TENSOR, (4, 4)).array)
     assert F.resize(PIXELS[..., 0], 5).shape == (6, 5)
     assert F.get_dimensions(batch) == F.get_dimensions(PICTURE) == F.get_dimensions(PIXELS) == [3, 12, 10]
-    assert F.get_image_size(PICTURE) == [10, 12]
 
 
 def test_a_quarter_turn_is_counterclockwise():
@@ -388,9 +387,6 @@ def test_to_tensor_and_back():
     assert (x.shape, x.dtype) == ((3, 12, 10), minidl.float32)
     np.testing.assert_array_equal(x.array, PIXELS.transpose(2, 0, 1) / np.float32(255))
     np.testing.assert_array_equal(np.asarray(transforms.ToPILImage()(x)), PIXELS)
-    np.testing.assert_array_equal(transforms.PILToTensor()(PICTURE).array, TENSOR.array)
-    np.testing.assert_array_equal(F.convert_image_dtype(TENSOR).array, x.array)
-    np.testing.assert_array_equal(F.convert_image_dtype(x, minidl.uint8).array, TENSOR.array)
     assert transforms.ToTensor()(np.eye(2)).dtype == minidl.float64
     one_bit = Image.fromarray(np.eye(2, dtype=bool))
     assert transforms.ToTensor()(one_bit).tolist() == [[[1.0, 0.0], [0.0, 1.0]]]
@@ -409,7 +405,6 @@ def test_to_tensor_and_back():
         (lambda: F.rotate(TENSOR, 9, expand=True), TypeError, "rotate .*expand=True works on PIL images here"),
         (lambda: F.resize(TENSOR, 5, transforms.InterpolationMode.BICUBIC), TypeError, "BICUBIC works on PIL"),
         (lambda: F.pad(PICTURE, (1, 2, 3)), ValueError, "expected 1, 2 or 4 sizes and a known mode, not \\(1, 2, 3\\)"),
-        (lambda: F.convert_image_dtype(TENSOR, minidl.int16), NotImplementedError, "uint8 to int16, both ints"),
         (lambda: F.adjust_contrast(PICTURE, -1), ValueError, "Contrast: the factor must be at least 0, not -1"),
         (lambda: transforms.RandomCrop(30)(PICTURE), ValueError, r"\(30, 30\) is larger than .* \(12, 10\)"),
         (lambda: transforms.ColorJitter(brightness=-1), ValueError, "brightness must be .* not -1"),

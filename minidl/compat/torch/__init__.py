@@ -8,8 +8,6 @@ from minidl import *
 
 del autograd, cuda, data, nn, ops, optim, plot, random, utils  # noqa: F821  minidl's own; PyTorch's follow
 
-from minidl import float16 as half
-from minidl import int16 as short
 from minidl.compat.files import load, save
 from minidl.compat.torch import (
     accelerator, amp, autograd, backends, cuda, nn, optim, random, testing, utils, version, xpu,

@@ -1,7 +1,6 @@
 """Functions of torch itself that only scripts need: settings that minidl has not, and switches without effect."""
 
 import contextlib
-from typing import Any
 
 import minidl
 from minidl.compat._said import said_once, without_effect
@@ -11,7 +10,7 @@ SECOND_NAMES = {
     "absolute": "abs", "arccos": "acos", "arcsin": "asin", "arctan": "atan", "concat": "cat", "concatenate": "cat",
     "divide": "div", "fix": "trunc", "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le",
     "multiply": "mul", "negative": "neg", "not_equal": "ne", "subtract": "sub", "swapaxes": "transpose",
-    "swapdims": "transpose", "true_divide": "div",
+    "swapdims": "transpose", "true_divide": "div", "half": "float16", "short": "int16",
 }  # fmt: skip
 
 is_floating_point = minidl.Tensor.is_floating_point
@@ -20,42 +19,42 @@ is_floating_point = minidl.Tensor.is_floating_point
 class Generator(minidl.Generator):
     """minidl's generator, which draws for all devices: PyTorch makes one for a `device`."""
 
-    def __init__(self, device: Any = "cpu") -> None:
+    def __init__(self, device="cpu"):
         super().__init__()
         self.device = minidl.device(device)
 
 
-def compile(model: Any = None, **options: Any) -> Any:
+def compile(model=None, **options):
     """The model or function itself."""
     said_once("torch.compile returns the model as it is: minidl's kernels are compiled already")
     return (lambda function: function) if model is None else model
 
 
-def inference_mode(mode: Any = True) -> Any:
+def inference_mode(mode=True):
     """``no_grad``, as a context or a decorator."""
     if callable(mode):
         return minidl.no_grad(mode)
     return minidl.no_grad() if mode else contextlib.nullcontext()
 
 
-def get_default_dtype() -> Any:
+def get_default_dtype():
     """float32."""
     return minidl.float32
 
 
-def set_default_dtype(d: Any) -> None:
+def set_default_dtype(d):
     """Accept float32, which is the default, and refuse all else."""
     if d != minidl.float32:
         raise NotImplementedError(f"set_default_dtype: the default stays float32, not {d}; use dtype= or .to({d})")
 
 
-def set_default_tensor_type(t: Any) -> None:
+def set_default_tensor_type(t):
     """Accept ``FloatTensor``, which is the default, and refuse all else."""
     if t not in (Tensor, TENSOR_TYPES["torch.FloatTensor"], "torch.FloatTensor"):
         raise NotImplementedError(f"set_default_tensor_type: the default stays torch.FloatTensor, not {t}")
 
 
-def set_default_device(device: Any) -> None:
+def set_default_device(device):
     """Accept the CPU, which is the default, and refuse all else."""
     if device is not None and minidl.device(device).type != "cpu":
         raise NotImplementedError(f"set_default_device: the default stays 'cpu'; use device={str(device)!r} or .to()")

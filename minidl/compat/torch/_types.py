@@ -4,70 +4,65 @@ minidl has one class of tensors. The classes here make such tensors, and recogni
 """
 
 import math
-from typing import Any
 
 import numpy as np
 
 import minidl
 from minidl.compat._said import said_once
+from minidl.compat.files import KINDS
 from minidl.ops.conversion import as_dtype
 from minidl.tensor import Tensor as AnyTensor
 
-DTYPES = {
-    "Float": minidl.float32, "Double": minidl.float64, "Half": minidl.float16, "Byte": minidl.uint8,
-    "Char": minidl.int8, "Short": minidl.int16, "Int": minidl.int32, "Long": minidl.int64, "Bool": minidl.bool,
-}  # fmt: skip
 DEVICES = {"torch": "cpu", "torch.cuda": "cuda"}
 
 
-class Size(tuple[int, ...]):
+class Size(tuple):
     """A shape: a tuple that counts its elements."""
 
     __slots__ = ()
 
-    def numel(self) -> int:
+    def numel(self):
         """The number of elements of a tensor of this shape."""
         return math.prod(self)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index):
         found = super().__getitem__(index)
         return Size(found) if isinstance(index, slice) else found
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other):
         return Size(super().__add__(other))
 
-    def __repr__(self) -> str:
+    def __repr__(self):
         return f"torch.Size({list(self)})"
 
 
 class TensorType(type):
     """The class of ``torch.Tensor`` and its kin: calling one makes a tensor from sizes, a list or an array."""
 
-    dtype: Any = None  # None: any, and float32 for new tensors
-    device: Any = None
+    dtype = device = None  # None: any, and float32 for new tensors
     path = property(lambda cls: f"{cls.__module__}.{cls.__name__}")
 
-    def __call__(cls, *args: Any, device: Any = None) -> AnyTensor:
+    def __call__(cls, *args, device=None):
         if cls.device == "cuda" and not minidl.cuda.is_available():
             raise TypeError(f"{cls.path} makes tensors on a GPU, and minidl finds none here: use torch.{cls.__name__}")
         return construct(cls.path, args, cls.dtype, device or cls.device)
 
-    def __instancecheck__(cls, x: Any) -> bool:
+    def __instancecheck__(cls, x):
         return isinstance(x, AnyTensor) and (cls.dtype is None or type_name(x) == cls.path)
 
-    def __subclasscheck__(cls, other: type) -> bool:
+    def __subclasscheck__(cls, other):
         return other is cls or (cls.dtype is None and issubclass(other, AnyTensor))
 
-    def __eq__(cls, other: object) -> bool:  # so that type(x) == torch.Tensor
+    def __eq__(cls, other):  # so that type(x) == torch.Tensor
         return other is cls or (cls.dtype is None and other is AnyTensor)
 
     __hash__ = type.__hash__
 
-    def __getattr__(cls, name: str) -> Any:  # torch.Tensor.view
+    def __getattr__(cls, name):  # torch.Tensor.view
         return getattr(AnyTensor, name)
 
 
-def construct(name: str, args: tuple[Any, ...], dtype: Any, device: Any) -> AnyTensor:
+def construct(name, args, dtype, device):
     """PyTorch's old constructor: sizes make a tensor to be filled; a list or array is copied, a tensor is shared."""
     if len(args) != 1 or isinstance(args[0], int | np.integer | Size):
         sizes = args[0] if args and isinstance(args[0], Size) else args or (0,)
@@ -82,11 +77,8 @@ def construct(name: str, args: tuple[Any, ...], dtype: Any, device: Any) -> AnyT
     return minidl.tensor(data, dtype=dtype or minidl.float32, device=device)
 
 
-Tensor = TensorType("Tensor", (), {"__module__": "torch"})
-
-
 class _VariableType(TensorType):
-    def __call__(cls, data: Any, requires_grad: bool = False, volatile: bool = False) -> AnyTensor:  # type: ignore[override]
+    def __call__(cls, data, requires_grad=False, volatile=False):  # type: ignore[override]
         if not isinstance(data, AnyTensor):
             raise TypeError(f"Variable: expected a tensor, not {type(data).__name__}")
         if volatile:
@@ -94,27 +86,28 @@ class _VariableType(TensorType):
         return data.detach().requires_grad_(requires_grad)
 
 
+Tensor = TensorType("Tensor", (), {"__module__": "torch"})
 Variable = _VariableType("Variable", (), {"__module__": "torch.autograd"})
 
 # "torch.FloatTensor", "torch.cuda.LongTensor" and the others
 TENSOR_TYPES = {
     f"{module}.{kind}Tensor": TensorType(f"{kind}Tensor", (), {"__module__": module, "dtype": dtype, "device": device})
     for module, device in DEVICES.items()
-    for kind, dtype in DTYPES.items()
+    for kind, dtype in KINDS.items()
 }
 
 
-def tensor_types(module: str) -> dict[str, TensorType]:
+def tensor_types(module):
     """The classes of one module, "torch" or "torch.cuda", by their names there."""
     return {c.__name__: c for c in TENSOR_TYPES.values() if c.__module__ == module}
 
 
-def type_name(x: AnyTensor) -> str:
+def type_name(x):
     """What ``x.type()`` returns, such as "torch.FloatTensor"."""
     return next(name for name, c in TENSOR_TYPES.items() if (c.dtype, c.device) == (x.dtype, x.device.type))
 
 
-def as_type(dtype: Any) -> tuple[Any, ...]:
+def as_type(dtype):
     """The device and dtype that the argument of ``x.type(dtype)`` asks for: a class, its name, or a dtype alone."""
     wanted = TENSOR_TYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if isinstance(wanted, TensorType):

@@ -8,6 +8,5 @@ from minidl.function import Function
 from minidl.grad_mode import enable_grad, no_grad, set_grad_enabled
 from minidl.testing.gradcheck import gradcheck, gradgradcheck
 
-detect_anomaly = set_detect_anomaly = without_effect(
-    "detect_anomaly has no effect: find the first NaN with x.isfinite().all()"
-)
+REMARK = "detect_anomaly has no effect: find the first NaN with x.isfinite().all()"
+detect_anomaly = set_detect_anomaly = without_effect(REMARK)

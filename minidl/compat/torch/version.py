@@ -2,7 +2,6 @@
 
 import operator
 import re
-from typing import Any
 
 
 class Version(str):
@@ -11,15 +10,12 @@ class Version(str):
     __slots__ = ()
 
 
-def _by_numbers(compare: Any) -> Any:
-    def numbers(version: str) -> list[int]:
-        return [int(n) for n in re.findall(r"\d+", version.partition("+")[0])]
-
-    return lambda self, other: compare(numbers(self), numbers(other))
+def _numbers(version):
+    return [int(n) for n in re.findall(r"\d+", version.partition("+")[0])]
 
 
-for _name in ("__lt__", "__le__", "__gt__", "__ge__"):
-    setattr(Version, _name, _by_numbers(getattr(operator, _name)))
+for _compare in (operator.lt, operator.le, operator.gt, operator.ge):
+    setattr(Version, f"__{_compare.__name__}__", lambda self, other, c=_compare: c(_numbers(self), _numbers(other)))
 
 __version__ = Version("2.13.0+minidl")
 cuda = hip = git_version = None

@@ -1,6 +1,3 @@
 """``torch.xpu``: Intel's GPUs, which minidl does not use."""
 
-
-def is_available() -> bool:
-    """False."""
-    return False
+from minidl.compat.torch.backends.mps import is_available

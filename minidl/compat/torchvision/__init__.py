@@ -3,4 +3,3 @@
 from minidl.compat.torchvision import datasets, transforms, utils
 
 __version__ = "0.28.0"  # the torchvision whose names, layouts and pixels these modules reproduce
-__all__ = ["__version__", "datasets", "transforms", "utils"]

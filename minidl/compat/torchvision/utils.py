@@ -1,22 +1,15 @@
 """torchvision.utils: grids of images, also in files."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 
 from minidl import plot
 from minidl.compat.torchvision.transforms.functional import to_pil_image
-from minidl.tensor import Array, Tensor
+from minidl.tensor import Tensor
 
 __all__ = ["make_grid", "save_image"]
 
 
-def make_grid(
-    tensor: Any, nrow: int = 8, padding: int = 2, normalize: bool = False, value_range: Any = None,
-    scale_each: bool = False, pad_value: float = 0.0,
-) -> Tensor:  # fmt: skip
+def make_grid(tensor, nrow=8, padding=2, normalize=False, value_range=None, scale_each=False, pad_value=0.0):
     """Arrange images (N, C, H, W) in a grid, `nrow` in a row; `normalize` scales `value_range` to 0 to 1."""
     parts = tensor if isinstance(tensor, list) else [tensor]
     if not all(isinstance(part, Tensor) for part in parts):
@@ -31,12 +24,12 @@ def make_grid(
     return plot.make_grid(images, nrow, padding, pad_value=pad_value)
 
 
-def _normalized(images: Array, value_range: tuple[float, float] | None) -> Array:
+def _normalized(images, value_range):
     low, high = map(float, value_range or (images.min(), images.max()))
     return (images.clip(low, high) - low) / max(high - low, 1e-5)
 
 
-def save_image(tensor: Any, fp: Any, format: str | None = None, **kwargs: Any) -> None:
+def save_image(tensor, fp, format=None, **kwargs):
     """Write `make_grid` of images from 0 to 1 to a file, given by its name or open."""
     grid = make_grid(tensor, **kwargs).numpy()
     to_pil_image((grid * 255 + 0.5).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(fp, format=format)

@@ -2,8 +2,6 @@
 
 import functools
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 from minidl import nn
 from minidl.tensor import Tensor
@@ -18,10 +16,10 @@ LOSSES = {
     ("BCEWithLogitsLoss", "binary_cross_entropy_with_logits"): "weight size_average reduce reduction pos_weight",
 }
 SOFTMAX = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}
-DEFAULTS: dict[str, Any] = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}  # all others: None
+DEFAULTS = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}  # all others: None
 
 
-def _modern(names: str, values: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+def _modern(names, values, named):
     """The arguments as keywords, without defaults, and with a reduction instead of size_average and reduce."""
     given = dict(zip(names.split(), values, strict=False)) | named
     given = {k: v for k, v in given.items() if isinstance(v, Tensor) or v != DEFAULTS.get(k)}
@@ -34,40 +32,36 @@ def _modern(names: str, values: tuple[Any, ...], named: dict[str, Any]) -> dict[
     return given
 
 
-def _function(function: Callable[..., Tensor], names: str) -> Callable[..., Tensor]:
+def _with_old(function, names, first):
+    """The function, which also takes old arguments after its `first`."""
+
     @functools.wraps(function)
-    def loss(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return function(input, target, **_modern(names, args, kwargs))
+    def wrapped(*args, **named):
+        return function(*args[:first], **_modern(names, args[first:], named))
 
-    return loss
-
-
-def _module(base: Any, names: str) -> type[nn.Module]:
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        base.__init__(self, **_modern(names, args, kwargs))
-
-    return type(base.__name__, (base,), {"__init__": __init__, "__doc__": base.__doc__})
+    return wrapped
 
 
-def _guessing_dim(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _guessing_dim(function):
     @functools.wraps(function)
-    def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 2, **kwargs: Any) -> Tensor:
+    def softmax(input, dim=None, _stacklevel=2, **named):
         if dim is None:
             dim = 0 if input.ndim in (0, 1, 3) else 1
             warnings.warn(f"{function.__name__} without dim is deprecated: write dim={dim}", stacklevel=_stacklevel)
-        return function(input, dim, **kwargs)
+        return function(input, dim, **named)
 
     return softmax
 
 
-def _layer(base: Any, function: str) -> type[nn.Module]:
-    def forward(self: Any, input: Tensor) -> Tensor:
-        return FUNCTIONS[function](input, self.dim, _stacklevel=4)
-
-    return type(base.__name__, (base,), {"forward": forward, "__doc__": base.__doc__})
+def _forward(softmax):
+    return lambda self, input: softmax(input, self.dim, _stacklevel=4)
 
 
-FUNCTIONS = {name: _function(getattr(nn.functional, name), order) for (_, name), order in LOSSES.items()}
+def _subclass(name, **methods):
+    return type(name, (getattr(nn, name),), methods)
+
+
+FUNCTIONS = {name: _with_old(getattr(nn.functional, name), order, 2) for (_, name), order in LOSSES.items()}
 FUNCTIONS |= {name: _guessing_dim(getattr(nn.functional, name)) for name in SOFTMAX.values()}
-MODULES = {name: _module(getattr(nn, name), order) for (name, _), order in LOSSES.items()}
-MODULES |= {name: _layer(getattr(nn, name), function) for name, function in SOFTMAX.items()}
+MODULES = {n: _subclass(n, __init__=_with_old(getattr(nn, n).__init__, order, 1)) for (n, _), order in LOSSES.items()}
+MODULES |= {name: _subclass(name, forward=_forward(FUNCTIONS[own])) for name, own in SOFTMAX.items()}

@@ -2,18 +2,17 @@
 
 import functools
 import warnings
-from typing import Any
 
 from minidl.nn import init
 from minidl.nn.init import *
 from minidl.nn.init import _fans as _calculate_fan_in_and_fan_out
 
 
-def old_name(function: Any) -> Any:
+def old_name(function):
     """The function, with a warning that names it."""
 
     @functools.wraps(function)
-    def renamed(*args: Any, **kwargs: Any) -> Any:
+    def renamed(*args, **kwargs):
         name = function.__name__
         warnings.warn(f"{name[:-1]} is deprecated: write {name}", FutureWarning, stacklevel=2)
         return function(*args, **kwargs)

@@ -1,25 +1,20 @@
 """``torch.nn.parallel``: DataParallel on one device."""
 
-from typing import Any
-
 from minidl.nn import Module
 
 
 class DataParallel(Module):
     """The module, called on one device. As in PyTorch it is the submodule "module", also in the state_dict."""
 
-    def __init__(self, module: Module, device_ids: Any = None, output_device: Any = None, dim: int = 0) -> None:
+    def __init__(self, module, device_ids=None, output_device=None, dim=0):
         super().__init__()
         self.module = module
 
-    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
+    def forward(self, *inputs, **kwargs):
         """The module's output."""
         return self.module(*inputs, **kwargs)
 
 
-def data_parallel(
-    module: Module, inputs: Any, device_ids: Any = None, output_device: Any = None, dim: int = 0,
-    module_kwargs: dict[str, Any] | None = None,
-) -> Any:  # fmt: skip
+def data_parallel(module, inputs, device_ids=None, output_device=None, dim=0, module_kwargs=None):
     """The module's output for `inputs`, a tensor or a tuple."""
     return module(*(inputs if isinstance(inputs, tuple) else (inputs,)), **(module_kwargs or {}))

@@ -1,20 +1,18 @@
 """``torch.utils.tensorboard``: a writer that writes nothing, so that scripts which log to it run."""
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
 
 from minidl.compat._said import said_once
 
 
-class SummaryWriter(contextlib.nullcontext[Any]):
+class SummaryWriter(contextlib.nullcontext):
     """Takes everything and writes nothing."""
 
-    def __init__(self, log_dir: Any = None, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args, **kwargs):
         super().__init__(self)
         said_once("SummaryWriter writes nothing: minidl does not log to TensorBoard; print or save what you need")
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
+    def __getattr__(self, name):
         if not name.startswith("add_") and name not in ("flush", "close"):
             raise AttributeError(f"SummaryWriter has no attribute {name!r}")
         return lambda *args, **kwargs: None

@@ -4,41 +4,36 @@ A tensor is an image (C, H, W) or a batch (..., C, H, W). An array is (H, W) or 
 yield where Pillow is not installed.
 """
 
-from __future__ import annotations
-
 import enum
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
+from minidl import data
 from minidl.data import _images
-from minidl.data import normalize as _normalize
-from minidl.ops.conversion import as_dtype
-from minidl.tensor import Array, Tensor
+from minidl.tensor import Tensor
 
 try:
     from PIL import Image, ImageEnhance, ImageOps
 except ImportError:
-    Image = None  # type: ignore[assignment]
+    Image = None
 
 PILLOW = {"nearest": 0, "nearest-exact": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 InterpolationMode = enum.Enum("InterpolationMode", {name.upper().replace("-", "_"): name for name in PILLOW})  # type: ignore[misc]
 NEAREST, BILINEAR = InterpolationMode("nearest"), InterpolationMode("bilinear")
 
 
-def _is_pil(image: Any) -> bool:
+def _is_pil(image):
     return Image is not None and isinstance(image, Image.Image)
 
 
-def _pil_only(name: str, image: Any) -> Any:
+def _pil_only(name, image):
     if not _is_pil(image):
         kind = type(image).__name__
         raise TypeError(f"{name} works on PIL images here, not on {kind}: put it before ToTensor (pip install pillow)")
     return image
 
 
-def _changed(image: Any, change: Callable[..., Array], *args: Any) -> Any:
+def _changed(image, change, *args):
     """Apply `change`, which maps arrays (..., C, H, W), to any kind of image, and return that kind."""
     if _is_pil(image):
         return Image.fromarray(_changed(np.asarray(image), change, *args))
@@ -50,32 +45,28 @@ def _changed(image: Any, change: Callable[..., Array], *args: Any) -> Any:
     return np.ascontiguousarray(result[..., 0] if image.ndim == 2 and result.shape[2] == 1 else result)
 
 
-def _channels_first(pixels: Array) -> Array:
+def _channels_first(pixels):
     return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
 
 
-def get_dimensions(img: Any) -> list[int]:
+def get_dimensions(img):
     """Channels, height and width."""
     if _is_pil(img):
         return [len(img.getbands()), img.height, img.width]
-    c, h, w = (-3, -2, -1) if isinstance(img, Tensor) else (2, 0, 1)
-    return [img.shape[c] if img.ndim > 2 else 1, img.shape[h], img.shape[w]]
-
-
-def get_image_size(img: Any) -> list[int]:
-    """Width and height."""
-    return get_dimensions(img)[:0:-1]
+    if isinstance(img, Tensor):
+        return [1, *img.shape][-3:]
+    return [np.atleast_3d(img).shape[i] for i in (2, 0, 1)]
 
 
 # -- to and from tensors ------------------------------------------------------------------------------------------
 
 
-def to_tensor(pic: Any) -> Tensor:
+def to_tensor(pic):
     """A PIL image or array (H, W[, C]) as a tensor (C, H, W); bytes become float32 from 0 to 1."""
     return normalized(pic)
 
 
-def normalized(pic: Any, mean: Any = (), std: Any = ()) -> Tensor:
+def normalized(pic, mean=(), std=()):
     """`to_tensor` and, given a mean, `normalize`, in one step if possible."""
     if not _is_pil(pic) and not isinstance(pic, np.ndarray):
         raise TypeError(f"pic should be PIL Image or ndarray. Got {type(pic)}")
@@ -85,12 +76,12 @@ def normalized(pic: Any, mean: Any = (), std: Any = ()) -> Tensor:
     if _is_pil(pic) and pic.mode in ("1", "I;16"):
         pixels = 255 * pixels.astype(np.uint8) if pic.mode == "1" else pixels.astype(np.int16)
     if pixels.dtype == np.uint8:
-        return Tensor(on_bytes(pixels[None], mean, std).array[0])
+        return on_bytes(pixels[None], mean, std)[0]
     image = Tensor(_channels_first(pixels))
     return normalize(image, mean, std) if numbers(mean) else image
 
 
-def on_bytes(pixels: Array, mean: Any = (), std: Any = ()) -> Tensor:
+def on_bytes(pixels, mean=(), std=()):
     """The same for a batch of bytes (N, H, W) or (N, H, W, C)."""
     mean, std = numbers(mean), numbers(std)
     if {len(mean), len(std)} <= {1, *pixels.shape[3:]} and all(std):
@@ -99,18 +90,13 @@ def on_bytes(pixels: Array, mean: Any = (), std: Any = ()) -> Tensor:
     return normalize(images, mean, std) if mean else images  # which says what is wrong
 
 
-def pil_to_tensor(pic: Any) -> Tensor:
-    """A PIL image as a tensor (C, H, W) of the same dtype."""
-    return Tensor(_channels_first(np.array(_pil_only("pil_to_tensor", pic))))
-
-
-def to_pil_image(pic: Any, mode: str | None = None) -> Any:
+def to_pil_image(pic, mode=None):
     """A tensor (C, H, W) or (H, W), or an array (H, W[, C]), as a PIL image; floats of a tensor times 255."""
     if Image is None:
         raise ImportError("PIL images need Pillow: pip install pillow")
     if not isinstance(pic, Tensor | np.ndarray) or pic.ndim not in (2, 3):
         raise TypeError(f"pic should be a Tensor or ndarray of 2 or 3 dimensions. Got {type(pic)}.")
-    pixels: Any = pic
+    pixels = pic
     if isinstance(pic, Tensor):
         pixels = np.moveaxis(pic.detach().cpu().numpy().reshape(-1, *pic.shape[-2:]), 0, 2)
         if pixels.dtype.kind == "f" and mode != "F":
@@ -120,23 +106,13 @@ def to_pil_image(pic: Any, mode: str | None = None) -> Any:
     return image if mode in (None, image.mode) else Image.frombytes(mode, image.size, image.tobytes())
 
 
-def convert_image_dtype(image: Tensor, dtype: Any = np.float32) -> Tensor:
-    """Convert floats from 0 to 1 to ints from 0 to the largest, or ints to floats."""
-    old, new = image.dtype, as_dtype(dtype)
-    if old.kind == new.kind == "f" or old == new:
-        return image.to(new)
-    if "f" not in (old.kind, new.kind):
-        raise NotImplementedError(f"convert_image_dtype: {old} to {new}, both ints; convert to float32 first")
-    return image.to(new) / np.iinfo(old).max if new.kind == "f" else (image * (np.iinfo(new).max + 1 - 1e-3)).to(new)
-
-
-def normalize(tensor: Tensor, mean: Any, std: Any, inplace: bool = False) -> Tensor:
+def normalize(tensor, mean, std, inplace=False):
     """(tensor - mean) / std, for each channel."""
-    result = _normalize(tensor, numbers(mean), numbers(std))
+    result = data.normalize(tensor, numbers(mean), numbers(std))
     return tensor.copy_(result) if inplace else result
 
 
-def numbers(values: Any) -> list[float]:
+def numbers(values):
     """Numbers of the channels, from a sequence, a tensor or one number."""
     return [float(value) for value in (values if isinstance(values, list | tuple) else np.atleast_1d(values))]
 
@@ -144,7 +120,7 @@ def numbers(values: Any) -> list[float]:
 # -- geometry -----------------------------------------------------------------------------------------------------
 
 
-def resize(img: Any, size: Any, interpolation: Any = BILINEAR, max_size: Any = None, antialias: Any = True) -> Any:
+def resize(img, size, interpolation=BILINEAR, max_size=None, antialias=True):
     """Resize to (h, w), or so that the shorter side has the given size. PIL images are always antialiased."""
     _, *old = get_dimensions(img)
     new, mode = _new_size(old, size, max_size), _pillow(interpolation)
@@ -155,29 +131,29 @@ def resize(img: Any, size: Any, interpolation: Any = BILINEAR, max_size: Any = N
     return _changed(img, _images.resize, new, mode == 0, bool(antialias))
 
 
-def _pillow(interpolation: Any) -> int:
+def _pillow(interpolation):
     """Pillow's constant of an interpolation, which may be one already."""
     return PILLOW[interpolation.value] if isinstance(interpolation, InterpolationMode) else int(interpolation)
 
 
-def _new_size(old: Sequence[int], size: Any, max_size: int | None) -> Sequence[int]:
-    sizes = [size] if isinstance(size, int) else list(size)
-    if len(sizes) == 2:
-        return sizes
-    new = [sizes[0], int(sizes[0] * max(old) / min(old))]
-    if max_size is not None and new[1] > max_size:
-        new = [int(max_size * new[0] / new[1]), max_size]
-    return new if old[0] <= old[1] else new[::-1]
+def _new_size(old, size, max_size):
+    short, *others = [size] if isinstance(size, int) else size
+    if others:
+        return [short, *others]
+    long = int(short * max(old) / min(old))
+    if max_size is not None and long > max_size:
+        short, long = int(max_size * short / long), max_size
+    return [short, long] if old[0] <= old[1] else [long, short]
 
 
-def crop(img: Any, top: int, left: int, height: int, width: int) -> Any:
+def crop(img, top, left, height, width):
     """A rectangle of an image, with zeros where it leaves the image."""
     if _is_pil(img):
         return img.crop((left, top, left + width, top + height))
     return _changed(img, _images.crop, top, left, height, width)
 
 
-def center_crop(img: Any, output_size: Any) -> Any:
+def center_crop(img, output_size):
     """The middle of an image, with zeros around it where it is smaller."""
     (_, h, w), (height, width) = get_dimensions(img), pair(output_size)
     # torchvision pads smaller images first, and so rounds in the other direction.
@@ -185,20 +161,18 @@ def center_crop(img: Any, output_size: Any) -> Any:
     return crop(img, top, left, height, width)
 
 
-def resized_crop(
-    img: Any, top: int, left: int, height: int, width: int, size: Any, interpolation: Any = BILINEAR
-) -> Any:
+def resized_crop(img, top, left, height, width, size, interpolation=BILINEAR):
     """`crop`, then `resize`."""
     return resize(crop(img, top, left, height, width), size, interpolation)
 
 
-def pair(size: Any) -> tuple[int, int]:
+def pair(size):
     """(h, w) from a size for both, or a sequence of one or two."""
     sizes = (size,) if isinstance(size, int) else tuple(size)
     return sizes[0], sizes[-1]
 
 
-def pad(img: Any, padding: Any, fill: Any = 0, padding_mode: str = "constant") -> Any:
+def pad(img, padding, fill=0, padding_mode="constant"):
     """Pad by (left, top, right, bottom), by (left and right, top and bottom), or by the same everywhere."""
     border = (padding,) if isinstance(padding, int) else tuple(padding)
     if len(border) not in (1, 2, 4) or padding_mode not in ("constant", "edge", "reflect", "symmetric"):
@@ -209,26 +183,24 @@ def pad(img: Any, padding: Any, fill: Any = 0, padding_mode: str = "constant") -
     return _changed(img, _images.pad, *border, padding_mode, numbers(fill))
 
 
-def _colour(img: Any, fill: Any) -> Any:
+def _colour(img, fill):
     """What Pillow takes as a colour: a number for each band."""
     bands = len(img.getbands())
     values = [value if img.mode == "F" else int(value) for value in numbers(fill or 0)]
     return values[0] if bands == 1 else tuple(values * (bands // len(values)))
 
 
-def hflip(img: Any) -> Any:
+def hflip(img):
     """Swap left and right."""
     return ImageOps.mirror(img) if _is_pil(img) else _changed(img, lambda x: x[..., ::-1])
 
 
-def vflip(img: Any) -> Any:
+def vflip(img):
     """Swap top and bottom."""
     return ImageOps.flip(img) if _is_pil(img) else _changed(img, lambda x: x[..., ::-1, :])
 
 
-def rotate(
-    img: Any, angle: float, interpolation: Any = NEAREST, expand: bool = False, center: Any = None, fill: Any = 0
-) -> Any:
+def rotate(img, angle, interpolation=NEAREST, expand=False, center=None, fill=0):
     """Rotate counterclockwise by an angle in degrees; what is not a PIL image only by nearest pixels."""
     mode = _pillow(interpolation)
     if not _is_pil(img) and mode == 0 and not expand:
@@ -240,17 +212,22 @@ def rotate(
 # -- colours ------------------------------------------------------------------------------------------------------
 
 
-def rgb_to_grayscale(img: Any, num_output_channels: int = 1) -> Any:
+def rgb_to_grayscale(img, num_output_channels=1):
     """The luma of a colour image, in one channel or repeated in three."""
     if _is_pil(img):
         return Image.merge("RGB", [img.convert("L")] * 3) if num_output_channels == 3 else img.convert("L")
     return _changed(img, _images.grey, num_output_channels)
 
 
+def grey_alike(img):
+    """The luma, in as many channels as the image has."""
+    return rgb_to_grayscale(img, get_dimensions(img)[0])
+
+
 to_grayscale = rgb_to_grayscale
 
 
-def _blended(img: Any, enhancer: str, other: str, factor: float) -> Any:
+def _blended(img, enhancer, other, factor):
     if factor < 0:
         raise ValueError(f"{enhancer}: the factor must be at least 0, not {factor}")
     if _is_pil(img):
@@ -258,22 +235,22 @@ def _blended(img: Any, enhancer: str, other: str, factor: float) -> Any:
     return _changed(img, _images.blend, other, factor)
 
 
-def adjust_brightness(img: Any, brightness_factor: float) -> Any:
+def adjust_brightness(img, brightness_factor):
     """Blend with black."""
     return _blended(img, "Brightness", "black", brightness_factor)
 
 
-def adjust_contrast(img: Any, contrast_factor: float) -> Any:
+def adjust_contrast(img, contrast_factor):
     """Blend with the mean grey."""
     return _blended(img, "Contrast", "mean", contrast_factor)
 
 
-def adjust_saturation(img: Any, saturation_factor: float) -> Any:
+def adjust_saturation(img, saturation_factor):
     """Blend with grey."""
     return _blended(img, "Color", "grey", saturation_factor)
 
 
-def adjust_hue(img: Any, hue_factor: float) -> Any:
+def adjust_hue(img, hue_factor):
     """Turn the hue of a PIL image, by a fraction of a circle between -0.5 and 0.5."""
     if get_dimensions(img)[0] == 1:
         return img
