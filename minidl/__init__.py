@@ -5,8 +5,9 @@ import numpy as _np
 from minidl import autograd, cuda, data, function, nn, ops, optim, plot, random, utils
 from minidl.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.creation import (
-    arange, as_tensor, empty, eye, from_dlpack, from_numpy, full, full_like, linspace, ones, ones_like, rand,
-    rand_like, randint, randn, randn_like, randperm, tensor, zeros, zeros_like,
+    arange, as_tensor, bernoulli, empty, empty_like, eye, from_dlpack, from_numpy, full, full_like, linspace,
+    multinomial, normal, ones, ones_like, rand, rand_like, randint, randn, randn_like, randperm, tensor, zeros,
+    zeros_like,
 )
 from minidl.device import device
 from minidl.function import Function
@@ -18,8 +19,10 @@ from minidl.ops.activation import log_softmax, relu, relu_rule, sigmoid, softmax
 from minidl.ops.arithmetic import abs, add, div, exp, log, mul, neg, pow, sign, sqrt, square, sub
 from minidl.ops.comparison import (
     allclose, clamp, clip, eq, equal, ge, gt, isfinite, isinf, isnan, le, logical_and, logical_not, logical_or,
-    logical_xor, lt, maximum, minimum, ne, where,
+    logical_xor, lt, maximum, minimum, ne, nonzero, where,
 )
+from minidl.ops.conversion import channels_last, contiguous_format, preserve_format
+from minidl.ops.gather import *
 from minidl.ops.extremes import amax, amin, argmax, argmin, max, median, min
 from minidl.ops.linear import matmul
 from minidl.ops.norm import cumsum, logsumexp, norm, prod
@@ -54,19 +57,21 @@ long, int, float, double = int64, int32, float32, float64
 
 __all__ = [
     "Generator", "GradcheckError", "Meter", "Tensor", "__version__", "abs", "acos", "add", "all", "allclose", "amax",
-    "amin", "any", "arange", "argmax", "argmin", "as_tensor", "asin", "atan", "autograd", "bmm", "bool", "cat", "ceil",
-    "check_adjoint", "chunk", "clamp", "clip", "clone", "conv2d", "conv_transpose2d", "cos", "cosh", "cuda", "cumsum",
-    "data", "device", "div", "dot", "double", "dropout", "einsum", "empty", "enable_grad", "eq", "equal", "erf", "exp",
-    "explain", "expm1", "eye", "flatten", "float", "float16", "float32", "float64", "floor", "floor_divide", "fmod",
-    "from_dlpack", "from_numpy", "full", "full_like", "ge", "get_num_threads", "grad", "gradcheck", "gradgradcheck",
-    "gt", "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "is_tensor", "isfinite", "isinf", "isnan", "le",
-    "linspace", "load", "log", "log1p", "log2", "log10", "log_softmax", "logical_and", "logical_not", "logical_or",
-    "logical_xor", "logsumexp", "long", "lt", "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean",
-    "median", "min", "minimum", "mm", "mul", "mv", "ne", "neg", "nn", "no_grad", "norm", "numel", "ones", "ones_like",
-    "ops", "optim", "outer", "permute", "plot", "pow", "prelu", "prod", "rand", "rand_like", "randint", "randn",
-    "randn_like", "random", "randperm", "reciprocal", "relu", "relu_rule", "remainder", "reshape", "result_type",
-    "round", "rsqrt", "save", "set_grad_enabled", "set_num_threads", "show_graph", "sigmoid", "sign", "sin", "sinh",
-    "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum", "tan", "tanh", "tensor",
-    "transpose", "trunc", "uint8", "unbind", "unsqueeze", "use_reference_kernels", "utils", "var", "where", "zeros",
-    "zeros_like",
+    "amin", "any", "arange", "argmax", "argmin", "as_tensor", "asin", "atan", "autograd", "bernoulli", "bmm", "bool",
+    "cat", "ceil", "channels_last", "check_adjoint", "chunk", "clamp", "clip", "clone", "contiguous_format", "conv2d",
+    "conv_transpose2d", "cos", "cosh", "cuda", "cumsum", "data", "device", "div", "dot", "double", "dropout", "einsum",
+    "empty", "empty_like", "enable_grad", "eq", "equal", "erf", "exp", "explain", "expm1", "eye", "flatten", "float",
+    "float16", "float32", "float64", "floor", "floor_divide", "fmod", "from_dlpack", "from_numpy", "full", "full_like",
+    "ge", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "gt", "int", "int8", "int16", "int32", "int64",
+    "is_grad_enabled", "is_tensor", "isfinite", "isinf", "isnan", "le", "linspace", "load", "log", "log1p", "log2",
+    "log10", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "long", "lt",
+    "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean", "median", "min", "minimum", "mm", "mul",
+    "multinomial", "mv", "ne", "neg", "nn", "no_grad", "nonzero", "norm", "normal", "numel", "ones", "ones_like", "ops",
+    "optim", "outer", "permute", "plot", "pow", "prelu", "preserve_format", "prod", "rand", "rand_like", "randint",
+    "randn", "randn_like", "random", "randperm", "reciprocal", "relu", "relu_rule", "remainder", "reshape",
+    "result_type", "round", "rsqrt", "save", "set_grad_enabled", "set_num_threads", "show_graph", "sigmoid", "sign",
+    "sin", "sinh", "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum", "tan", "tanh",
+    "tensor", "transpose", "trunc", "uint8", "unbind", "unsqueeze", "use_reference_kernels", "utils", "var", "where",
+    "zeros", "zeros_like",
 ]
+__all__ += ops.gather.__all__

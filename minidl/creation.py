@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from minidl.device import as_device
 from minidl.kernels import devices
-from minidl.ops._operands import Number, number, only_tensors, result_type, sizes
-from minidl.ops.conversion import DType, as_dtype, cast, float32, to
+from minidl.ops._operands import Number, common_shape, number, only_tensors, result_type, sizes
+from minidl.ops.conversion import DType, as_dtype, cast, float32, int64, laid_out, to
 from minidl.ops.inplace import check_writable, overwritten
 from minidl.random import Generator, rng_of
 from minidl.tensor import Array, Tensor
@@ -185,30 +186,34 @@ def arange(
     requires_grad: bool = False,
 ) -> Tensor:
     """From `start` in steps of `step`, up to but excluding `end`; ``arange(n)`` is 0, 1, ... n - 1."""
-    first, last = (0, start) if end is None else (start, end)
-    numbers = first, last, step
+    numbers = (0, start, step) if end is None else (start, end, step)
     _numbers("arange", *numbers)
-    if step == 0 or not 0 <= (last - first) * step < np.inf:
-        raise RuntimeError(f"arange: steps of {step} do not lead from {first} to {last}")
     whole = all(x.dtype.kind in "iu" if isinstance(x, Tensor) else isinstance(x, int | np.integer) for x in numbers)
-    kind = dtype or (np.int64 if whole else float32)
-    first, last, step = (x.item() if isinstance(x, Tensor) else x for x in numbers)
-    return _finish(np.arange(first, last, step).astype(as_dtype(kind)), device, requires_grad)
+    kind = as_dtype(dtype or (int64 if whole else float32))
+    first, last, by = (x.item() if isinstance(x, Tensor) else x for x in numbers)
+    if kind == int64:  # in PyTorch the bounds become integers before these are counted
+        first, last, by = int(first), int(last), int(by)
+    if by == 0 or not 0 <= (last - first) * by < np.inf:
+        raise RuntimeError(f"arange: steps of {step} do not lead from {first} to {last}")
+    array = np.arange(first, last, by)
+    array = int(first) + int(by) * np.arange(len(array)) if kind.kind in "iu" and not whole else array
+    return _finish(array.astype(kind), device, requires_grad)
 
 
 def linspace(
-    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """`steps` evenly spaced numbers from `start` to `end`, both included."""
-    _numbers("linspace", start, end)
-    if not isinstance(steps, int | np.integer):
-        raise TypeError(f"linspace: steps must be an int, not {type(steps).__name__}")
-    if steps < 0:
-        raise RuntimeError(f"linspace: steps must be at least 0, not {steps}")
+    """`steps` evenly spaced numbers from `start` to `end`, both included; as integers rounded towards 0."""
     kind = as_dtype(dtype or float32)
-    for value in (start, end):
-        number("linspace", value, kind)
-    return _finish(np.linspace(start, end, steps, dtype=kind), device, requires_grad)
+    _numbers("linspace", start, end)
+    (count,) = sizes("linspace", (steps,))
+    if count < 0:
+        raise RuntimeError(f"linspace: steps must be at least 0, not {count}")
+    ends = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
+    first, last = (number("linspace", x, kind).item() for x in ends)
+    i, step = np.arange(count), (last - first) / max(count - 1, 1)  # counted from the nearer end: both are met
+    array = np.where(i < count / 2, first + step * i, last - step * (count - 1 - i))
+    return _finish(cast(array, kind), device, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -220,10 +225,10 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, 
 def rand(
     *args: Any,
     size: Any = None,
-    generator: Generator | None = None,
+    generator: Any = None,
     dtype: Any = None,
     device: Any = None,
-    requires_grad: bool = False,
+    requires_grad: Any = False,
 ) -> Tensor:
     """Draw from the uniform distribution on [0, 1)."""
     kind = _real("rand", dtype)
@@ -234,10 +239,10 @@ def rand(
 def randn(
     *args: Any,
     size: Any = None,
-    generator: Generator | None = None,
+    generator: Any = None,
     dtype: Any = None,
     device: Any = None,
-    requires_grad: bool = False,
+    requires_grad: Any = False,
 ) -> Tensor:
     """Draw from the normal distribution with mean 0 and variance 1."""
     kind = _real("randn", dtype)
@@ -246,13 +251,7 @@ def randn(
 
 
 def randint(
-    low: int = 0,
-    high: Any = None,
-    size: Any = None,
-    *,
-    generator: Generator | None = None,
-    dtype: Any = None,
-    device: Any = None,
+    low: int = 0, high: Any = None, size: Any = None, *, generator: Any = None, dtype: Any = None, device: Any = None
 ) -> Tensor:
     """Integers from `low` to `high` - 1, each equally likely: ``randint(10, (3,))``, ``randint(5, 10, (3,))``."""
     if size is None or high is None:
@@ -279,16 +278,22 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     return _drawn(lambda: rng_of(generator).permutation(n), (n,), kind, device)
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, memory_format: Any = None
+) -> Tensor:
     """Zeros with the shape and dtype of another tensor."""
     only_tensors("zeros_like", input)
-    return _finish(np.zeros_like(input.array, as_dtype(dtype or input.dtype), order="C"), device, requires_grad)
+    array = np.zeros_like(input.array, as_dtype(dtype or input.dtype), order="C")
+    return _finish(laid_out(array, memory_format), device, requires_grad)
 
 
 def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones with the shape and dtype of another tensor."""
     only_tensors("ones_like", input)
     return _finish(np.ones_like(input.array, as_dtype(dtype or input.dtype), order="C"), device, requires_grad)
+
+
+empty_like = zeros_like
 
 
 def full_like(
@@ -302,12 +307,7 @@ def full_like(
 
 
 def rand_like(
-    input: Tensor,
-    *,
-    generator: Generator | None = None,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
+    input: Tensor, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Draw from the uniform distribution on [0, 1), with the shape and dtype of another tensor."""
     only_tensors("rand_like", input)
@@ -316,17 +316,22 @@ def rand_like(
 
 
 def randn_like(
-    input: Tensor,
-    *,
-    generator: Generator | None = None,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
+    input: Tensor, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Draw from the normal distribution with mean 0 and variance 1, with another tensor's shape and dtype."""
     only_tensors("randn_like", input)
     kind, where = dtype or input.dtype, device or input.device
     return randn(input.shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
+
+
+def _new(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The method that makes a tensor with the dtype and device of another: ``x.new_zeros(2, 3)``."""
+
+    @functools.wraps(create)
+    def method(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, **named: Any) -> Tensor:
+        return create(*args, dtype=dtype or self.dtype, device=device or self.device, **named)
+
+    return method
 
 
 def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
@@ -351,7 +356,71 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
     return overwritten("normal_", input, drawn * std + mean)
 
 
-Tensor.uniform_, Tensor.normal_ = uniform_, normal_
+def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
+    """1 with the probability given by each element (or by p), else 0."""
+    only_tensors("bernoulli", input)
+    chance = input if p is None else full_like(input, p, dtype=float32)
+    if not chance.is_floating_point() or devices.any_true(~((chance.array >= 0) & (chance.array <= 1))):
+        raise RuntimeError("bernoulli: the probabilities must be floats of 0 to 1")
+    drawn = rand(chance.shape, generator=generator, dtype=chance.dtype, device=chance.device) < chance.detach()
+    return to(drawn, input.dtype) + (0 * input if p is None else False)  # with a gradient of 0, as in PyTorch
+
+
+def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
+    """Fill x with 1 with probability p, a number or a tensor, and else with 0."""
+    check_writable("bernoulli_", input, False)
+    chance = p.expand(input.shape) if isinstance(p, Tensor) else full_like(input, p, dtype=float32)
+    return overwritten("bernoulli_", input, bernoulli(chance, generator=generator))
+
+
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
+) -> Tensor:
+    """Draw indices, each in proportion to its weight, from a vector of weights or from each row of a matrix.
+
+    Without replacement these are the indices of the least e_i / weight_i, with e_i from the exponential distribution
+    (P. Efraimidis, P. Spirakis, Weighted random sampling with a reservoir, Information Processing Letters 97, 2006).
+
+    Examples
+    --------
+    >>> import minidl
+    >>> minidl.multinomial(minidl.tensor([0.0, 3.0, 0.0]), 4, replacement=True).tolist()
+    [1, 1, 1, 1]
+    """
+    only_tensors("multinomial", input)
+    p, (count,) = input.array.astype(np.float64), sizes("multinomial", (num_samples,))
+    if not input.is_floating_point() or p.ndim not in (1, 2) or devices.any_true(~((p >= 0) & (p < np.inf))):
+        raise RuntimeError("multinomial: expected a vector or matrix of finite float weights, none of them negative")
+    needed = 1 if replacement else count
+    if count < 1 or devices.any_true((p > 0).sum(-1) < needed):
+        raise RuntimeError(f"multinomial: {count} samples need at least {needed} weights greater than 0")
+    shape = (*p.shape[:-1], count) if replacement else p.shape
+    uniform = rand(shape, generator=generator, dtype=np.float64, device=input.device).array
+    if not replacement:
+        with np.errstate(divide="ignore"):
+            return Tensor(np.argsort(-np.log1p(-uniform) / p, axis=-1)[..., :count].copy())
+    rows, ends = uniform.reshape(-1, count), (np.cumsum(p, -1) / p.sum(-1, keepdims=True)).reshape(-1, p.shape[-1])
+    return Tensor(np.stack([np.searchsorted(ends[i], u, "right") for i, u in enumerate(rows)]).reshape(shape))
+
+
+def normal(
+    mean: Any, std: Any = 1.0, size: Any = None, *, dtype: Any = None, device: Any = None, requires_grad: Any = False
+) -> Tensor:
+    """Draw from normal distributions with these means and standard deviations: tensors, or two numbers and a size."""
+    given = [x for x in (mean, std) if isinstance(x, Tensor)]
+    if given:
+        size, dtype, device = common_shape("normal", *[x.shape for x in given]), given[0].dtype, given[0].device
+    elif size is None:
+        raise TypeError("normal: two numbers need a size, such as normal(0.0, 1.0, (3,))")
+    if devices.any_true(as_tensor(std).array < 0):
+        raise RuntimeError("normal: std must be at least 0")
+    return (randn(size, dtype=dtype, device=device) * std + mean).detach().requires_grad_(requires_grad)
+
+
+for _method in (uniform_, normal_, bernoulli, bernoulli_, multinomial):
+    setattr(Tensor, _method.__name__, _method)
+for _create in (tensor, zeros, ones, empty, full):
+    setattr(Tensor, f"new_{_create.__name__}", _new(_create))
 
 
 def _shape(name: str, args: Any, named: Any = None) -> Shape:

@@ -10,25 +10,6 @@ from minidl.compat.torch._types import Size, as_type, construct, type_name
 from minidl.nn import Module
 
 
-def _without_hints(function):
-    """The method, with the arguments that change no value taken and dropped."""
-
-    @functools.wraps(function)
-    def method(self, *args, non_blocking=False, memory_format=None, **named):
-        return function(self, *[x for x in args if not isinstance(x, bool)], **named)
-
-    return method
-
-
-def _new(create):
-    """x.new_zeros and its kin: with the dtype and device of x."""
-
-    def method(self, *args, dtype=None, device=None, **named):
-        return create(*args, dtype=dtype or self.dtype, device=device or self.device, **named)
-
-    return method
-
-
 def _stride(self, dim=None):
     steps = tuple(step // self.array.itemsize for step in self.array.strides)
     return steps if dim is None else steps[dim]
@@ -50,8 +31,6 @@ METHODS = {
         "__getattr__": missing("torch.Tensor"),
         "type": lambda self, dtype=None: type_name(self) if dtype is None else self.to(*as_type(dtype)),
         "new": lambda self, *args: construct("new", args, self.dtype, self.device),
-        **{f"new_{name}": _new(getattr(minidl, name)) for name in ("empty", "zeros", "ones", "full", "tensor")},
-        **{name: _without_hints(getattr(T, name)) for name in ("to", "cuda", "contiguous", "clone")},
         "size": lambda self, dim=None: Size(self.array.shape) if dim is None else self.array.shape[dim],
         "shape": property(lambda self: Size(self.array.shape)),
         **{name: getattr(T, own) for name, own in SECOND_NAMES.items() if hasattr(T, own)},
@@ -65,7 +44,6 @@ METHODS = {
         "ndimension": T.dim,
         "nelement": T.numel,
         "get_device": lambda self: self.device.index or 0 if self.is_cuda else -1,
-        "is_contiguous": lambda self: self.array.flags.c_contiguous,
         "pin_memory": _itself,
         "share_memory_": _itself,
         **dict.fromkeys(("is_xpu", "is_mps", "is_sparse", "volatile"), property(lambda self: False)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minidl.ops.activation import dropout, dropout2d, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
 from minidl.ops.conv import conv2d, conv_transpose2d
+from minidl.ops.gather import embedding
 from minidl.ops.linear import linear
 from minidl.ops.loss import (
     binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, gaussian_kl, l1_loss, mse_loss, nll_loss,
@@ -18,8 +19,8 @@ from minidl.ops.upsampling import interpolate, upsample
 
 __all__ = [
     "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv2d",
-    "conv_transpose2d", "cosine_similarity", "cross_entropy", "dropout", "dropout2d", "elu", "fold", "gaussian_kl",
-    "gelu", "hardtanh", "interpolate", "l1_loss", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool2d",
-    "max_unpool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "prelu", "relu",
-    "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "tanh", "unfold", "upsample",
+    "conv_transpose2d", "cosine_similarity", "cross_entropy", "dropout", "dropout2d", "elu", "embedding", "fold",
+    "gaussian_kl", "gelu", "hardtanh", "interpolate", "l1_loss", "leaky_relu", "linear", "log_softmax", "logsigmoid",
+    "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "prelu",
+    "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "tanh", "unfold", "upsample",
 ]

@@ -260,6 +260,7 @@ class Module(Hooked):
 
     def to(self: T, *args: Any, **kwargs: Any) -> T:
         """Convert parameters and buffers in place to a float dtype or a device; integer buffers keep their dtype."""
+        kwargs.pop("memory_format", None)  # the kernels read weights in any order
         for parameter in self.parameters():
             converted = parameter.detach().to(*args, **kwargs)
             if not converted.is_floating_point():

@@ -15,6 +15,7 @@ from minidl.ops import (  # isort: skip
     shape,
 )  # fmt: skip
 from minidl.ops import pointwise as pw
+from minidl.ops.gather import contains
 from minidl.ops.inplace import in_place
 from minidl.tensor import Tensor
 
@@ -82,7 +83,7 @@ class Methods:
     __iand__, __ior__ = _operator(in_place(comparison.bitwise_and)), _operator(in_place(comparison.bitwise_or))
     __ipow__, __ixor__ = _operator(in_place(arithmetic.pow)), _operator(in_place(comparison.bitwise_xor))
     __neg__, __abs__, __invert__ = arithmetic.neg, arithmetic.abs, comparison.bitwise_not
-    __getitem__, __setitem__ = indexing.getitem, inplace.setitem
+    __getitem__, __setitem__, __contains__ = indexing.getitem, inplace.setitem, contains
 
     add, sub, mul, div, neg = arithmetic.add, arithmetic.sub, arithmetic.mul, arithmetic.div, arithmetic.neg
     pow, square, sqrt, exp, log = arithmetic.pow, arithmetic.square, arithmetic.sqrt, arithmetic.exp, arithmetic.log
@@ -112,18 +113,25 @@ class Methods:
     double, int, long, bool = conversion.double, conversion.int_, conversion.long, conversion.bool_
     add_, sub_, mul_, div_ = inplace.add_, inplace.sub_, inplace.mul_, inplace.div_
     clamp_ = in_place(comparison.clamp)
-    copy_, fill_, zero_ = inplace.copy_, inplace.fill_, inplace.zero_
+    copy_, fill_, zero_, detach_ = inplace.copy_, inplace.fill_, inplace.zero_, inplace.detach_
+    nonzero, is_contiguous = comparison.nonzero, shape.is_contiguous
+    from minidl.ops.gather import (  # type: ignore[misc] # isort: skip
+        argsort, flip, gather, index_add, index_select, masked_fill, masked_select, narrow, ravel, repeat_interleave,
+        roll, scatter, scatter_add, select, sort, tile, topk, tril, triu, unique,
+    )  # fmt: skip
+
+    mT, H = property(lambda x: x.transpose(-2, -1)), property(t)
 
 
 _IN_PLACE = (
     "abs clip eq exp floor_divide fmod ge gt le log logical_and logical_not logical_or logical_xor lt ne neg pow"
 )
-_IN_PLACE += " relu remainder sigmoid sign sqrt square tanh"
+_IN_PLACE += " relu remainder sigmoid sign sqrt square tanh scatter scatter_add index_add masked_fill tril triu"
 for _name in [*pw.ROWS, *_IN_PLACE.split()]:
     if hasattr(Methods, _name):
         setattr(Methods, f"{_name}_", in_place(getattr(Methods, _name)))
 for _name in ("squeeze", "unsqueeze", "transpose", "t"):
     setattr(Methods, f"{_name}_", in_place(getattr(Methods, _name), view=True))
 for _name, _function in vars(Methods).items():
-    if callable(_function):
+    if callable(_function) or isinstance(_function, property):
         setattr(Tensor, _name, _function)

@@ -124,8 +124,22 @@ def _share(a: Array, b: Array) -> Tensor:
 
 
 @operation()
-def where(condition: Tensor, input: Any, other: Any) -> Tensor:
-    """y = a where the condition holds, b elsewhere;  ga = gy where it holds, else 0, and gb the other way round."""
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
+    """Where x is not 0: the indices (n, ndim), a row for each such element; or a vector for each dimension."""
+    found = np.argwhere(input.array).astype(np.int64, copy=False)
+    if as_tuple:
+        return tuple(Tensor(found[:, d].copy()) for d in range(input.ndim)) or nonzero(input.reshape(1), as_tuple=True)
+    return Tensor(found)
+
+
+@operation()
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    """y = a where the condition holds, b elsewhere;  ga = gy where it holds, else 0, and gb the other way round.
+
+    The condition alone gives the indices where it holds: ``nonzero(as_tuple=True)``.
+    """
+    if input is None and other is None:
+        return nonzero(condition, as_tuple=True)
     if condition.dtype != bool:
         raise RuntimeError(f"where: the condition must be a bool tensor, such as x > 0, not {condition.dtype}")
     none = np.zeros_like(condition.array, shape=(1,)).reshape(())

@@ -46,18 +46,39 @@ def cast(array: Any, dtype: DType, copy: bool = True) -> Any:
     return array.astype(dtype, copy=copy)
 
 
-def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tensor:
+contiguous_format, preserve_format, channels_last = "contiguous_format", "preserve_format", "channels_last"
+
+
+def laid_out(array: Any, memory_format: str | None) -> Any:
+    """The array, or a copy with its memory in this order: (N, H, W, C) for "channels_last"."""
+    if memory_format == channels_last:
+        if array.ndim != 4:
+            raise RuntimeError(f"channels_last: a tensor of shape {array.shape} has not the 4 dimensions (N, C, H, W)")
+        return laid_out(array.transpose(0, 2, 3, 1), contiguous_format).transpose(0, 3, 1, 2)
+    return array.copy(order="C") if memory_format == contiguous_format and not array.flags.c_contiguous else array
+
+
+def to(
+    input: Tensor,
+    *args: Any,
+    dtype: Any = None,
+    device: Any = None,
+    non_blocking: Any = False,
+    memory_format: Any = None,
+) -> Tensor:
     """Convert to another dtype or device: ``x.to(minidl.float64)``, ``x.to("cpu")``, ``x.to(other)``.
 
-    Returns the tensor itself if it already has both.
+    Returns the tensor itself if it already has both. The second of two bools asks for a copy; the first is ignored.
     """
     for arg in args:
         if isinstance(arg, Tensor):
             dtype, device = arg.dtype, arg.device
         elif isinstance(arg, device_type | str):
             device = arg
-        else:
+        elif not isinstance(arg, bool):
             dtype = arg
+    if memory_format not in (None, preserve_format) or [arg for arg in args if isinstance(arg, bool)][1:] == [True]:
+        input = input.clone(memory_format=memory_format)
     moved = input if device is None else to_device(input, as_device(device))
     if dtype is None or as_dtype(dtype) == moved.dtype:
         return moved
@@ -110,7 +131,7 @@ def cpu(input: Tensor) -> Tensor:
     return to_device(input, devices.CPU)
 
 
-def cuda(input: Tensor, device: Any = None) -> Tensor:
-    """The tensor in the memory of a GPU: this device, or the current GPU."""
+def cuda(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+    """The tensor in the memory of a GPU: this device, or the current GPU. `non_blocking` is ignored."""
     wanted = device_type("cuda", device) if device is None or type(device) is int else device_type(device)
     return to_device(input, as_device(wanted))

@@ -74,7 +74,7 @@ def copy_(input: Tensor, src: Any) -> Tensor:
 
 def overwritten(name: str, input: Tensor, src: Any) -> Tensor:
     """x = src, for an operation of this name."""
-    value = _fitting(name, src, input.shape, input)
+    value = fitting(name, src, input.shape, input)
     result = record(name, value.array, (input, lambda gy: Tensor(np.zeros_like(gy.array))), (value, lambda gy: gy))
     return replace(name, input, result)
 
@@ -91,11 +91,17 @@ def zero_(input: Tensor) -> Tensor:
     return overwritten("zero_", input, 0)
 
 
+def detach_(input: Tensor) -> Tensor:
+    """Take x out of the graph: a leaf that requires no gradient."""
+    input.grad_fn, input._leaf, input._requires_grad = None, None, False
+    return input
+
+
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, broadcast and converted to x's dtype; the gradient of that part goes to the value."""
     first, second = split_index(index, input)
     region = input.array[first][second]
-    part = _fitting("x[index] = value", value, region.shape, input, drop_ones=True)
+    part = fitting("x[index] = value", value, region.shape, input, drop_ones=True)
     check_writable("x[index] = value", input, part.requires_grad or input.requires_grad)
     if isinstance(value, Tensor) and devices.same_memory(region, value.array):
         learn_of_own_view(input, value)
@@ -113,7 +119,7 @@ def _zeroed_at(gy: Tensor, first: Index, second: Index) -> Tensor:
     return record("zeroed_at", gx, (gy, lambda ggx: _zeroed_at(ggx, first, second)))
 
 
-def _fitting(name: str, value: Any, shape: tuple[int, ...], x: Tensor, drop_ones: bool = False) -> Tensor:
+def fitting(name: str, value: Any, shape: tuple[int, ...], x: Tensor, drop_ones: bool = False) -> Tensor:
     """The value as a tensor of this shape and of x's dtype; with `drop_ones`, without superfluous leading 1s."""
     value = operand(name, value)
     given = to(value if isinstance(value, Tensor) else number(name, value, x.dtype), x.dtype, device=x.device)

@@ -21,7 +21,7 @@ from minidl.kernels import devices
 from minidl.ops._operands import (  # isort: skip
     dimension, dimensions, listed_sizes, number, only_tensors, operation, result_type, same_device, sizes,
 )  # fmt: skip
-from minidl.ops.conversion import to
+from minidl.ops.conversion import channels_last, contiguous_format, laid_out, to
 from minidl.tensor import Tensor
 
 Shape = tuple[int, ...]
@@ -176,20 +176,25 @@ def _sum_to(x: Tensor, shape: Shape) -> Tensor:
     return x.sum(repeated, keepdim=True).reshape(shape) if repeated else x.reshape(shape)
 
 
-def contiguous(input: Tensor) -> Tensor:
-    """The tensor with its memory in the order of its shape (C order): itself if it is already."""
-    if input.array.flags.c_contiguous:
-        return input
-    return record("contiguous", input.array.copy(order="C"), (input, lambda gy: gy))
+def contiguous(input: Tensor, memory_format: str = contiguous_format) -> Tensor:
+    """The tensor with its memory in the order of its shape (C order), or "channels_last": itself if it is already."""
+    array = laid_out(input.array, memory_format)
+    return input if is_contiguous(input, memory_format) else record("contiguous", array, (input, lambda gy: gy))
+
+
+def is_contiguous(input: Tensor, memory_format: str = contiguous_format) -> bool:
+    """Whether the memory is in the order of the shape (C order), or in (N, H, W, C) order for "channels_last"."""
+    a = input.array.transpose(0, 2, 3, 1) if memory_format == channels_last and input.ndim == 4 else input.array
+    return bool(a.flags.c_contiguous and (memory_format != channels_last or input.ndim == 4))
 
 
 @operation()
-def clone(input: Tensor) -> Tensor:
+def clone(input: Tensor, *, memory_format: str | None = None) -> Tensor:
     """A copy in new memory;  gx = gy."""
-    return record("clone", input.array.copy(order="K"), (input, lambda gy: gy))
+    return record("clone", laid_out(input.array.copy(order="K"), memory_format), (input, lambda gy: gy))
 
 
-def _listed(name: str, tensors: Sequence[Tensor], error: type[Exception]) -> Sequence[Tensor]:
+def listed_tensors(name: str, tensors: Sequence[Tensor], error: type[Exception]) -> Sequence[Tensor]:
     if not isinstance(tensors, tuple | list):
         raise TypeError(f"{name}: expected tensors in a list or tuple, such as [a, b], not {type(tensors).__name__}")
     only_tensors(name, *tensors)
@@ -201,7 +206,7 @@ def _listed(name: str, tensors: Sequence[Tensor], error: type[Exception]) -> Seq
 @operation(axis=True)
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors of one shape along a new dimension."""
-    tensors = _listed("stack", tensors, RuntimeError)
+    tensors = listed_tensors("stack", tensors, RuntimeError)
     different = {x.shape for x in tensors}
     if len(different) > 1:
         raise RuntimeError(f"stack: all shapes must be equal, and got {', '.join(map(str, sorted(different)))}")
@@ -212,7 +217,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 @operation(axis=True)
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors along a dimension; all other sizes must be equal. Tensors of shape (0,) are skipped."""
-    dtype = result_type(*_listed("cat", tensors, ValueError))
+    dtype = result_type(*listed_tensors("cat", tensors, ValueError))
     tensors = [x for x in tensors if x.shape != (0,)] or tensors
     if any(x.ndim == 0 for x in tensors):
         raise RuntimeError("cat: 0-d tensors cannot be joined; use stack")

@@ -7,26 +7,8 @@ import numpy as np
 
 import minidl
 from minidl import optim
-from minidl.compat import torch
 from minidl.compat.torch import optim as torch_optim
 from minidl.optim._optimizer import Optimizer
-
-
-def gather(self, dim, index):
-    """x.gather(1, index) of matrices."""
-    return self[np.arange(len(self))[:, None], index]
-
-
-def scatter_(self, dim, index, value):
-    """x.scatter_(1, index, number) of matrices."""
-    self[np.arange(len(self))[:, None], index] = value
-    return self
-
-
-def topk(self, k, dim=-1, largest=True, sorted=True):
-    """The k largest and where they are, of matrices or vectors along the last dimension."""
-    indices = np.argsort(-self.array, -1, kind="stable")[..., :k]
-    return minidl.Tensor(np.take_along_axis(self.array, indices, -1)), minidl.Tensor(indices)
 
 
 class AdamW(optim.Adam):
@@ -57,20 +39,9 @@ class RMSprop(Optimizer):
             p.array -= group["lr"] * g / (np.sqrt(v) + group["eps"])
 
 
-def normal(mean, std, size, requires_grad=False):
-    """torch.normal of numbers."""
-    return (minidl.randn(size) * std + mean).requires_grad_(requires_grad)
-
-
-TENSOR = {
-    "gather": gather,
-    "scatter_": scatter_,
-    "topk": topk,
-    "nonzero": lambda self: minidl.Tensor(np.argwhere(self.array)),
-}
+TENSOR = {}
 STUBS = {
     minidl.Tensor: TENSOR,
-    torch: {"normal": normal},
     torch_optim: {"AdamW": AdamW, "RMSprop": RMSprop},
 }
 

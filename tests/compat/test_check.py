@@ -36,7 +36,7 @@ class Classifier(nn.Module):
 
 if __name__ == "__main__":
     model = Classifier(10)
-    onehot = torch.zeros(4, 2).scatter_(1, labels, 1)
+    onehot = torch.zeros(4, 2).cauchy_(1, labels, 1)
     loss = F.binary_cross_entropy_with_logits(model(x, n), onehot, size_average=False)
 """
 
@@ -107,7 +107,7 @@ def test_a_recurrent_model_lists_layers_functions_imports_and_possible_methods(l
         "6: torch.nn.utils.rnn.pad_packed_sequence",
         "8: nobodys_text: not installed",
         "14: torch.nn.LSTM",
-        "26: possibly torch.Tensor.scatter_",
+        "26: possibly torch.Tensor.cauchy_",
     ]
     assert (status, summary) == (1, "script.py: 4 missing, 1 possibly")
     assert lines[3].startswith(
@@ -162,12 +162,12 @@ def test_an_autoencoder_lacks_nothing(listed):
         ("import torch\ntorch.nn.Linaer", ["2: torch.nn.Linaer"]),
         ("import torch\ntorch._C.x", ["2: torch._C"]),
         ("import torch\ntorch.backends.mkl.flag = 1\ntorch.backends.cudnn.flag = 1", ["2: torch.backends.mkl"]),
-        ("import torch\ntorch.Tensor.scatter_(x)", ["2: torch.Tensor.scatter_"]),
+        ("import torch\ntorch.Tensor.cauchy_(x)", ["2: torch.Tensor.cauchy_"]),
         ("from __future__ import annotations\nfrom .beside import nn\nnn.GRU", []),
-        ("class A:\n    def sort(self): pass\n    def f(self): self.sort()", []),
-        ("class A:\n    def f(self):\n        self.sort = print\n        self.sort(3)", []),
+        ("class A:\n    def geometric_(self): pass\n    def f(self): self.geometric_()", []),
+        ("class A:\n    def f(self):\n        self.geometric_ = print\n        self.geometric_(3)", []),
         ("x.values(), x.index(3)", []),  # of dictionaries and strings
-        ("x.requires_grad_().sort()", ["1: possibly torch.Tensor.sort"]),
+        ("x.requires_grad_().geometric_()", ["1: possibly torch.Tensor.geometric_"]),
         ("model.register_state_dict_pre_hook(f)", ["1: possibly torch.nn.Module.register_state_dict_pre_hook"]),
         ("optimizer.register_step_post_hook(f)", ["1: possibly torch.optim.Optimizer.register_step_post_hook"]),
         ("x.new_zeros(3).ndimension()", []),  # which install() adds
@@ -256,7 +256,7 @@ def test_what_cannot_be_read_has_status_2(tmp_path, monkeypatch, capsys, name, t
             "a layer of PyTorch for sequences; minidl does not have it: use the 2d one on x.unsqueeze(2)",
         ),
         ("torch.optim.LBFGS", "an optimiser of PyTorch; minidl does not have it"),
-        ("torch.Tensor.scatter_", "a method of PyTorch; minidl does not have it"),
+        ("torch.Tensor.cauchy_", "a method of PyTorch; minidl does not have it"),
         ("torch.fx", "a module of PyTorch for compiling and exporting models; minidl does not have it: use the model"),
         ("torch.distributed.init_process_group", "a function of PyTorch for training in several processes; minidl"),
         ("torch.complex64", "a dtype of PyTorch for complex numbers; minidl does not have it: keep the real"),

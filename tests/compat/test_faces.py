@@ -140,7 +140,8 @@ def test_new_keeps_dtype_and_device(torch):
 def test_hints_that_change_no_value_are_taken(torch):
     x = torch.ones(1, 2, 3, 4)
     assert x.to("cpu", torch.float64, False).dtype == "float64"
-    assert x.to("cpu", non_blocking=True, memory_format=torch.channels_last) is x
+    assert x.to("cpu", non_blocking=True, memory_format=torch.preserve_format) is x
+    assert nn.Conv2d(1, 1, 3).to(memory_format=torch.channels_last).weight.shape == (1, 1, 3, 3)
     assert x.contiguous(memory_format=torch.contiguous_format).shape == x.shape
     assert (x.pin_memory() is x, x.ndimension(), x.nelement(), x.get_device()) == (True, 4, 24, -1)
     assert not any((x.is_xpu, x.is_mps, x.is_sparse))

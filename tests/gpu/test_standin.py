@@ -15,6 +15,7 @@ from minidl.data import DataLoader, Subset, TensorDataset
 from minidl.ops import pointwise
 from minidl.testing import broadcastable_shapes, check_operation, models, property_test, shapes, tensors
 from tests.helpers import cupy_stand_in
+from tests.ops import test_gather as moving
 from tests.ops import test_gradients as ops
 from tests.ops import test_pointwise as pointwise_ops
 from tests.ops import test_reductions as reductions
@@ -150,6 +151,38 @@ def test_what_changes_in_place():
 def test_others(name):
     operation, *sizes = OTHERS[name]
     both(operation, [minidl.randn(*size, dtype=minidl.float64, requires_grad=True) for size in sizes])
+
+
+@pytest.mark.parametrize("name", moving.READ | moving.WRITE)
+def test_what_reads_and_writes(name):
+    inputs = [moving.values(1)] if name in moving.READ else [moving.values(1), moving.values(2)]
+    both((moving.READ | moving.WRITE)[name], inputs)
+
+
+def test_order_counts_and_draws():
+    floats, ints = minidl.tensor([[3.0, 1.0], [2.0, 3.0]]), minidl.tensor([1, 0, 1])
+    for function, x in [
+        (lambda x: (*x.sort(), *x.topk(1, 0), x.argsort(descending=True)), floats),
+        (lambda x: minidl.unique(x, return_inverse=True, return_counts=True), floats),
+        (lambda x: (x.nonzero(), *minidl.where(x > 1), x.long()), floats),
+        (lambda i: (i.new_zeros(2), i.new_tensor([1.5, 2])), ints),
+    ]:
+        both(function, [x])
+    drawn = []
+    for device in ("cpu", "cuda"):
+        minidl.manual_seed(0)
+        p = minidl.full((50,), 0.5, device=device)
+        found = [
+            p.bernoulli(),
+            p.multinomial(5),
+            p.multinomial(5, True),
+            minidl.normal(p, 1.0),
+            p.clone().bernoulli_(p),
+        ]
+        assert {y.device.type for y in found} == {device}
+        drawn.append([y.cpu().numpy() for y in found])
+    for a, b in zip(*drawn, strict=True):
+        np.testing.assert_allclose(a, b, 1e-6)
 
 
 def test_cross_entropy_and_second_gradients():

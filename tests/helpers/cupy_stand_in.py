@@ -21,9 +21,10 @@ from minidl.kernels import reference
 
 # What NumPy passes on to CuPy, and the code under test may use; each is in CuPy too.
 PASSED_ON = {
-    *("all", "any", "argmax", "argmin", "argsort", "argwhere", "array_equal", "broadcast_to", "clip"),
-    *("concatenate", "cumsum", "empty_like", "full_like", "max", "may_share_memory", "min", "ones_like", "pad"),
-    *("reshape", "round", "stack", "sum", "take_along_axis", "transpose", "where", "zeros_like"),
+    *("all", "any", "argmax", "argmin", "argsort", "argwhere", "array_equal", "broadcast_to", "clip", "concatenate"),
+    *("cumsum", "empty_like", "flip", "full_like", "max", "may_share_memory", "min", "ones_like", "pad", "repeat"),
+    *("reshape", "roll", "round", "searchsorted", "stack", "sum", "take", "take_along_axis", "transpose", "unique"),
+    *("where", "zeros_like"),
 }
 IN_PLACE = {"adam_step", "sgd_step", "add_at"}
 counts = Counter()  # launches by name; those of CuPy's own operations as ``cupy.<name>``

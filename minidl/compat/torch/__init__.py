@@ -24,5 +24,4 @@ from minidl.compat.torch.random import default_generator, get_rng_state, initial
 from minidl.compat.torch.version import __version__
 from minidl.ops.shape import t, unflatten
 
-channels_last, contiguous_format, preserve_format = "channels_last", "contiguous_format", "preserve_format"
 globals().update(tensor_types("torch"), **{name: globals()[own] for name, own in SECOND_NAMES.items()})
