@@ -27,7 +27,7 @@ from minidl.ops.extremes import amax, amin, argmax, argmin, max, median, min
 from minidl.ops.linear import matmul
 from minidl.ops.norm import cumsum, logsumexp, norm, prod
 from minidl.ops.pointwise import (
-    acos, asin, atan, ceil, cos, cosh, erf, expm1, floor, floor_divide, fmod, log10, log1p, log2, prelu, reciprocal,
+    acos, asin, atan, ceil, cos, cosh, erf, expm1, floor, floor_divide, fmod, log1p, log2, log10, prelu, reciprocal,
     remainder, round, rsqrt, sin, sinh, tan, trunc,
 )
 from minidl.ops.pooling import max_pool2d

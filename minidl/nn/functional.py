@@ -11,6 +11,7 @@ from minidl.ops.loss import (
 )
 from minidl.ops.norm import cosine_similarity, normalize, pairwise_distance
 from minidl.ops.normalisation import batch_norm
+from minidl.ops.other_losses import huber_loss, kl_div, smooth_l1_loss
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.pointwise import elu, gelu, hardtanh, logsigmoid, prelu, relu6, selu, silu, softplus
 from minidl.ops.shape import one_hot, pad
@@ -20,7 +21,8 @@ from minidl.ops.upsampling import interpolate, upsample
 __all__ = [
     "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv2d",
     "conv_transpose2d", "cosine_similarity", "cross_entropy", "dropout", "dropout2d", "elu", "embedding", "fold",
-    "gaussian_kl", "gelu", "hardtanh", "interpolate", "l1_loss", "leaky_relu", "linear", "log_softmax", "logsigmoid",
-    "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "prelu",
-    "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "tanh", "unfold", "upsample",
+    "gaussian_kl", "gelu", "hardtanh", "huber_loss", "interpolate", "kl_div", "l1_loss", "leaky_relu", "linear",
+    "log_softmax", "logsigmoid", "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad",
+    "pairwise_distance", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
+    "tanh", "unfold", "upsample",
 ]

@@ -1,65 +1,76 @@
-"""Loss functions as modules, and the sum of a loss and a regulariser. Formulas and sources: ``ops/loss.py``."""
+"""Loss functions as modules, and the sum of a loss and a regulariser. Formulas: ``ops/loss.py``."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
+from minidl._settings import Settings
 from minidl.nn import functional as F
 from minidl.nn.module import Module
 from minidl.tensor import Tensor
 
 
-class _Loss(Module):
-    """A loss from `functional` with its reduction: "mean", "sum" or "none"."""
+class _Loss(Settings, Module):
+    """A loss from `functional` as a module, which keeps the function's options as attributes.
 
-    function: Callable[..., Tensor]
+    The function's parameters without a default are those of ``forward``; those with one are the module's. `weight` and
+    `pos_weight` are buffers.
+    """
 
-    def __init__(self, *, reduction: str = "mean", **variants: Any) -> None:
+    function: ClassVar[Callable[..., Tensor]]
+
+    def __init_subclass__(cls, function: Callable[..., Tensor] | None = None) -> None:
+        parameters = inspect.signature(function).parameters if function else {}
+        super().__init_subclass__(**{name: p.default for name, p in parameters.items() if p.default is not p.empty})
+        if function:
+            cls.function = staticmethod(function)
+
+    def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__()
-        for name, value in variants.items():
-            raise NotImplementedError(f"{type(self).__name__}: {name}={value!r} is not supported, only reduction is")
-        self.reduction = reduction
+        for name, value in self._settings(args, named).items():
+            self.register_buffer(name, value) if name in ("weight", "pos_weight") else setattr(self, name, value)
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Compute the loss from the prediction and the target, in this order."""
-        return type(self).function(input, target, reduction=self.reduction)
-
-
-class MSELoss(_Loss):
-    """Squared error (x - y)^2; "mean" is per element. See `functional.mse_loss`."""
-
-    function = F.mse_loss
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Compute the loss from the function's tensors: for most, the prediction and the target, in this order."""
+        return self.function(*inputs, **{name: getattr(self, name) for name in self._arguments.parameters})
 
 
-class L1Loss(_Loss):
-    """Absolute error |x - y|; "mean" is per element. See `functional.l1_loss`."""
-
-    function = F.l1_loss
+class MSELoss(_Loss, function=F.mse_loss):
+    """Squared error (x - t)^2; "mean" is per element. See `functional.mse_loss`."""
 
 
-class NLLLoss(_Loss):
+class L1Loss(_Loss, function=F.l1_loss):
+    """Absolute error |x - t|; "mean" is per element. See `functional.l1_loss`."""
+
+
+class SmoothL1Loss(_Loss, function=F.smooth_l1_loss):
+    """Squared error up to |x - t| = beta, absolute error beyond. See `functional.smooth_l1_loss`."""
+
+
+class HuberLoss(_Loss, function=F.huber_loss):
+    """Squared error up to |x - t| = delta, absolute error times delta beyond. See `functional.huber_loss`."""
+
+
+class NLLLoss(_Loss, function=F.nll_loss):
     """Negative log-likelihood of the correct class, from log-probabilities (N, C). See `functional.nll_loss`."""
 
-    function = F.nll_loss
 
-
-class CrossEntropyLoss(_Loss):
+class CrossEntropyLoss(_Loss, function=F.cross_entropy):
     """Negative log-likelihood of the correct class, from logits (N, C). See `functional.cross_entropy`."""
 
-    function = F.cross_entropy
 
-
-class BCELoss(_Loss):
+class BCELoss(_Loss, function=F.binary_cross_entropy):
     """Binary cross-entropy from probabilities. See `functional.binary_cross_entropy`."""
 
-    function = F.binary_cross_entropy
 
-
-class BCEWithLogitsLoss(_Loss):
+class BCEWithLogitsLoss(_Loss, function=F.binary_cross_entropy_with_logits):
     """Binary cross-entropy from logits. See `functional.binary_cross_entropy_with_logits`."""
 
-    function = F.binary_cross_entropy_with_logits
+
+class KLDivLoss(_Loss, function=F.kl_div):
+    """Kullback-Leibler divergence from log-probabilities to probabilities. See `functional.kl_div`."""
 
 
 class RegularisedLoss(Module):

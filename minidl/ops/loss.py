@@ -15,8 +15,9 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels import devices
+from minidl.ops._losses import check_reduction, check_shapes, class_losses, known_classes, of_classes, reduce
 from minidl.ops._operands import operands, operation
-from minidl.ops.activation import sigmoid, sigmoid_backward, softmax
+from minidl.ops.activation import log_softmax, sigmoid, sigmoid_backward, softmax
 from minidl.ops.arithmetic import abs, exp
 from minidl.ops.comparison import clamp
 from minidl.ops.conversion import quiet, to
@@ -43,8 +44,8 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     -----
     gx = gl 2 (x - t), gt = -gx.
     """
-    _check_shapes("mse_loss", input, target)
-    _check_reduction("mse_loss", reduction)
+    check_shapes("mse_loss", input, target)
+    check_reduction("mse_loss", reduction)
     x, t = operands("mse_loss", input, target)
     if not x.is_floating_point():
         raise NotImplementedError(f"mse_loss: input or target must be floats, not {x.dtype}; convert with .float()")
@@ -88,13 +89,17 @@ def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor
     ValueError
         If the shapes differ, as for ``mse_loss``.
     """
-    _check_shapes("l1_loss", input, target)
+    check_shapes("l1_loss", input, target)
     return reduce("l1_loss", abs(input - target), reduction)
 
 
-@operation()
-def nll_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Negative log-likelihood of the right class: l = -x_t;  gx_c = -gl [c = t]. ``cross_entropy`` takes logits.
+@operation(wide=True)
+def nll_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
+    """Negative log-likelihood of the right class: l = -w_t x_t;  gx_c = -gl w_t [c = t].
+
+    ``cross_entropy`` takes logits, and has the same arguments.
 
     Parameters
     ----------
@@ -102,48 +107,66 @@ def nll_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tenso
         Log-probabilities, such as ``log_softmax`` gives: (N, C), (C,) for one sample, or (N, C, H, W).
     target : Tensor
         Class indices, int64, from 0 to C - 1: (N,), () or (N, H, W).
+    weight : Tensor, optional
+        w, one for each class, (C,).
+    ignore_index : int
+        Samples, or pixels, with this target have a loss of 0, and do not count.
     reduction : {"mean", "sum", "none"}
-        "mean" is over samples, or over all their pixels.
+        "mean" is over samples, or over all their pixels, or divides by the sum of their w_t.
 
     Raises
     ------
     ValueError, RuntimeError, IndexError
         As ``cross_entropy``.
     """
-    if input.ndim == 1 and target.ndim == 0:
-        loss = nll_loss(input.unsqueeze(0), target.unsqueeze(0), reduction=reduction)
-        return loss.squeeze(0) if reduction == "none" else loss
-    _check_classes("nll_loss", "log-probabilities", input, target)
-    sample, *pixel = np.ogrid[tuple(slice(n) for n in target.shape)]
-    return reduce("nll_loss", -input[(sample, target.long(), *pixel)], reduction)
+    classes, kept = known_classes("nll_loss", "log-probabilities", input, target, ignore_index)
+    return class_losses("nll_loss", input, classes, kept, weight, reduction, 0)
 
 
 @operation(wide=True)
-def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Negative log-likelihood of the right class: l = -ln softmax(x)[t] = ln(sum over c of e^x_c) - x_t.
+
+    With weights, smoothing s, or probabilities t_c as targets: l = -sum over c of q_c w_c ln softmax(x)_c, where
+    q_c = (1 - s) t_c + s / C, and t_c is 1 for the right class, 0 for the others.
 
     Parameters
     ----------
     input : Tensor
         Logits, real numbers of any size: (N, C), (C,) for one sample, or (N, C, H, W) for a class at each pixel.
     target : Tensor
-        Class indices, int64, from 0 to C - 1: (N,), () or (N, H, W).
+        Class indices, int64, from 0 to C - 1: (N,), () or (N, H, W). Or probabilities: floats, of the input's shape.
+    weight, ignore_index
+        As for ``nll_loss``.
     reduction : {"mean", "sum", "none"}
-        "mean" is over samples, or over all their pixels.
+        "mean" is over samples, or over all their pixels; for class indices with weights it divides by the sum of the
+        w_t.
+    label_smoothing : float
+        s, from 0 to 1: how much of the probability is spread evenly over all classes.
 
     Raises
     ------
     ValueError
         If the batches or sizes of input and target differ.
     RuntimeError
-        If the target does not hold class indices. (PyTorch's probabilities as targets, class weights, label smoothing
-        and ignored classes are not supported.)
+        If the target holds neither class indices nor probabilities, or weight or label_smoothing does not fit.
     IndexError
         If an index is not a class.
 
     Notes
     -----
     gx_c = gl (softmax(x)_c - [c = t]).
+
+    Source of the smoothing: C. Szegedy et al., Rethinking the Inception architecture for computer vision,
+    arXiv:1512.00567, 2015, section 7.
 
     Examples
     --------
@@ -152,12 +175,21 @@ def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> 
     >>> loss.tolist()
     [20000.0, 0.6931471824645996]
     """
-    if input.ndim == 1 and target.ndim == 0:
-        loss = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), reduction=reduction)
-        return loss.squeeze(0) if reduction == "none" else loss
-    _check_classes("cross_entropy", "logits", input, target)
-    _check_reduction("cross_entropy", reduction)
-    x, classes = input, target.array.astype(np.int64)
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(f"cross_entropy: label_smoothing must be from 0 to 1, not {label_smoothing}")
+    if target.shape == input.shape and target.dtype.kind == "f":
+        if ignore_index >= 0:
+            raise RuntimeError(f"cross_entropy: ignore_index={ignore_index} needs class indices, not probabilities")
+        dim = min(1, input.ndim - 1)
+        q = target * (1 - label_smoothing) + label_smoothing / input.shape[dim] if label_smoothing else target
+        terms = of_classes("cross_entropy", q, weight) * log_softmax(input, dim)
+        return reduce("cross_entropy", -terms.sum(dim), reduction)
+    classes, kept = known_classes("cross_entropy", "logits", input, target, ignore_index)
+    if weight is not None or label_smoothing or kept is not None or input.ndim == 1:
+        log_p = log_softmax(input, min(1, input.ndim - 1))
+        return class_losses("cross_entropy", log_p, classes, kept, weight, reduction, label_smoothing)
+    check_reduction("cross_entropy", reduction)
+    x = input
     y = kernels.cross_entropy(x.array, classes) if x.numel() else np.zeros_like(x.array, shape=classes.shape)
     share = 1.0
     if reduction != "none":
@@ -182,36 +214,18 @@ def _cross_entropy_backward(gy: Tensor, x: Tensor, classes: Array) -> Tensor:
     return record("cross_entropy_backward", gx, (gy, gradient_gy), (x, gradient_x))
 
 
-def _check_classes(name: str, scores: str, x: Tensor, t: Tensor) -> None:
-    if x.ndim == 0 or not x.is_floating_point():
-        kind = NotImplementedError if x.ndim else RuntimeError  # as in PyTorch
-        raise kind(f"{name}: {scores} must be floats of shape (N, classes, ...), not {x.dtype} of shape {x.shape}")
-    if t.dtype not in ("int64", "uint8"):
-        raise RuntimeError(
-            f"{name}: the target must hold class indices in int64, not {t.dtype}; convert it with .long(), "
-            "or one-hot rows with .argmax(1)"
-        )
-    wanted = (x.shape[0], *x.shape[2:]) if x.ndim > 1 else ()
-    if t.shape != wanted:
-        error = RuntimeError if t.ndim > len(wanted) else ValueError  # as in PyTorch
-        raise error(f"{name}: {scores} of shape {x.shape} need a target of shape {wanted}, not {t.shape}")
-    wrong = (t.array < 0) | (t.array >= x.shape[1])
-    if devices.any_true(wrong):
-        position = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise IndexError(
-            f"{name}: target {t.array[position]} at index {position} is out of bounds: {scores} of shape {x.shape} "
-            f"have classes 0 to {x.shape[1] - 1}; PyTorch's ignore_index is not supported"
-        )
-
-
 @operation()
-def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
+) -> Tensor:
     """l = -t ln x - (1 - t) ln(1 - x), for probabilities x; each logarithm at least -100, as in PyTorch.
 
     Parameters
     ----------
     input, target : Tensor
         Of one shape and floating dtype, with values between 0 and 1.
+    weight : Tensor, optional
+        Factors of the l, broadcast to their shape.
     reduction : {"mean", "sum", "none"}
         "mean" is over all elements.
 
@@ -227,7 +241,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mea
     gx = gl (x - t) / max(x (1 - x), 1e-12), gt = gl (ln(1 - x) - ln x). From logits,
     ``binary_cross_entropy_with_logits`` stays exact; here the probability has been rounded already.
     """
-    _check_shapes("binary_cross_entropy", input, target)
+    check_shapes("binary_cross_entropy", input, target)
     if target.dtype != input.dtype or not input.is_floating_point():
         error = NotImplementedError if target.dtype == input.dtype else RuntimeError  # as in PyTorch
         raise error(
@@ -240,7 +254,8 @@ def binary_cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mea
                 f"binary_cross_entropy: all elements of {name} must lie between 0 and 1, and they range from "
                 f"{value.array.min():g} to {value.array.max():g}; for logits use binary_cross_entropy_with_logits"
             )
-    return reduce("binary_cross_entropy", _bce(input, target), reduction)
+    losses = _bce(input, target)
+    return reduce("binary_cross_entropy", losses if weight is None else losses * weight, reduction)
 
 
 @quiet
@@ -267,8 +282,17 @@ def _bce_target(gy: Tensor, x: Tensor) -> Tensor:
 
 
 @operation(errstate=True, wide=True)
-def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
     """``binary_cross_entropy`` of sigmoid(x), without computing it: l = max(x, 0) - x t + ln(1 + e^-|x|).
+
+    With `pos_weight` p, l = p t ln(1 + e^-x) + (1 - t) ln(1 + e^x): the terms of ones and of zeros.
 
     Parameters
     ----------
@@ -276,6 +300,8 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
         Logits, finite real numbers of any size.
     target : Tensor
         Of the same shape and floating dtype, usually between 0 and 1.
+    weight, pos_weight : Tensor, optional
+        Factors of the l, and of the terms of ones, broadcast to their shape.
     reduction : {"mean", "sum", "none"}
         "mean" is over all elements.
 
@@ -290,25 +316,40 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, *, reduction
     -----
     gx = gl (sigmoid(x) - t), gt = -gl x.
     """
-    _check_shapes("binary_cross_entropy_with_logits", input, target)
+    check_shapes("binary_cross_entropy_with_logits", input, target)
     if not target.is_floating_point() or not input.is_floating_point():
         raise NotImplementedError(
             f"binary_cross_entropy_with_logits: input and target must be float tensors, not {input.dtype} "
             f"and {target.dtype}; convert them with .float()"
         )
-    _check_reduction("binary_cross_entropy_with_logits", reduction)
+    check_reduction("binary_cross_entropy_with_logits", reduction)
     kind = np.promote_types(input.dtype, target.dtype)
     x, t = to(input, kind), to(target, kind)
-    if reduction == "none":
-        losses = np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array)))
-        edges = (x, lambda gy: (sigmoid(x) - t) * gy), (t, lambda gy: -x * gy)
-        return record("binary_cross_entropy_with_logits", losses, *edges)
+    if reduction == "none" or weight is not None or pos_weight is not None:
+        losses = _logistic_loss(x, t)
+        if pos_weight is not None:
+            losses = pos_weight * t * softplus(-x) + (1 - t) * softplus(x)
+        return reduce("binary_cross_entropy_with_logits", losses if weight is None else losses * weight, reduction)
     share = _share(x.numel(), reduction)
     return record(
         "binary_cross_entropy_with_logits",
         kernels.total_logistic_loss(x.array, t.array, share),
         (x, lambda gy: _scaled_logistic_difference(x, t, gy, share)),
         (t, lambda gy: x * (gy * -share)),
+    )
+
+
+def softplus(x: Tensor) -> Tensor:
+    """ln(1 + e^x), computed as the loss of the target 0."""
+    return _logistic_loss(x, Tensor(np.zeros_like(x.array)))
+
+
+@quiet
+def _logistic_loss(x: Tensor, t: Tensor) -> Tensor:
+    """max(x, 0) - x t + ln(1 + e^-|x|)."""
+    losses = np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array)))
+    return record(
+        "binary_cross_entropy_with_logits", losses, (x, lambda gy: (sigmoid(x) - t) * gy), (t, lambda gy: -x * gy)
     )
 
 
@@ -353,7 +394,7 @@ def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Ten
     >>> gaussian_kl(minidl.zeros(3, 2), minidl.zeros(3, 2)).item()
     0.0
     """
-    _check_shapes("gaussian_kl", mean, log_var)
+    check_shapes("gaussian_kl", mean, log_var)
     return reduce("gaussian_kl", (mean * mean + _expm1_minus_x(log_var)) * 0.5, reduction)
 
 
@@ -377,22 +418,3 @@ def _mean_or_sum(losses: Array, reduction: str) -> tuple[Array, float]:
     """The mean or sum of a loss's elements, and each element's share of it."""
     share = _share(losses.size, reduction)
     return kernels.total(losses[...], share), share  # [...] makes an array of NumPy's scalars
-
-
-def reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
-    """The mean or sum of a loss's elements, or the elements themselves."""
-    _check_reduction(name, reduction)
-    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
-
-
-def _check_reduction(name: str, reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
-
-
-def _check_shapes(name: str, input: Tensor, target: Tensor) -> None:
-    if input.shape != target.shape:
-        raise ValueError(
-            f"{name}: shapes {input.shape} and {target.shape} differ; reshape one of them, since broadcasting would "
-            "compare each element with several"
-        )

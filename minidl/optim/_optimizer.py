@@ -1,16 +1,18 @@
 """What all optimisers need around their formula: parameter groups, the state of each parameter, captured steps.
 
-The formulas stand in sgd.py and adam.py. Arguments, defaults and the layout of a state_dict are PyTorch's.
+The formulas stand in sgd.py, adam.py and adaptive.py. Arguments, defaults and the layout of a state_dict are PyTorch's.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from minidl._settings import Settings
 from minidl.autograd import enable_grad
 from minidl.kernels import devices
 from minidl.ops.inplace import refuse_unwritable
@@ -19,6 +21,7 @@ from minidl.versions import written
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 State = dict[str, Any]  # of one parameter: its buffers and number of steps, by name
+Buffers = Callable[..., Array]
 
 
 class Optimizer:
@@ -84,12 +87,21 @@ class Optimizer:
 
     def _check(self, group: dict[str, Any]) -> None:
         """Raise if a setting is out of range."""
-        for name in ("lr", "momentum", "weight_decay", "eps"):
+        for name in ("lr", "momentum", "weight_decay", "eps", "alpha", "rho"):
             value = group.get(name, 0)
+            value = value.item() if name == "lr" and isinstance(value, Tensor) and value.numel() == 1 else value
             if not isinstance(value, int | float | np.number):
                 raise TypeError(f"invalid {name} {value!r}: it must be a number, not {type(value).__name__}")
             if not value >= 0:
                 raise ValueError(f"invalid {name} {value}: it must be at least 0")
+        if not group.get("rho", 0) <= 1:
+            raise ValueError(f"invalid rho {group['rho']}: it must be at most 1")
+        betas = group.get("betas", (0, 0))
+        if len(betas) != 2 or any(isinstance(beta, Tensor) for beta in betas):
+            raise ValueError(f"invalid betas {betas}: there must be two numbers, such as (0.9, 0.999)")
+        for i, beta in enumerate(betas):
+            if not 0 <= beta < 1:
+                raise ValueError(f"invalid beta {beta} at index {i}: it must be at least 0 and less than 1")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set the gradients of all parameters to None, or to zeros."""
@@ -111,6 +123,8 @@ class Optimizer:
             refuse_unwritable(f"{type(self).__name__}.step", p)
         for group in self.param_groups:
             grads = {p: g.array for p in group["params"] if (g := p.grad) is not None}
+            if group.get("maximize"):
+                grads = {p: -g for p, g in grads.items()}
             for params in self._alike(grads):
                 self._update(params, [grads[p] for p in params], [self.state[p] for p in params], group)
                 written(*params)
@@ -177,20 +191,56 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
 
-def _listed(params: Any) -> list[Any]:
-    if not isinstance(params, Iterable):
-        kind = type(params).__name__
-        raise TypeError(f"params must be an iterable of tensors or of dicts, not {kind}: pass model.parameters()")
-    if isinstance(params, set | frozenset):
-        raise TypeError("params must have an order, which a set has not: pass a list")
-    return list(params)
+class Rule(Settings, Optimizer):
+    """Base class of the optimisers here: a table of settings, and a formula for one parameter.
+
+    All have PyTorch's further settings: `maximize` climbs instead of descending; `foreach`, `fused` and `capturable`,
+    which choose among equal computations in PyTorch, change nothing.
+    """
+
+    def __init_subclass__(cls, **table: Any) -> None:
+        further = {"foreach": None, "maximize": False, "differentiable": False}
+        super().__init_subclass__(**({"params": ..., **table, **further} if table else {}))
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        settings = self._settings(args, named)
+        super().__init__(settings.pop("params"), settings)
+
+    def _update(self, params: list[Tensor], grads: list[Array], states: list[State], group: dict[str, Any]) -> None:
+        def count_step() -> float:
+            for state in states:
+                state["step"] = state.get("step", 0) + 1
+            return float(group["lr"])
+
+        lr = once_per_step(count_step, (), params[0])
+        decay = group.get("weight_decay")
+        for p, g, state in zip(params, grads, states, strict=True):
+            g = g + decay * p.array if decay else g
+            self._formula(p.array, g, functools.partial(buffer, p, state), in_dtype(lr, p), group)
+
+    def _formula(self, p: Array, g: Array, of: Buffers, lr: Any, group: dict[str, Any]) -> None:
+        """Change p by its gradient g, to which weight decay has been added. Its buffers are ``of(name)``."""
+        raise NotImplementedError(f"{type(self).__name__} defines no _formula()")
 
 
-def _refuse_variants(group: Mapping[str, Any]) -> None:
-    """Raise on PyTorch's settings that would change the formula and that minidl does not implement."""
-    for name in ("amsgrad", "maximize", "decoupled_weight_decay", "differentiable"):
-        if group.get(name):
-            raise ValueError(f"optimizer: {name}={group[name]} is not supported")
+def buffer(p: Tensor, state: State, name: str) -> Array:
+    """The array of this name in p's state, made of zeros when it is first asked for."""
+    if state.get(name) is None:
+        state[name] = Tensor(np.zeros_like(p.array))
+    return state[name].array
+
+
+def in_dtype(number: Any, p: Tensor) -> Any:
+    """A step's number for arithmetic with p: as it is, or of p's dtype where it stands in a buffer on a device."""
+    return number if isinstance(number, float) else number.astype(p.dtype)
+
+
+def decayed(b: Array, rate: float, x: Array) -> Array:
+    """b = rate b + x, in place, as running means and sums take in x; denormal numbers, which are slow, become 0."""
+    b *= rate
+    b += x
+    b *= np.abs(b) >= np.finfo(b.dtype).tiny
+    return b
 
 
 def once_per_step(numbers: Callable[[], Any], shape: tuple[int, ...], p: Tensor) -> Any:
@@ -203,6 +253,21 @@ def once_per_step(numbers: Callable[[], Any], shape: tuple[int, ...], p: Tensor)
     if not devices.capturing():
         return numbers()
     return devices.sent(lambda: np.array(numbers(), np.float64), shape, np.float64, devices.device_of(p.array))
+
+
+def _listed(params: Any) -> list[Any]:
+    if not isinstance(params, Iterable):
+        kind = type(params).__name__
+        raise TypeError(f"params must be an iterable of tensors or of dicts, not {kind}: pass model.parameters()")
+    if isinstance(params, set | frozenset):
+        raise TypeError("params must have an order, which a set has not: pass a list")
+    return list(params)
+
+
+def _refuse_variants(group: Mapping[str, Any]) -> None:
+    """Raise on PyTorch's settings that would change the formula and that minidl does not implement."""
+    if group.get("differentiable"):
+        raise ValueError("optimizer: differentiable=True is not supported: steps are not recorded")
 
 
 def _own(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:

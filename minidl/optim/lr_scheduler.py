@@ -8,18 +8,23 @@ result unless someone else changed it in between: here such a change lasts until
 
 from __future__ import annotations
 
+import bisect
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
+from minidl._settings import Settings
 from minidl.optim._optimizer import Optimizer
+from minidl.tensor import Tensor
 
 Factor = Callable[[int], float]  # of lr_0, by epoch
+Groups = list[dict[str, Any]]
+CHOICES = ("mode", "min", "max"), ("threshold_mode", "rel", "abs"), ("anneal_strategy", "cos", "linear")
 
 
-class LRScheduler:
+class LRScheduler(Settings, optimizer=..., last_epoch=-1):
     """Base class of the schedules: counts epochs, and writes what ``get_lr`` returns into the groups.
 
     Parameters
@@ -44,21 +49,55 @@ class LRScheduler:
     """
 
     _outside: tuple[str, ...] = ("optimizer",)  # not in the state_dict
+    optimizer: Optimizer
+    last_epoch: int
+    eta_min = 0.0
+    if TYPE_CHECKING:  # the arguments become attributes
 
-    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        self.optimizer = _checked(self, optimizer)
-        for i, group in enumerate(optimizer.param_groups):
-            if last_epoch == -1:
-                group.setdefault("initial_lr", group["lr"])
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        self._take(args, named)
+        first, groups = self.last_epoch == -1, self.optimizer.param_groups
+        self._prepare(groups)
+        for i, group in enumerate(groups):
+            if first:
+                group.setdefault("initial_lr", float(group["lr"]))
             elif "initial_lr" not in group:
-                raise KeyError(f"last_epoch={last_epoch} resumes a run, but group {i} has no 'initial_lr'")
-        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        self.last_epoch = last_epoch
-        LRScheduler.step(self)
+                raise KeyError(f"last_epoch={self.last_epoch} resumes a run, but group {i} has no 'initial_lr'")
+        self.base_lrs = [group["initial_lr"] for group in groups]
+        self.step(*[] if first else [self.last_epoch + 1])
+
+    def _take(self, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Keep the arguments as attributes; raise for impossible ones."""
+        vars(self).update(self._settings(args, named))
+        if not isinstance(self.optimizer, Optimizer):
+            raise TypeError(f"{type(self).__name__}: expected an optimizer, not {type(self.optimizer).__name__}")
+        for name in ("step_size", "T_max", "total_steps"):
+            if (value := getattr(self, name, None)) is not None and not value > 0:
+                raise ValueError(f"{type(self).__name__}: {name} must be greater than 0, not {value}")
+        for name, a, b in CHOICES:
+            if getattr(self, name, a) not in (a, b):
+                raise ValueError(f"{type(self).__name__}: {name} must be {a!r} or {b!r}, not {getattr(self, name)!r}")
+
+    def _prepare(self, groups: Groups) -> None:
+        """What is to be done before the first step."""
+
+    def _each(self, name: str, value: Any) -> list[Any]:
+        """A value for each group: those of a list, or the same for all."""
+        groups = len(self.optimizer.param_groups)
+        values = list(value) if isinstance(value, list | tuple) else [value] * groups
+        if len(values) != groups:
+            raise ValueError(f"{type(self).__name__}: {len(values)} {name} for {groups} parameter groups")
+        return values
+
+    def _factor(self, e: int) -> float:
+        raise NotImplementedError(f"{type(self).__name__} defines no get_lr()")
 
     def get_lr(self) -> list[float]:
-        """The rate of each group at epoch `last_epoch`."""
-        raise NotImplementedError(f"{type(self).__name__} defines no get_lr()")
+        """The rate of each group at epoch `last_epoch`: least + (lr_0 - least) f(e), the least being 0 or `eta_min`."""
+        factor = self._factor(self.last_epoch)
+        return [self.eta_min + (lr - self.eta_min) * factor for lr in self.base_lrs]
 
     def get_last_lr(self) -> list[float]:
         """The rate of each group after the last step."""
@@ -67,8 +106,14 @@ class LRScheduler:
     def step(self, epoch: int | None = None) -> None:
         """Advance to the next epoch, or to a given one; call it after the optimiser's steps."""
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=False):
-            group["lr"] = lr
+        self._write(self.get_lr())
+
+    def _write(self, rates: list[float]) -> None:
+        for group, lr in zip(self.optimizer.param_groups, rates, strict=False):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
         self._last_lr = _rates(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,17 +128,11 @@ class LRScheduler:
         vars(self).update({name: copy.deepcopy(value) for name, value in state_dict.items() if name in own})
 
 
-def _checked(scheduler: LRScheduler, optimizer: Any) -> Optimizer:
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"{type(scheduler).__name__}: expected an optimizer, not {type(optimizer).__name__}")
-    return optimizer
-
-
 def _rates(optimizer: Optimizer) -> list[float]:
-    return [group["lr"] for group in optimizer.param_groups]
+    return [float(group["lr"]) for group in optimizer.param_groups]
 
 
-class LambdaLR(LRScheduler):
+class LambdaLR(LRScheduler, optimizer=..., lr_lambda=..., last_epoch=-1):
     """lr = lr_0 f(e), with one function for all groups or one for each. The functions are not in the state_dict.
 
     Examples
@@ -108,58 +147,39 @@ class LambdaLR(LRScheduler):
 
     _outside = ("optimizer", "lr_lambdas")
 
-    def __init__(self, optimizer: Optimizer, lr_lambda: Factor | list[Factor], last_epoch: int = -1) -> None:
-        groups = _checked(self, optimizer).param_groups
-        self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, list | tuple) else [lr_lambda] * len(groups)
-        if len(self.lr_lambdas) != len(groups):
-            raise ValueError(f"LambdaLR: {len(self.lr_lambdas)} functions for {len(groups)} parameter groups")
-        super().__init__(optimizer, last_epoch)
+    def _prepare(self, groups: Groups) -> None:
+        self.lr_lambdas: list[Factor] = self._each("functions", vars(self).pop("lr_lambda"))
 
     def get_lr(self) -> list[float]:
         """lr_0 f(e)."""
         return [lr * f(self.last_epoch) for lr, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
 
 
-class StepLR(LRScheduler):
+class StepLR(LRScheduler, optimizer=..., step_size=..., gamma=0.1, last_epoch=-1):
     """lr = lr_0 gamma^floor(e / step_size)."""
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
-        self.step_size, self.gamma = _positive("StepLR: step_size", step_size), gamma
-        super().__init__(optimizer, last_epoch)
-
-    def get_lr(self) -> list[float]:
-        """lr_0 gamma^floor(e / step_size)."""
-        return [lr * self.gamma ** (self.last_epoch // self.step_size) for lr in self.base_lrs]
+    def _factor(self, e: int) -> float:
+        return self.gamma ** (e // self.step_size)
 
 
-class MultiStepLR(LRScheduler):
+class MultiStepLR(LRScheduler, optimizer=..., milestones=..., gamma=0.1, last_epoch=-1):
     """lr = lr_0 gamma^n, where n is the number of `milestones` that e has reached."""
 
-    def __init__(
-        self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1
-    ) -> None:
-        self.milestones, self.gamma = Counter(milestones), gamma
-        super().__init__(optimizer, last_epoch)
+    def _prepare(self, groups: Groups) -> None:
+        self.milestones: Counter[int] = Counter(vars(self)["milestones"])
 
-    def get_lr(self) -> list[float]:
-        """lr_0 gamma^n."""
-        reached = sum(count for epoch, count in self.milestones.items() if epoch <= self.last_epoch)
-        return [lr * self.gamma**reached for lr in self.base_lrs]
+    def _factor(self, e: int) -> float:
+        return self.gamma ** sum(count for epoch, count in self.milestones.items() if epoch <= e)
 
 
-class ExponentialLR(LRScheduler):
+class ExponentialLR(LRScheduler, optimizer=..., gamma=..., last_epoch=-1):
     """lr = lr_0 gamma^e."""
 
-    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
-        self.gamma = gamma
-        super().__init__(optimizer, last_epoch)
-
-    def get_lr(self) -> list[float]:
-        """lr_0 gamma^e."""
-        return [lr * self.gamma**self.last_epoch for lr in self.base_lrs]
+    def _factor(self, e: int) -> float:
+        return self.gamma**e
 
 
-class CosineAnnealingLR(LRScheduler):
+class CosineAnnealingLR(LRScheduler, optimizer=..., T_max=..., eta_min=0.0, last_epoch=-1):
     """lr = eta_min + (lr_0 - eta_min) (1 + cos(pi e / T_max)) / 2: down to eta_min at T_max, then up again.
 
     Notes
@@ -168,17 +188,69 @@ class CosineAnnealingLR(LRScheduler):
     without the restarts.
     """
 
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
-        self.T_max, self.eta_min = _positive("CosineAnnealingLR: T_max", T_max), eta_min
-        super().__init__(optimizer, last_epoch)
+    def _factor(self, e: int) -> float:
+        return (1 + math.cos(math.pi * e / self.T_max)) / 2
+
+
+class OneCycleLR(
+    LRScheduler, optimizer=..., max_lr=..., total_steps=None, epochs=None, steps_per_epoch=None, pct_start=0.3,
+    anneal_strategy="cos", cycle_momentum=True, base_momentum=0.85, max_momentum=0.95, div_factor=25.0,
+    final_div_factor=1e4, three_phase=False, last_epoch=-1,
+):  # fmt: skip
+    """Up from max_lr / div_factor to max_lr in the first part of all steps, then down to 1 / final_div_factor of that.
+
+    The first part is `pct_start` of `total_steps`, which is epochs * steps_per_epoch if not given. With `three_phase`
+    the rate comes down to its first value in as many steps, and goes on down in those that are left. Between two values
+    a and b it follows b + (a - b) (1 + cos(pi s)) / 2, or a + (b - a) s with anneal_strategy="linear", while s goes
+    from 0 to 1. The momentum goes down from max_momentum to base_momentum and up again.
+
+    Notes
+    -----
+    Source: L. Smith, N. Topin, Super-convergence: very fast training of neural networks using large learning rates,
+    arXiv:1708.07120, 2018.
+    """
+
+    def _prepare(self, groups: Groups) -> None:
+        if self.cycle_momentum and not all("momentum" in group or "betas" in group for group in groups):
+            raise ValueError("OneCycleLR: cycle_momentum=True needs an optimizer with momentum or betas")
+        total, epochs, steps = (vars(self)[name] for name in ("total_steps", "epochs", "steps_per_epoch"))
+        if not total and not (epochs and steps):
+            raise ValueError("OneCycleLR: give total_steps, or epochs and steps_per_epoch")
+        self.total_steps: int = total or epochs * steps
+        if self.last_epoch == -1:
+            for group, lr in zip(groups, self._each("values of max_lr", self.max_lr), strict=True):
+                group["initial_lr"] = lr / self.div_factor
+
+    def _between(self, *levels: float) -> float:
+        """The value at this step on the way from the first level to the last."""
+        if self.last_epoch > self.total_steps:
+            raise ValueError(f"OneCycleLR: step {self.last_epoch} of {self.total_steps} steps in all")
+        up, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
+        ends = [0, up, 2 * up, last] if self.three_phase else [0, up, last]
+        i = min(max(bisect.bisect_left(ends, self.last_epoch), 1), len(ends) - 1)
+        s = (self.last_epoch - ends[i - 1]) / (ends[i] - ends[i - 1])
+        share = s if self.anneal_strategy == "linear" else (1 - math.cos(math.pi * s)) / 2
+        return levels[i - 1] + (levels[i] - levels[i - 1]) * share
 
     def get_lr(self) -> list[float]:
-        """eta_min + (lr_0 - eta_min) (1 + cos(pi e / T_max)) / 2."""
-        share = (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
-        return [self.eta_min + (lr - self.eta_min) * share for lr in self.base_lrs]
+        """The rate of each group at this step."""
+        pairs = zip(self.base_lrs, self._each("values of max_lr", self.max_lr), strict=True)
+        return [self._between(lr, most, *[lr] * self.three_phase, lr / self.final_div_factor) for lr, most in pairs]
+
+    def step(self, epoch: int | None = None) -> None:
+        """Advance to the next step, or to a given one; call it after each of the optimiser's steps."""
+        super().step(epoch)
+        bounds = zip(self._each("momenta", self.base_momentum), self._each("momenta", self.max_momentum), strict=True)
+        groups = self.optimizer.param_groups if self.cycle_momentum else []
+        for group, (least, most) in zip(groups, bounds, strict=False):
+            m = self._between(most, least, most, most)
+            group.update({"betas": (m, *group["betas"][1:])} if "betas" in group else {"momentum": m})
 
 
-class ReduceLROnPlateau(LRScheduler):
+class ReduceLROnPlateau(
+    LRScheduler, optimizer=..., mode="min", factor=0.1, patience=10, threshold=1e-4, threshold_mode="rel", cooldown=0,
+    min_lr=0, eps=1e-8,
+):  # fmt: skip
     """lr = factor lr, after more than `patience` steps without an improvement of a metric.
 
     Parameters
@@ -201,34 +273,14 @@ class ReduceLROnPlateau(LRScheduler):
         A reduction by no more than this is skipped.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        mode: str = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        threshold_mode: str = "rel",
-        cooldown: int = 0,
-        min_lr: float | list[float] = 0,
-        eps: float = 1e-8,
-    ) -> None:
-        if not factor < 1:
-            raise ValueError(f"ReduceLROnPlateau: factor must be less than 1, not {factor}")
-        if mode not in ("min", "max"):
-            raise ValueError(f"ReduceLROnPlateau: mode must be 'min' or 'max', not {mode!r}")
-        if threshold_mode not in ("rel", "abs"):
-            raise ValueError(f"ReduceLROnPlateau: threshold_mode must be 'rel' or 'abs', not {threshold_mode!r}")
-        self.optimizer = _checked(self, optimizer)
-        groups = len(optimizer.param_groups)
-        self.min_lrs = list(min_lr) if isinstance(min_lr, list | tuple) else [min_lr] * groups
-        if len(self.min_lrs) != groups:
-            raise ValueError(f"ReduceLROnPlateau: {len(self.min_lrs)} values of min_lr for {groups} parameter groups")
-        self.mode, self.factor, self.patience, self.cooldown, self.eps = mode, factor, patience, cooldown, eps
-        self.threshold, self.threshold_mode = threshold, threshold_mode
-        self.best = math.inf if mode == "min" else -math.inf
+    def __init__(self, *args: Any, **named: Any) -> None:
+        self._take(args, named)
+        if not self.factor < 1:
+            raise ValueError(f"ReduceLROnPlateau: factor must be less than 1, not {self.factor}")
+        self.min_lrs = self._each("values of min_lr", vars(self).pop("min_lr"))
+        self.best = math.inf if self.mode == "min" else -math.inf
         self.last_epoch = self.num_bad_epochs = self.cooldown_counter = 0
-        self._last_lr = _rates(optimizer)
+        self._last_lr = _rates(self.optimizer)
 
     def is_better(self, metric: float) -> bool:
         """Whether the metric beats the best one by the threshold."""
@@ -250,12 +302,5 @@ class ReduceLROnPlateau(LRScheduler):
         self._last_lr = _rates(self.optimizer)
 
     def _reduce(self) -> None:
-        for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
-            lr = max(group["lr"] * self.factor, least)
-            group["lr"] = lr if group["lr"] - lr > self.eps else group["lr"]
-
-
-def _positive(name: str, value: int) -> int:
-    if not value > 0:
-        raise ValueError(f"{name} must be greater than 0, not {value}")
-    return value
+        rates = [(lr, max(lr * self.factor, least)) for lr, least in zip(self._last_lr, self.min_lrs, strict=True)]
+        self._write([new if old - new > self.eps else old for old, new in rates])

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.optim._optimizer import Optimizer, Params, State, once_per_step
+from minidl.optim._optimizer import Rule, State, once_per_step
 from minidl.tensor import Array, Tensor
 
 
-class SGD(Optimizer):
+class SGD(Rule, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, fused=None):
     """Stochastic gradient descent with momentum.
 
         g = g + weight_decay p
@@ -41,18 +41,6 @@ class SGD(Optimizer):
     0.5
     """
 
-    def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        momentum: float = 0,
-        dampening: float = 0,
-        weight_decay: float = 0,
-        nesterov: bool = False,
-    ) -> None:
-        settings = {"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov}
-        super().__init__(params, {"lr": lr, **settings})
-
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
@@ -69,6 +57,6 @@ class SGD(Optimizer):
                 state["momentum_buffer"] = Tensor(np.zeros_like(p.array))
         bs = [state["momentum_buffer"].array for state in states] if momentum else None
         dampening = 0 if first else group["dampening"]  # from b = 0 this is b = g
-        lr = once_per_step(lambda: group["lr"], (), params[0])
+        lr = once_per_step(lambda: float(group["lr"]), (), params[0])
         settings = lr, momentum, dampening, group["nesterov"], group["weight_decay"]
         kernels.sgd_step([p.array for p in params], grads, bs, *settings)

@@ -44,11 +44,11 @@ TRANSFORMER = """\
 import torch
 from torch import nn, optim
 from torch.nn import Transformer as T, Linear
-from torch.optim.lr_scheduler import *
+from torch.optim import *
 
 d = torch.distributions.Normal(0, 1)
 layer = torch.nn.TransformerEncoderLayer(8, 2)
-schedule = OneCycleLR(optim.SGD(T(8).parameters(), lr=1), 1)
+optimizer = LBFGS(T(8).parameters(), lr=1) or optim.SGD
 """
 
 AUTOENCODER = """\
@@ -139,7 +139,7 @@ def test_a_transformer_lists_names_behind_aliases_stars_and_missing_modules(list
         "3, 8: torch.nn.Transformer",
         "6: torch.distributions.Normal",
         "7: torch.nn.TransformerEncoderLayer",
-        "8: torch.optim.lr_scheduler.OneCycleLR",
+        "8: torch.optim.LBFGS",
     ]
 
 

@@ -1,12 +1,11 @@
 """Scripts of many styles and years, untouched, in PyTorch and under ``minidl run``: the same losses to 2e-4.
 
-Both draw their random numbers from one stream (stream.py). What minidl still lacks comes from stubs.py.
+Both draw their random numbers from one stream (stream.py).
 """
 
 import numpy as np
 import pytest
 
-from tests.compat import stubs
 from tests.compat.harness import SCRIPTS, losses, numbers, run, words, write_data
 
 torch = pytest.importorskip("torch", reason="PyTorch, which runs the scripts too, is not installed (torch==2.13.0)")
@@ -59,7 +58,3 @@ def tensors(saved, name=""):
     elif isinstance(saved, dict | list):
         for key, value in saved.items() if isinstance(saved, dict) else enumerate(saved):
             yield from tensors(value, f"{name}.{key}")
-
-
-def test_every_stub_is_needed():
-    assert len(stubs.missing()) == sum(map(len, stubs.STUBS.values())), "delete what minidl has got from stubs.py"

@@ -147,6 +147,12 @@ def test_what_changes_in_place():
     assert nn.utils.parameters_to_vector(layer.parameters()).shape == (6,)
 
 
+OTHERS |= {
+    f"further: {name}": (lambda x, t, f=loss: f(x, t, t.square() + 1), (2, 3), (2, 3))
+    for name, loss in ops.FURTHER_LOSSES.items()
+}
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_others(name):
     operation, *sizes = OTHERS[name]
@@ -204,7 +210,7 @@ def test_assignment():
 
 
 @few
-@given(case=models(max_layers=8), rule=st.sampled_from(["SGD", "Adam"]))
+@given(case=models(max_layers=8), rule=st.sampled_from(["SGD", "Adam", "AdamW", "RMSprop", "Adadelta"]))
 def test_models_train_as_on_the_cpu(case, rule):
     model, x = case
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -372,7 +378,8 @@ def training(optimiser, recorded, steps=6):
     """The losses of some steps, with other images and another learning rate in each."""
     minidl.manual_seed(1)
     model = Net().to("cuda")
-    optimizer = getattr(minidl.optim, optimiser)(model.parameters(), lr=0.01)
+    name, *amsgrad = optimiser.split()
+    optimizer = getattr(minidl.optim, name)(model.parameters(), lr=0.01, **dict.fromkeys(amsgrad, True))
 
     def step(images, labels):
         optimizer.zero_grad()
@@ -393,7 +400,7 @@ def training(optimiser, recorded, steps=6):
     return losses, state, counted, minidl.rand(1).item()
 
 
-@pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
+@pytest.mark.parametrize("optimiser", ["SGD", "Adam", "AdamW", "AdamW amsgrad", "RMSprop", "Adadelta"])
 def test_a_recorded_step_is_the_step(optimiser):
     ours, wanted = (training(optimiser, recorded) for recorded in (True, False))
     assert ours[0] == wanted[0]

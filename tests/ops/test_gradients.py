@@ -280,6 +280,32 @@ def test_losses_of_classes(loss, reduction, case):
     return getattr(F, loss)(*case, reduction=reduction)
 
 
+def target(x, values=(1, -1)):
+    return minidl.tensor(values, device=x.device)
+
+
+FURTHER_LOSSES = {
+    "huber_loss": lambda x, t, v, **r: F.huber_loss(x, t, delta=0.7, **r),
+    "smooth_l1_loss": lambda x, t, v, **r: F.smooth_l1_loss(x, t, beta=0.4, **r),
+    "kl_div": lambda x, t, v, **r: F.kl_div(x, v, **r),
+    "kl_div of logarithms": lambda x, t, v, **r: F.kl_div(x, t, log_target=True, **r),
+    "bce with weights": lambda x, t, v, **r: F.binary_cross_entropy(x.sigmoid(), t.sigmoid(), v, **r),
+    "bce with pos_weight": lambda x, t, v, **r: F.binary_cross_entropy_with_logits(x, t, v, pos_weight=v[0], **r),
+    "nll_loss": lambda x, t, v, **r: F.nll_loss(x, target(x), v[0], ignore_index=-1, **r),
+    "cross_entropy": lambda x, t, v, **r: F.cross_entropy(
+        x, target(x), v[0], ignore_index=-1, label_smoothing=0.2, **r
+    ),
+    "cross_entropy of probabilities": lambda x, t, v, **r: F.cross_entropy(x, t, v[0], label_smoothing=0.2, **r),
+}
+
+
+@pytest.mark.parametrize("loss", FURTHER_LOSSES)
+@settings(max_examples=max(2, settings().max_examples // 5), deadline=None)
+@property_test_gradient(REDUCTIONS, st.tuples(tensors((2, 3)), tensors((2, 3)), tensors((2, 3), low=1.0, high=2.0)))
+def test_further_losses(loss, reduction, inputs):
+    return FURTHER_LOSSES[loss](*inputs, reduction=reduction)
+
+
 @property_test_gradient(models(max_layers=5, dtype=np.float64).filter(lambda case: case[1].numel() < 100))
 def test_models(case):
     """In the values of all parameters and, where it requires grad, of the input."""

@@ -166,8 +166,10 @@ def test_second_gradients_inside_a_rule(rule):
 
 
 def test_variants_of_losses_are_refused_by_name():
-    with pytest.raises(NotImplementedError, match="CrossEntropyLoss: ignore_index=0 is not supported"):
-        nn.CrossEntropyLoss(ignore_index=0)
+    with pytest.raises(
+        TypeError, match=r"CrossEntropyLoss\(weight=None, .*: got an unexpected keyword argument 'weights'"
+    ):
+        nn.CrossEntropyLoss(weights=minidl.ones(3))
     with pytest.raises(TypeError, match="arguments as tuples"):
         nn.RegularisedLoss(nn.MSELoss(), F.gaussian_kl)(minidl.ones(2, 4), minidl.ones(2, 4))
     with pytest.raises(RuntimeError, match=r"must be floats of shape \(N, classes, ...\), not float32 of shape \(\)"):
@@ -195,6 +197,49 @@ def test_a_meter_is_formatted_like_its_average():
     meter = minidl.Meter("per image")
     meter.update(1.25, 2)
     assert (f"{meter:.1f}", float(meter), repr(meter)) == ("1.2", 1.25, "1.25000 per image")
+
+
+@pytest.mark.parametrize(
+    ("options", "losses", "mean"),
+    [
+        ({}, [3, 2, 5], 10 / 3),
+        ({"ignore_index": 2}, [3, 2, 0], 5 / 2),
+        ({"weight": [1.0, 2.0, 3.0]}, [3, 4, 15], 22 / 6),
+        ({"weight": [1.0, 2.0, 3.0], "ignore_index": 0}, [0, 4, 15], 19 / 5),
+        ({"ignore_index": -1, "target": [-1, 1, -1]}, [0, 2, 0], 2),
+    ],
+)
+def test_weights_and_ignored_classes_by_hand(options, losses, mean):
+    log_p = minidl.tensor([[-3.0, -1.0, -1.0], [-1.0, -2.0, -1.0], [-1.0, -1.0, -5.0]], requires_grad=True)
+    target = minidl.tensor(options.pop("target", [0, 1, 2]))
+    if "weight" in options:
+        options["weight"] = minidl.tensor(options["weight"])
+    assert nn.NLLLoss(reduction="none", **options)(log_p, target).tolist() == losses
+    total = nn.NLLLoss(**options)(log_p, target)
+    assert total.item() == pytest.approx(mean)
+    total.backward()
+    weights = [w * (loss > 0) for w, loss in zip(options.get("weight", minidl.ones(3)).tolist(), losses, strict=True)]
+    np.testing.assert_allclose(np.diag(log_p.grad.numpy()), [-w / sum(weights) for w in weights])
+
+
+def test_smoothing_is_a_target_of_probabilities():
+    x, target = minidl.randn(4, 3, 2), minidl.randint(3, (4, 2))
+    smooth = 0.9 * F.one_hot(target, 3).permute(0, 2, 1).float() + 0.1 / 3
+    for weight in (None, minidl.tensor([0.2, 1.0, 0.5])):
+        losses = F.cross_entropy(x, target, weight, label_smoothing=0.1, reduction="none")
+        np.testing.assert_allclose(losses, F.cross_entropy(x, smooth, weight, reduction="none"), rtol=1e-5)
+    assert F.cross_entropy(x[0, :, 0], smooth[0, :, 0]).item() == pytest.approx(
+        F.cross_entropy(x[0, :, 0], target[0, 0], label_smoothing=0.1).item()
+    )
+
+
+def test_further_losses_by_hand():
+    x, t = minidl.tensor([0.0, 0.5, 3.0]), minidl.tensor([0.0, 1.0, 1.0])
+    assert F.huber_loss(x, t, "none", 1.5).tolist() == [0, 0.125, 1.875]
+    assert F.smooth_l1_loss(x, t, beta=1.5, reduction="none").tolist() == pytest.approx([0, 0.125 / 1.5, 1.25])
+    assert F.smooth_l1_loss(x, t, beta=0.0, reduction="sum").item() == 2.5
+    two = minidl.tensor([[0.0, 1.0], [1.0, 2.0]])
+    assert F.kl_div(minidl.zeros(2, 2), two, reduction="batchmean").item() == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("other", ["float16", "float32", "float64", "int64"])

@@ -24,6 +24,25 @@ FORMULAS = {
         lambda o: CosineAnnealingLR(o, 4, 0.1),
         lambda lr, e: 0.1 + (lr - 0.1) * math.cos(math.pi * e / 8) ** 2,
     ),
+    "one cycle": (
+        lambda o: lr_scheduler.OneCycleLR(o, [2.0, 1.0], 13, pct_start=5 / 13, div_factor=2, final_div_factor=10),
+        lambda lr, e: (
+            lr * (1.5 - 0.5 * math.cos(math.pi * e / 4) if e < 5 else 1.05 + 0.95 * math.cos(math.pi * (e - 4) / 8))
+        ),
+    ),
+    "one cycle in three phases": (
+        lambda o: lr_scheduler.OneCycleLR(
+            o,
+            [2.0, 1.0],
+            13,
+            pct_start=4 / 13,
+            div_factor=2,
+            final_div_factor=2,
+            three_phase=True,
+            anneal_strategy="linear",
+        ),
+        lambda lr, e: lr * (1 + e / 3 if e < 4 else 3 - e / 3 if e < 7 else 1 - (e - 6) / 12),
+    ),
 }
 
 
@@ -68,6 +87,21 @@ def test_a_new_schedule_goes_on_from_a_last_epoch():
     optimizer = two_groups()
     StepLR(optimizer, 2)
     assert StepLR(optimizer, 2, last_epoch=3).get_last_lr() == pytest.approx([0.01, 0.005])
+
+
+def test_the_momentum_runs_against_the_rate():
+    for make, key in ((optim.SGD, "momentum"), (optim.Adam, "betas")):
+        optimizer = make([minidl.zeros(1, requires_grad=True)])
+        schedule = lr_scheduler.OneCycleLR(optimizer, 1.0, 11, pct_start=5 / 11, anneal_strategy="linear")
+        momenta = []
+        for _ in range(10):
+            momenta.append(optimizer.param_groups[0][key])
+            schedule.step()
+        momenta = [m if key == "momentum" else m[0] for m in momenta]
+        down, up = [0.95 - 0.025 * e for e in range(5)], [0.85 + 0.1 * e / 6 for e in range(1, 6)]
+        assert momenta == pytest.approx(down + up)
+    with pytest.raises(ValueError, match="step 12 of 11 steps in all"):
+        schedule.step(12)
 
 
 def test_plateau_by_hand():

@@ -51,6 +51,58 @@ def test_adam_by_hand():
     assert descend(lambda p: optim.Adam(p, lr=0.1), 2) == pytest.approx([g2, g2 - step], rel=1e-12)
 
 
+def test_further_optimisers_by_hand():
+    """The gradient of p^2 / 2 is p: 1 at the first step, and what the first step leaves at the second."""
+    p = 1 - 0.1 / math.sqrt(0.1)
+    v = 0.9 * 0.1 + 0.1 * p**2
+    assert descend(lambda q: optim.RMSprop(q, lr=0.1, alpha=0.9, eps=0), 2) == pytest.approx([p, p - 0.1 * p / v**0.5])
+    assert descend(lambda q: optim.RMSprop(q, lr=0.1, alpha=0.9, eps=0, centered=True), 1) == pytest.approx(
+        [1 - 0.1 / math.sqrt(0.1 - 0.01)]
+    )
+    b = 0.5 / math.sqrt(0.1) + p / v**0.5
+    assert descend(lambda q: optim.RMSprop(q, lr=0.1, alpha=0.9, eps=0, momentum=0.5), 2)[1] == pytest.approx(
+        p - 0.1 * b
+    )
+    d = math.sqrt(1e-6 / (0.1 + 1e-6))
+    u, v = 0.1 * d**2, 0.9 * 0.1 + 0.1 * (1 - d) ** 2
+    assert descend(optim.Adadelta, 2) == pytest.approx([1 - d, (1 - d) * (1 - math.sqrt((u + 1e-6) / (v + 1e-6)))])
+
+
+def test_decoupled_weight_decay_is_not_in_the_gradient():
+    assert descend(lambda p: optim.AdamW(p, lr=0.1, weight_decay=0.5), 1) == pytest.approx([0.95 - 0.1])
+    p = parameter()
+    optimizer, p.grad = optim.AdamW([p], lr=0.1, weight_decay=0.5), minidl.zeros(1, dtype=minidl.float64)
+    optimizer.step()
+    assert p.item() == pytest.approx(0.95)
+    assert optim.AdamW([parameter()]).param_groups[0]["weight_decay"] == 0.01
+
+
+def test_amsgrad_divides_by_the_greatest_mean_square():
+    p = parameter()
+    optimizer = optim.Adam([p], lr=0.1, betas=(0.0, 0.5), eps=0, amsgrad=True)
+    for g, step in ((2.0, 0.1), (1.0, 0.1 * 0.75**0.5 / 2**0.5)):  # v = 2, then 1.5 of which the greatest is 2
+        before, p.grad = p.item(), minidl.full((1,), g, dtype=minidl.float64)
+        optimizer.step()
+        assert before - p.item() == pytest.approx(step)
+    assert optimizer.state[p]["max_exp_avg_sq"].item() == 2
+
+
+def test_what_climbs():
+    for make in (optim.SGD, optim.Adam, optim.RMSprop):
+        assert descend(lambda p, make=make: make(p, lr=0.1, maximize=True), 1)[0] > 1
+
+
+def test_a_rate_may_be_a_tensor():
+    p = parameter()
+    lr = minidl.tensor(0.5)
+    optimizer = optim.SGD([p], lr=lr)
+    schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    p.grad = minidl.ones(1).double()
+    optimizer.step()
+    schedule.step()
+    assert (p.item(), lr.item(), schedule.get_last_lr()) == (0.5, 0.25, [0.25])
+
+
 def test_adam_weight_decay_is_in_the_gradient():
     p = parameter(2.0)
     optimizer = optim.Adam([p], lr=0.1, weight_decay=0.5)
@@ -83,7 +135,8 @@ def test_groups_with_their_own_settings():
     optimizer.param_groups[0]["lr"] = 0.4
     optimizer.step()
     assert p.item() == pytest.approx(0.5)
-    assert "Parameter Group 1\n    dampening: 0\n    lr: 0.5" in repr(optimizer)
+    assert "Parameter Group 1\n    dampening: 0\n    differentiable: False\n" in repr(optimizer)
+    assert "\n    lr: 0.5\n" in repr(optimizer)
 
 
 def test_parameters_without_a_gradient_are_left_alone():
@@ -196,17 +249,18 @@ def test_settings_that_change_the_formula_are_refused():
     p = parameter()
     optimizer = optim.Adam([p])
     state = optimizer.state_dict()
-    state["param_groups"][0]["amsgrad"] = True
-    with pytest.raises(ValueError, match="amsgrad=True is not supported"):
+    state["param_groups"][0]["differentiable"] = True
+    with pytest.raises(ValueError, match="differentiable=True is not supported"):
         optimizer.load_state_dict(state)
-    with pytest.raises(ValueError, match="maximize=True is not supported"):
-        optim.SGD([{"params": [p], "maximize": True}])
+    with pytest.raises(ValueError, match="differentiable=True is not supported"):
+        optim.SGD([{"params": [p], "differentiable": True}])
 
 
 OPTIMISERS = {
     "adam": lambda p: optim.Adam(p, lr=1e-3),
     "momentum": lambda p: optim.SGD(p, lr=1e-2, momentum=0.9),
     "nesterov": lambda p: optim.SGD(p, lr=1e-2, momentum=0.9, nesterov=True),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=1e-3, alpha=0.9, momentum=0.9),
 }
 
 

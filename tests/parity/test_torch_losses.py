@@ -40,6 +40,9 @@ def test_elementwise_losses_of_any_number(shape, reduction, dtype, seed, scale):
     compare("binary_cross_entropy_with_logits", x, t, reduction=reduction)
     compare("mse_loss", x, t, reduction=reduction)
     compare("l1_loss", x, t, reduction=reduction)
+    compare("huber_loss", x, t, reduction=reduction, delta=0.7)
+    compare("smooth_l1_loss", x, t, reduction=reduction, beta=0.4)
+    compare("kl_div", -abs(x) / scale, t, reduction="batchmean" if reduction == "mean" else reduction)
 
 
 @given(shape=SHAPE, reduction=REDUCTION, dtype=DTYPE, seed=st.integers(0, 999))
@@ -67,9 +70,14 @@ def test_cross_entropy(n, c, size, reduction, dtype, seed, scale):
     rng = np.random.default_rng(seed)
     x = (scale * rng.standard_normal((n, c, *size))).astype(dtype)
     target = rng.integers(c, size=(n, *size))
+    kept = np.maximum(target, min(1, c - 1))  # class 0 is ignored: some of another, or a mean of nothing, NaN
+
+    weight, smoothing = rng.choice([0.5, 1, 2], c).astype(dtype), rng.choice([0.0, 0.2])
 
     def loss(m):
-        return lambda x: m.nn.CrossEntropyLoss(reduction=reduction)(x, m.tensor(target))
+        options = {"ignore_index": 0, "label_smoothing": smoothing, "reduction": reduction}
+        plain, weighted = m.nn.CrossEntropyLoss(reduction=reduction), m.nn.CrossEntropyLoss(m.tensor(weight), **options)
+        return lambda x: plain(x, m.tensor(target)) + weighted(x, m.tensor(kept))
 
     ours, theirs = (derivatives(m, loss(m), [x]) for m in BOTH)
     agree(("losses", "cross_entropy"), ours, theirs, zeros=False)

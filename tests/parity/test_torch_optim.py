@@ -25,6 +25,17 @@ SETTINGS = [
     ("Adam", {"lr": 0.01, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
     ("Adam", {"lr": 0.01, "betas": (0.0, 0.99)}),
     ("Adam", {"lr": 0.02, "eps": 0.0}),
+    ("Adam", {"lr": 0.01, "amsgrad": True, "weight_decay": 0.1}),
+    ("Adam", {"lr": 0.01, "decoupled_weight_decay": True, "weight_decay": 0.1, "maximize": True}),
+    ("AdamW", {}),
+    ("AdamW", {"lr": 0.01, "weight_decay": 0.1, "amsgrad": True}),
+    ("SGD", {"lr": 1e-4, "weight_decay": 0.1, "maximize": True}),
+    ("RMSprop", {}),
+    ("RMSprop", {"lr": 0.003, "alpha": 0.9, "momentum": 0.5, "weight_decay": 0.1}),
+    ("RMSprop", {"lr": 0.003, "centered": True, "eps": 1e-3}),
+    ("RMSprop", {"lr": 0.003, "centered": True, "eps": 1e-3, "momentum": 0.5, "maximize": True}),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.5, "rho": 0.5, "eps": 1e-4, "weight_decay": 0.1}),
 ]
 DTYPES = pytest.mark.parametrize("dtype", LIMIT)
 RULES = pytest.mark.parametrize(("name", "settings"), SETTINGS)
@@ -154,10 +165,11 @@ def test_a_torch_state_dict_loads_as_it_is():
 
 
 def test_defaults_names_and_printed_form_of_the_settings():
-    for name in ("SGD", "Adam"):
+    for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adadelta"):
         ours, theirs = (getattr(m.optim, name)([m.zeros(1, requires_grad=True)]) for m in BOTH)
-        shared = {k: v for k, v in theirs.param_groups[0].items() if k in ours.param_groups[0] and k != "params"}
-        assert {k: v for k, v in ours.param_groups[0].items() if k != "params"} == shared
+        groups = [{k: v for k, v in o.param_groups[0].items() if k != "params"} for o in (ours, theirs)]
+        assert groups[0] == groups[1]
+        assert repr(ours) == repr(theirs)
 
 
 def test_a_closure_is_called_and_its_loss_returned():

@@ -13,7 +13,6 @@ from tests.compat.stream import install
 HERE = os.path.realpath(os.getcwd())
 NOT_THE_SCRIPTS = os.environ["NUMBA_CACHE_DIR"], os.environ["TMPDIR"], "/dev", "/proc"
 ALLOWED = tuple(f"{os.path.realpath(path)}{os.sep}" for path in (HERE, *NOT_THE_SCRIPTS))
-library = os.environ["SCRIPT_LIBRARY"]
 elsewhere = []
 
 
@@ -26,11 +25,7 @@ def watch(event, args):
 
 
 sys.addaudithook(watch)
-stream = install(library)
-if library == "minidl":
-    from tests.compat import stubs
-
-    stubs.install()
+stream = install(os.environ["SCRIPT_LIBRARY"])
 
 
 @atexit.register

@@ -10,6 +10,9 @@ from minidl.tensor import Tensor
 LOSSES = {
     ("MSELoss", "mse_loss"): "size_average reduce reduction weight",
     ("L1Loss", "l1_loss"): "size_average reduce reduction weight",
+    ("SmoothL1Loss", "smooth_l1_loss"): "size_average reduce reduction beta",
+    ("HuberLoss", "huber_loss"): "reduction delta weight",
+    ("KLDivLoss", "kl_div"): "size_average reduce reduction log_target",
     ("NLLLoss", "nll_loss"): "weight size_average ignore_index reduce reduction",
     ("CrossEntropyLoss", "cross_entropy"): "weight size_average ignore_index reduce reduction label_smoothing",
     ("BCELoss", "binary_cross_entropy"): "weight size_average reduce reduction",

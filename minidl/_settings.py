@@ -1,0 +1,31 @@
+"""Classes whose arguments are a table behind their name: ``class StepLR(LRScheduler, step_size=..., gamma=0.1)``."""
+
+from __future__ import annotations
+
+import inspect
+from inspect import Parameter
+from typing import Any, ClassVar
+
+
+class Settings:
+    """Base class: a subclass's table has its arguments in order, with their defaults, or ``...`` for none."""
+
+    _arguments: ClassVar[inspect.Signature]
+    __signature__: ClassVar[inspect.Signature | None]
+
+    def __init_subclass__(cls, **table: Any) -> None:
+        cls.__signature__ = None  # a subclass without a table has its parent's, or an __init__ of its own
+        if table:
+            defaults = {name: Parameter.empty if value is ... else value for name, value in table.items()}
+            kind = Parameter.POSITIONAL_OR_KEYWORD
+            cls._arguments = inspect.Signature([Parameter(name, kind, default=x) for name, x in defaults.items()])
+            cls.__signature__ = cls._arguments
+
+    def _settings(self, args: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by name, with the defaults of those not given."""
+        try:
+            bound = self._arguments.bind(*args, **named)
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}{self._arguments}: {error}") from None
+        bound.apply_defaults()
+        return bound.arguments
