@@ -22,6 +22,7 @@ HEADER = ("kernel", "arguments", "ms [min, max]", "GB/s", "of copy", "GFLOP/s", 
 WANTED = 0.7  # of the bandwidth of a copy
 COPIED, SIDE = 2**30, 8192  # bytes of the copy and side of the square matrices that determine the GPU's limits
 ELEMENTWISE = {  # number of array arguments
+    "add": 2,
     "relu": 1,
     "relu_backward": 2,
     "sigmoid": 1,
@@ -57,6 +58,7 @@ class Cases:
         yield from self._cross_entropies()
         yield from self._pooling()
         yield from self._resampling()
+        yield from self._norms()
         yield from self._optimisers()
         yield self._adding()
         yield self._product()
@@ -87,6 +89,13 @@ class Cases:
             yield self.of(name, self.array(self.elements), self.array(self.elements))
         yield self.of("channel_sums", self.array(self.images, CHANNELS, PIXELS, PIXELS))
         yield self.of("channel_sums", self.array(self.elements // MAPS, MAPS))
+
+    def _norms(self) -> Iterator[Case]:
+        x, *numbers = self.array(self.images, CHANNELS, PIXELS, PIXELS), *(self.array(CHANNELS) for _ in range(4))
+        yield self.of("moments", x)
+        yield self.of("normalise", x, *numbers[:3])
+        yield self.of("normalise_sums", x, x, numbers[0])
+        yield self.of("normalise_backward", x, x, *numbers)
 
     def _cross_entropies(self) -> Iterator[Case]:
         n = self.elements // CLASSES

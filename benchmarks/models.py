@@ -1,4 +1,4 @@
-"""The six workloads, each written once for both libraries: `m` is the module `minidl` or `torch`."""
+"""The workloads, six and a ResNet-20, each written once for both libraries: `m` is the module `minidl` or `torch`."""
 
 import math
 from collections.abc import Callable
@@ -158,6 +158,27 @@ def _vae(m: Any, dropout: float) -> Any:
     return VAE()
 
 
+def _resnet20(m: Any, dropout: float) -> Any:
+    """K. He et al., Deep residual learning, arXiv:1512.03385, 2015, section 4.2, with projections as shortcuts."""
+    nn = m.nn
+
+    class Block(nn.Module):  # type: ignore[name-defined]
+        def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+            super().__init__()
+            self.conv1, self.norm1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
+            self.conv2, self.norm2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)
+            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            self.shortcut = nn.Sequential(*projection if stride > 1 else ())
+
+        def forward(self, x: Any) -> Any:
+            relu = nn.functional.relu
+            return relu(self.norm2(self.conv2(relu(self.norm1(self.conv1(x))))) + self.shortcut(x))
+
+    sizes = [(16, 16, 1)] * 3 + [(16, 32, 2)] + [(32, 32, 1)] * 2 + [(32, 64, 2)] + [(64, 64, 1)] * 2
+    first = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+    return nn.Sequential(*first, *(Block(*s) for s in sizes), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
+
+
 def _mse(m: Any, model: Any, images: Any, second: Any) -> Any:
     return m.nn.functional.mse_loss(model(images), images)
 
@@ -189,7 +210,7 @@ def _sgd(m: Any, parameters: Any, **fused: bool) -> Any:
     return m.optim.SGD(parameters, lr=1e-2, momentum=0.9, **fused)
 
 
-WORKLOADS = {
+SIX = {
     "mnist_ae": Workload(64, (1, 28, 28), 210_369, "", _mnist_ae, _mse, _adam_decayed),
     "pool_ae": Workload(20, (1, 28, 28), 1_477, "", _pool_ae, _mse, _adam),
     "mlp": Workload(128, (3072,), 813_398, "labels", _mlp, _cross_entropy, _sgd),
@@ -197,13 +218,15 @@ WORKLOADS = {
     "cifar_ae": Workload(128, (3, 32, 32), 21_331, "", _cifar_ae, _mse_an_image, _adam),
     "vae": Workload(64, (1, 28, 28), 103_721, "noise", _vae, _elbo, _adam),
 }
+WORKLOADS = SIX | {"resnet20": Workload(64, (3, 32, 32), 272_474, "labels", _resnet20, _cross_entropy, _sgd)}
 
 
 def flops(model: Any, sample: tuple[int, ...]) -> int:
     """Operations per sample in the products of convolutions and linear layers, forward and backward.
 
     A layer has one product in the forward pass and one for each gradient, with two operations per multiplication; the
-    first layer needs no input gradient. Layers must be created in the order of use, and images must be square.
+    first layer needs no input gradient. Layers must be created in the order of use, and images must be square; a
+    convolution with a 1x1 kernel is a shortcut beside those before it.
     """
     products, side = [], sample[-1]
     for layer in model.modules():
@@ -217,6 +240,9 @@ def flops(model: Any, sample: tuple[int, ...]) -> int:
                 getattr(layer, a)[0] for a in ("kernel_size", "stride", "padding", "output_padding")
             )
             before = side
-            side = (side + 2 * pad - k) // stride + 1 if kind == "Conv2d" else (side - 1) * stride - 2 * pad + k + more
+            if k > 1:
+                side = (
+                    (side + 2 * pad - k) // stride + 1 if kind == "Conv2d" else (side - 1) * stride - 2 * pad + k + more
+                )
             products.append(math.prod(layer.weight.shape) * (side if kind == "Conv2d" else before) ** 2)
     return 2 * (3 * sum(products) - products[0])

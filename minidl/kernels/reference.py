@@ -288,6 +288,42 @@ def channel_sums(y: Array) -> Array:
     return y.sum(axis=(0, *range(2, y.ndim)))
 
 
+def moments(x: Array) -> tuple[Array, Array]:
+    """The mean and the (biased) variance of each channel of (N, C, ...), each (C,) in float64; NaN of no values."""
+    n, axes, column = x.size // max(x.shape[1], 1), *_of_channels(x)
+    mean = x.sum(axes, dtype=np.float64) / np.float64(n)
+    return mean, np.square(x - mean.reshape(column)).sum(axes) / np.float64(n)
+
+
+def normalise(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
+    """(x - mean) scale + shift, with numbers (C,) for each channel of (N, C, ...), rounded to x's dtype first."""
+    _, column = _of_channels(x)
+    m, s, b = (v.reshape(column).astype(x.dtype) for v in (mean, scale, shift))
+    return (x - m) * s + b
+
+
+def normalise_sums(gy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
+    """The sums of gy and of gy (x - mean) over each channel of (N, C, ...), each (C,) in float64."""
+    axes, column = _of_channels(x)
+    d = x - mean.reshape(column).astype(x.dtype)
+    return gy.sum(axes, dtype=np.float64), (gy * d).sum(axes, dtype=np.float64)
+
+
+def normalise_backward(gy: Array, x: Array, mean: Array, a: Array, b: Array, c: Array) -> Array:
+    """a gy + b (x - mean) + c, with numbers (C,) for each channel of (N, C, ...): the gradient of `normalise` in x.
+
+    Where mean and scale follow from x, it is scale (gy - E gy - h E(gy h)); see `minidl/ops/normalisation.py`.
+    """
+    _, column = _of_channels(x)
+    m, a, b, c = (v.reshape(column).astype(x.dtype) for v in (mean, a, b, c))
+    return a * gy + (b * (x - m) + c)
+
+
+def _of_channels(x: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of a channel of (N, C, ...), and the shape in which (C,) broadcasts to it."""
+    return (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+
+
 def total(x: Array, scale: float = 1.0) -> Array:
     """The sum of all elements, times `scale`, as a 0-d array."""
     return np.asarray(x.sum() * scale, x.dtype)
@@ -345,6 +381,11 @@ def cross_entropy_backward(gy: Array, x: Array, classes: Array) -> Array:
 def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     """Matrix product: (M, K) and (K, N) give (M, N), also for each of a batch; a bias (N,) is added to each row."""
     return a @ b if bias is None else a @ b + bias
+
+
+def add(a: Array, b: Array) -> Array:
+    """a + b, of one shape and dtype."""
+    return np.add(a, b)
 
 
 def relu(x: Array) -> Array:

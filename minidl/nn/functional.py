@@ -10,7 +10,7 @@ from minidl.ops.loss import (
     binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, gaussian_kl, l1_loss, mse_loss, nll_loss,
 )
 from minidl.ops.norm import cosine_similarity, normalize, pairwise_distance
-from minidl.ops.normalisation import batch_norm
+from minidl.ops.normalisation import batch_norm, group_norm, instance_norm, layer_norm
 from minidl.ops.other_losses import huber_loss, kl_div, smooth_l1_loss
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.pointwise import elu, gelu, hardtanh, logsigmoid, prelu, relu6, selu, silu, softplus
@@ -21,8 +21,8 @@ from minidl.ops.upsampling import interpolate, upsample
 __all__ = [
     "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv2d",
     "conv_transpose2d", "cosine_similarity", "cross_entropy", "dropout", "dropout2d", "elu", "embedding", "fold",
-    "gaussian_kl", "gelu", "hardtanh", "huber_loss", "interpolate", "kl_div", "l1_loss", "leaky_relu", "linear",
-    "log_softmax", "logsigmoid", "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad",
-    "pairwise_distance", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
-    "tanh", "unfold", "upsample",
+    "gaussian_kl", "gelu", "group_norm", "hardtanh", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss",
+    "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool2d", "max_unpool2d", "mse_loss",
+    "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "prelu", "relu", "relu6", "selu", "sigmoid", "silu",
+    "smooth_l1_loss", "softmax", "softplus", "tanh", "unfold", "upsample",
 ]

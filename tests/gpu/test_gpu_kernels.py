@@ -36,6 +36,7 @@ OTHER_INTEGERS = [
 ]
 CONVOLUTIONS = {"conv2d": "xw", "conv2d_input": "yw", "conv2d_weight": "xy"}
 ELEMENTWISE = {
+    "add": 2,
     "relu": 1,
     "relu_backward": 2,
     "sigmoid": 1,
@@ -486,6 +487,22 @@ def test_sigmoid_to_the_last_digits_wherever_it_is_not_0(backend: Backend, dtype
     assert np.all(np.abs(backend.run("sigmoid", x) - exact) <= bound)
 
 
+# --- Normalisation ---
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(6, 3), (4, 3, 5, 2)])
+def test_norms_equal_reference(backend: Backend, dtype: type, shape: tuple[int, ...]):
+    x, gy, numbers = normal(0, shape, dtype), normal(1, shape, dtype), normal(2, (4, 3))
+    calls = {"moments": (x,), "normalise": (x, *numbers[:3]), "normalise_sums": (gy, x, numbers[0])}
+    for name, arrays in (calls | {"normalise_backward": (gy, x, *numbers)}).items():
+        found, expected = backend.run(name, *arrays), getattr(reference, name)(*arrays)
+        pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
+        for a, b in pairs:
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            np.testing.assert_allclose(a, b, 1e-5 if dtype == np.float32 else 1e-13)
+
+
 # --- Cross-entropy ---
 
 
@@ -655,7 +672,7 @@ def cases(dtype: type) -> dict[str, tuple[list[np.ndarray], Callable[..., Any]]]
     x, z, bias = normal(1, (5, 3, 9, 8), dtype), normal(2, (5, 3, 9, 8), dtype), normal(3, (4,), dtype)
     indices = reference.max_pool2d(x, POOL)[1]
     classes = np.random.default_rng(0).integers(0, 3, (5, 9, 8))
-    four = [normal(i, (5, 3, 9, 8), dtype) ** 2 for i in range(4)]
+    four, norms = [normal(i, (5, 3, 9, 8), dtype) ** 2 for i in range(4)], [normal(i, (3,)) for i in range(4)]
     found: dict[str, tuple[list[np.ndarray], Callable[..., Any]]] = {
         "conv2d": ([a["x"], a["w"], bias], lambda gpu, x, w, b: gpu.conv2d(x, w, CONV, b)),
         "conv2d_input": ([a["y"], a["w"], bias[:3]], lambda gpu, y, w, b: gpu.conv2d_input(y, w, CONV, b)),
@@ -676,6 +693,10 @@ def cases(dtype: type) -> dict[str, tuple[list[np.ndarray], Callable[..., Any]]]
             [x[:, 0].copy(), x, classes],
             lambda gpu, gy, x, k: gpu.cross_entropy_backward(gy, x, k),
         ),
+        "moments": ([x], lambda gpu, x: gpu.moments(x)),
+        "normalise": ([x, *norms[:3]], lambda gpu, *arrays: gpu.normalise(*arrays)),
+        "normalise_sums": ([z, x, norms[0]], lambda gpu, *arrays: gpu.normalise_sums(*arrays)),
+        "normalise_backward": ([z, x, *norms], lambda gpu, *arrays: gpu.normalise_backward(*arrays)),
         "add_at": (
             [x, np.array([0, 2, 2, 0, 1]), z],
             in_place(lambda gpu, y, k, values: gpu.add_at(y, (k,), values)),
@@ -839,6 +860,10 @@ LAUNCHES = {
     "resample": 1,
     "total_squared_error": 2,
     "total_logistic_loss": 2,
+    "moments": 6,  # composed of CuPy's operations, as are the next three
+    "normalise": 6,
+    "normalise_sums": 5,
+    "normalise_backward": 9,
     "add_at": 4,  # the places: arange, its elements, their order; the sums
 }
 

@@ -115,6 +115,14 @@ OTHERS = {
     "l1_loss": (F.l1_loss, (3, 4), (3, 4)),
     "nll_loss": (lambda x: F.nll_loss(x, x.argmin(1)), (3, 4, 2)),
     "batch_norm": (lambda x, w, b: F.batch_norm(x, None, None, w, b, True), (3, 2, 4, 4), (2,), (2,)),
+    "batch_norm, evaluated": (
+        lambda x, w: F.batch_norm(x, x.detach().mean((0, 2)), x.detach().var((0, 2)), w),
+        (3, 2, 4),
+        (2,),
+    ),
+    "instance_norm": (lambda x, w, b: F.instance_norm(x, None, None, w, b), (3, 2, 4, 4), (2,), (2,)),
+    "group_norm": (lambda x, w, b: F.group_norm(x, 2, w, b), (3, 4, 5), (4,), (4,)),
+    "layer_norm": (lambda x, w: F.layer_norm(x, (4, 5), w), (3, 4, 5), (4, 5)),
     "small": (
         lambda x: (F.one_hot(x.argmin(1)), x.isnan() | x.isinf(), x.isfinite(), x.clip(0, 1), x.square()),
         (3, 4),

@@ -24,6 +24,7 @@ BACKENDS = [reference, kernels]
 DTYPES = [np.float32, np.float64]
 CONVOLUTIONS = ["conv2d", "conv2d_input", "conv2d_weight"]
 ELEMENTWISE = [
+    "add",
     "relu",
     "relu_backward",
     "sigmoid",
@@ -418,6 +419,79 @@ def test_elementwise_checks_shapes():
         kernels.relu_backward(np.ones(2), np.ones(3))
 
 
+# --- Normalisation ---
+
+NORMS = ["moments", "normalise", "normalise_sums", "normalise_backward"]
+IMAGES = {
+    "images": (5, 16, 9, 8),
+    "rows": (6, 10),
+    "many channels": (3, 300, 2, 2),
+    "one sample": (1, 7, 41),
+    "one channel": (9, 1, 5, 3),
+    "many samples": (700, 3, 4, 4),
+    "nothing": (0, 3, 2, 2),
+    "no channels": (2, 0, 3),
+}
+
+
+def norm(backend: ModuleType, name: str, x: np.ndarray, order: Callable = np.ascontiguousarray) -> list[np.ndarray]:
+    """What a kernel makes of x, and of a gradient and numbers for each channel."""
+    rng = np.random.default_rng(0)
+    gy, numbers = order(rng.standard_normal(x.shape).astype(x.dtype)), rng.standard_normal((4, x.shape[1]))
+    arrays = {"moments": (x,), "normalise": (x, *numbers[:3]), "normalise_sums": (gy, x, numbers[0])}
+    with np.errstate(invalid="ignore"):
+        result = getattr(backend, name)(*arrays.get(name, (gy, x, *numbers)))
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+@dtypes
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("shape", IMAGES)
+@pytest.mark.parametrize("order", [np.ascontiguousarray, channels_last, np.asfortranarray])
+def test_norms_equal_reference(name: str, dtype: type, shape: str, order: Callable):
+    if order is channels_last and len(IMAGES[shape]) != 4:
+        order = np.asfortranarray
+    x = order((3 + 2 * np.random.default_rng(1).standard_normal(IMAGES[shape])).astype(dtype))
+    for actual, expected in zip(norm(kernels, name, x, order), norm(reference, name, x, order), strict=True):
+        assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
+        np.testing.assert_allclose(actual, expected, rtol=1e3 * np.finfo(dtype).eps, atol=1e3 * np.finfo(dtype).eps)
+        if order is channels_last and actual.ndim == 4:
+            assert actual.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("order", [np.ascontiguousarray, channels_last])
+def test_bits_of_norms_do_not_depend_on_the_threads(name: str, order: Callable):
+    x = order(np.random.default_rng(0).standard_normal((40, 6, 9, 7)).astype(np.float32))
+    for one, two in zip(*on_threads(lambda: norm(kernels, name, x)), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@dtypes
+@pytest.mark.parametrize("order", [np.ascontiguousarray, channels_last])
+def test_moments_lose_no_digits_far_from_zero(dtype: type, order: Callable):
+    """Not where a channel is constant, nor where its first value, from which the others are counted, is far off."""
+    x = order(np.random.default_rng(0).integers(-8, 8, (50, 3, 6, 6)).astype(dtype) + dtype(2**20))
+    x[:, 1], x[0, 2, 0, 0] = 3.1, -(2**20)
+    mean, variance = kernels.moments(x)
+    exact = x.astype(np.longdouble).transpose(1, 0, 2, 3).reshape(3, -1)
+    np.testing.assert_allclose(mean, exact.mean(axis=1), rtol=1e-14)
+    np.testing.assert_allclose(variance, exact.var(axis=1), rtol=1e-12)
+    assert variance[1] == 0
+
+
+@backends
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("where", [0, 1])
+def test_moments_of_infinities(backend: ModuleType, value: float, where: int):
+    x = np.ones((2, 2, 3))
+    x[where, 0, 0] = value
+    with np.errstate(invalid="ignore"):
+        mean, variance = backend.moments(x)
+    np.testing.assert_array_equal(mean, [value, 1])
+    np.testing.assert_array_equal(variance, [np.nan, 0])
+
+
 # --- Optimisers ---
 
 
@@ -621,7 +695,7 @@ def test_geometry_fits_as_its_messages_say(geometry: ConvGeometry):
 
 
 def test_dispatch_keeps_names_and_refuses_other_arrays():
-    for name in (*CONVOLUTIONS, *ELEMENTWISE, "matmul", "adam_step", "sgd_step"):
+    for name in (*CONVOLUTIONS, *ELEMENTWISE, *NORMS, "matmul", "adam_step", "sgd_step"):
         assert getattr(kernels, name).__doc__ == getattr(reference, name).__doc__
     np.testing.assert_array_equal(kernels.relu(np.array([-1.0, 2.0])), [0.0, 2.0])
     with pytest.raises(TypeError, match="arrays of NumPy or CuPy, not on list"):

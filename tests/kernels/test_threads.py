@@ -90,11 +90,32 @@ def train_classifier(dropout: float = 0.5, nesterov: bool = True) -> list[np.nda
     return train(model, optimizer, lambda m, x, label: F.cross_entropy(m(x), label), batches)
 
 
+def train_norms() -> list[np.ndarray]:
+    """Channels last in memory and first, and a sum of two branches."""
+    minidl.manual_seed(4)
+    layers = [
+        nn.Conv2d(2, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.GroupNorm(4, 16),
+        nn.LayerNorm((16, 16)),
+    ]
+    model = nn.Sequential(*layers, nn.InstanceNorm2d(16, affine=True), nn.Conv2d(16, 2, 1))
+    batches = [(minidl.rand(33, 2, 16, 16),) for _ in range(3)]
+
+    def loss_of(m, x):
+        h = m[:3](x)
+        return F.mse_loss(m[6](m[3:6](h) + h), x)
+
+    return train(model, minidl.optim.SGD(model.parameters(), lr=1e-2), loss_of, batches)
+
+
 TRAININGS = {
     "autoencoder, Adam": train_autoencoder,
     "vae, SGD": train_vae,
     "classifier, Nesterov": train_classifier,
     "classifier, momentum": lambda: train_classifier(nesterov=False),
+    "norms": train_norms,
 }
 
 

@@ -295,7 +295,7 @@ def test_clipped_gradients_by_hand():
 
 
 def test_batch_norm_by_hand():
-    layer = nn.BatchNorm1d(1, eps=0.0, momentum=0.25)
+    layer = nn.BatchNorm1d(1, eps=1e-20, momentum=0.25)
     assert layer(minidl.tensor([[1.0], [3.0]])).tolist() == [[-1], [1]]
     assert (layer.running_mean.item(), layer.running_var.item(), layer.num_batches_tracked.item()) == (0.5, 1.25, 1)
     layer.eval()
@@ -309,6 +309,57 @@ def test_batch_norm_normalises_each_channel():
     y = nn.BatchNorm2d(3)(5 + 2 * minidl.randn(8, 3, 6, 5)).detach()
     np.testing.assert_allclose(y.mean((0, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(y.var((0, 2, 3), unbiased=False), 1, atol=1e-4)
+
+
+def test_batch_norm_refuses_eps_0_in_training_as_pytorch():
+    layer = nn.BatchNorm1d(3, eps=0.0)
+    with pytest.raises(ValueError, match="eps must be positive in training"):
+        layer(minidl.ones(4, 3))
+    assert layer.eval()(minidl.ones(4, 3)).tolist() == [[1.0] * 3] * 4
+
+
+def test_batch_norm_without_momentum_averages_all_batches():
+    layer = nn.BatchNorm1d(1, momentum=None)
+    for batch in ([1.0, 3.0], [5.0, 5.0], [0.0, 6.0]):
+        layer(minidl.tensor(batch).reshape(2, 1))
+    assert layer.running_mean.item() == pytest.approx((2 + 5 + 3) / 3)
+    assert layer.running_var.item() == pytest.approx((2 + 0 + 18) / 3)
+
+
+def test_batch_norm_without_running_statistics():
+    layer, x = nn.BatchNorm1d(2, track_running_stats=False), minidl.randn(5, 2)
+    assert list(layer.state_dict()) == ["weight", "bias"]
+    assert layer.eval()(x).tolist() == layer.train()(x).tolist()
+    layer = nn.BatchNorm1d(2)
+    layer.track_running_stats = False  # from now on they stay, and are used in evaluation
+    layer(5 + x)
+    assert layer.running_mean.tolist() == [0, 0]
+    np.testing.assert_allclose(layer.eval()(x).detach(), x.numpy(), 1e-4)
+
+
+def test_norms_differ_in_what_they_take_a_mean_over():
+    x = 5 + 2 * minidl.randn(4, 6, 3, 5)
+    for layer, shape, dims in (
+        (nn.InstanceNorm2d(6), x.shape, (2, 3)),
+        (nn.GroupNorm(2, 6), (4, 2, 3, 3, 5), (2, 3, 4)),
+        (nn.LayerNorm((3, 5)), x.shape, (2, 3)),
+        (nn.LayerNorm([6, 3, 5]), x.shape, (1, 2, 3)),
+    ):
+        y = layer(x).detach().reshape(shape)
+        np.testing.assert_allclose(y.mean(dims), 0, atol=1e-5)
+        np.testing.assert_allclose(y.var(dims, unbiased=False), 1, atol=1e-3)
+        assert (layer(x) - layer.eval()(x)).abs().max().item() == 0
+
+
+def test_instance_norm_tracks_the_samples_mean():
+    layer = nn.InstanceNorm1d(1, momentum=0.5, track_running_stats=True)
+    layer(minidl.tensor([[[1.0, 3.0]], [[6.0, 6.0]]]))  # means 2 and 6, variances 2 and 0
+    assert (layer.running_mean.item(), layer.running_var.item(), layer.num_batches_tracked.item()) == (2, 1, 0)
+    x = minidl.tensor([[4.0, 0.0]])  # one sample, without the batch
+    np.testing.assert_allclose(layer.eval()(x), [[2, -2]], 1e-4)
+    assert nn.InstanceNorm1d(3)(minidl.ones(1, 1, 2)).tolist() == [[[0, 0]]]
+    with pytest.raises(ValueError, match="num_features is 3, not 1"):
+        nn.InstanceNorm1d(3, affine=True)(minidl.ones(1, 1, 2))
 
 
 def test_a_state_without_the_count_of_batches_is_loaded_as_in_pytorch():

@@ -324,6 +324,53 @@ def test_batch_norm(training, inputs):
     return y + F.batch_norm(x, mean, var, training=True, eps=0.1) if training else y
 
 
+PARAMETERS = st.sampled_from([(True, True), (True, False), (False, True)])
+
+
+@property_test_gradient(
+    PARAMETERS, several(st.sampled_from([((2, 2, 3), (2,), (2,)), ((1, 3, 2, 2), (3,), (3,))])), st.booleans()
+)
+def test_instance_norm(given, inputs, use_input_stats):
+    x, *parameters = inputs
+    mean, var = (minidl.full((x.shape[1],), value, dtype=x.dtype) for value in (0.25, 2.0))
+    w, b = (p if wanted else None for p, wanted in zip(parameters, given, strict=True))
+    return F.instance_norm(x, mean, var, w, b, use_input_stats, eps=0.1)
+
+
+@property_test_gradient(
+    PARAMETERS, several(st.sampled_from([((2, 4, 2), (4,), (4,)), ((1, 2, 2, 2), (2,), (2,))])), st.sampled_from([1, 2])
+)
+def test_group_norm(given, inputs, groups):
+    x, *parameters = inputs
+    return F.group_norm(x, groups, *(p if wanted else None for p, wanted in zip(parameters, given, strict=True)), 0.1)
+
+
+@property_test_gradient(
+    PARAMETERS, several(st.sampled_from([((2, 4), (4,), (4,)), ((2, 3, 2), (3, 2), (3, 2)), ((3,), (3,), (3,))]))
+)
+def test_layer_norm(given, inputs):
+    x, *parameters = inputs
+    w, b = (p if wanted else None for p, wanted in zip(parameters, given, strict=True))
+    return F.layer_norm(x, inputs[1].shape, w, b, 0.1)
+
+
+@property_test_gradient(PARAMETERS, several(st.just(((2, 2, 3, 2), (2,), (2,)))))
+def test_batch_norm_of_channels_last(given, inputs):
+    x, w, b = inputs
+    last = F.conv2d(x, minidl.eye(2, dtype=x.dtype).reshape(2, 2, 1, 1))
+    return F.batch_norm(last, None, None, w if given[0] else None, b if given[1] else None, True, eps=0.1)
+
+
+def test_the_sums_of_a_gradient_changed_in_place_are_not_reused():
+    x, w = minidl.randn(4, 3, requires_grad=True), minidl.ones(3, requires_grad=True)
+    y, gy = F.batch_norm(x, None, None, w, training=True), minidl.randn(4, 3)
+    y.backward(gy, retain_graph=True)
+    first, w.grad = w.grad, None
+    gy.mul_(2)
+    y.backward(gy)
+    np.testing.assert_allclose(w.grad, 2 * first.numpy(), 1e-6)
+
+
 def test_dropout_scales_what_it_keeps():
     x = minidl.ones(1000, requires_grad=True)
     y = F.dropout(x, 0.25)

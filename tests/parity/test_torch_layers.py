@@ -32,6 +32,9 @@ CONV = {"o": FEW, "k": PAIR, "t": PAIR, "p": st.integers(0, 2), "b": st.booleans
 NOT_EMPTY = IMAGE.filter(lambda s: s[0] > 0)
 MOMENTUM = st.sampled_from([0.1, 0.5, 1.0])
 NORM = {"e": st.sampled_from([1e-5, 0.1]), "m": MOMENTUM, "a": st.booleans(), "t": st.booleans()}
+NORM_B = {"e": st.sampled_from([1e-5, 0.1]), "a": st.booleans(), "b": st.booleans()}
+ROW = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(2, 40))
+GROUPS = st.tuples(st.integers(0, 3), st.sampled_from([2, 4]), st.integers(2, 40))
 LAYERS = {
     "Linear": text("Linear({s[-1]}, {o}, bias={b})", ANY.filter(lambda s: s[-1] > 0), o=FEW, b=st.booleans()),
     "Conv2d": text("Conv2d({s[1]}, {o}, {k}, {t}, {p}, {d}, bias={b})", IMAGE, **CONV),
@@ -39,6 +42,10 @@ LAYERS = {
     "ReLU": text("ReLU({i})", ANY, i=st.booleans()),
     "BatchNorm2d": text("BatchNorm2d({s[1]}, {e}, {m}, {a}).train({t})", NOT_EMPTY, **NORM),
     "BatchNorm1d": text("BatchNorm1d({s[1]}, {e}, {m}, {a}).train({t})", NOT_EMPTY.map(lambda s: s[:3]), **NORM),
+    "InstanceNorm1d": text("InstanceNorm1d({s[1]}, {e}, {m}, {a}, {k}).train({t})", ROW, **NORM, k=st.booleans()),
+    "InstanceNorm2d": text("InstanceNorm2d({s[1]}, {e}, {m}, {a}, {k}).train({t})", NOT_EMPTY, **NORM, k=st.booleans()),
+    "GroupNorm": text("GroupNorm({g}, {s[1]}, {e}, {a}, bias={b})", GROUPS, g=st.sampled_from([1, 2]), **NORM_B),
+    "LayerNorm": text("LayerNorm({s}[{d}:], {e}, {a}, {b})", ROW, d=st.integers(1, 2), **NORM_B),
     "Identity": text("Identity(3, a=2)", ANY),
     "LeakyReLU": text("LeakyReLU({a}, {i})", ANY, a=st.sampled_from([0.01, 0.2, 2]), i=st.booleans()),
     "PReLU": text("PReLU({s[1]})", IMAGE),

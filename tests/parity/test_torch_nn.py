@@ -56,6 +56,9 @@ Sequential(); Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Sequential(nn.Flatten(),
 Sequential(OrderedDict([("first", nn.Linear(1, 2)), ("act", nn.Tanh())]))
 Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 1, 3))[1:]; Sequential(nn.ReLU()).append(nn.Linear(1, 1))
 Sequential(nn.ReLU())[0]; Sequential(nn.ReLU(), nn.Linear(1, 1))[-1]
+InstanceNorm1d(3); InstanceNorm2d(3, 0.1, 0.2, True, True, bias=False); GroupNorm(2, 4); LayerNorm(3, bias=False)
+GroupNorm(1, 3, 1e-3, affine=False); LayerNorm((3, 2), eps=0.1, elementwise_affine=False); LayerNorm([4, 1]).double()
+BatchNorm1d(3, momentum=None); BatchNorm2d(3, track_running_stats=False); BatchNorm2d(3, bias=False).eval()
 BatchNorm2d(3); BatchNorm1d(2, 1e-3, momentum=0.2, affine=False); BatchNorm2d(num_features=3, eps=0.1).double()
 Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.ReLU(True)); BatchNorm2d(2).eval()
 ModuleList(); ModuleList([nn.Linear(1, 2), nn.Linear(1, 2), nn.ReLU()])
@@ -110,13 +113,23 @@ def test_batch_normalisation_in_a_model_that_trains_and_travels():
     same(trained(minidl, theirs, 0)[1], trained(torch, ours, 0)[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_two_gradients_of_batch_norm(training):
+NORMS = {
+    "batch": "batch_norm(x, *running, w, b, True, eps=0.1)",
+    "batch, evaluated": "batch_norm(x, *running, w, b, False, eps=0.1)",
+    "batch, without a bias": "batch_norm(x, *running, w, None, True, eps=0.1) + b[0]",
+    "instance": "instance_norm(x, *running, w, b, eps=0.1)",
+    "group": "group_norm(x, 3, w, b, 0.1)",
+    "layer": "layer_norm(x.transpose(1, 2), (3,), w, b, 0.1).transpose(1, 2)",
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_two_gradients_of_norms(name):
     def gradients(m):
         rng = np.random.default_rng(1)
         x, w, b, g = (m.tensor(rng.standard_normal(s), requires_grad=True) for s in ((4, 3, 2), (3,), (3,), (4, 3, 2)))
         running = m.zeros(3, dtype=m.float64), m.ones(3, dtype=m.float64) * 2
-        y = m.nn.functional.batch_norm(x, *running, w, b, training, eps=0.1)
+        y = eval("F." + NORMS[name], {"F": m.nn.functional, "x": x, "w": w, "b": b, "running": running})
         first = GRAD[m]((y * y * g).sum(), [x, w, b], create_graph=True)
         return [y.detach(), *first, *GRAD[m](sum((f**3).sum() for f in first), [x, w, b, g]), *running]
 
@@ -339,7 +352,14 @@ nn.BatchNorm2d(2)(r.long()); nn.BatchNorm1d(2)(r); nn.BatchNorm1d(3)(x[:1]); nn.
 nn.BatchNorm2d(-1); nn.BatchNorm2d(2.5); nn.Module().register_buffer("a", 3); nn.Module().register_buffer("a.b", None)
 nn.Module().register_buffer("", None); nn.Module().register_buffer(3, None)
 nn.Linear(1, 1).register_buffer("weight", x); setattr(nn.BatchNorm2d(3), "running_mean", 3)
-nn.BatchNorm2d(3).load_state_dict({}); F.batch_norm(r, None, None)
+nn.BatchNorm2d(3).load_state_dict({}); F.batch_norm(r, None, None); F.batch_norm(r, v[:2], None, training=True)
+F.batch_norm(r, v[:2], v[:2], training=True, eps=0.0); F.batch_norm(r, v[:2], v[:2], eps=-1.0)
+F.batch_norm(r, v[:2], v[:2], v[:1])
+F.instance_norm(r, use_input_stats=False); F.instance_norm(r[:, :, :1, :1]); F.instance_norm(r.long())
+F.instance_norm(x); nn.InstanceNorm2d(2)(x); nn.InstanceNorm2d(3, affine=True)(r); F.group_norm(r, 3)
+F.group_norm(r[:, :, :1, :1], 2); F.group_norm(v, 1); F.group_norm(r.long(), 1); F.group_norm(r, 1, v[:1])
+nn.GroupNorm(2, 3); F.layer_norm(x, (2,)); F.layer_norm(x, 3); F.layer_norm(x, ()); F.layer_norm(x, (3,), v[:2])
+F.layer_norm(x.long(), (3,)); F.layer_norm(x, (3,), m.ones(3, dtype=m.float64)); nn.LayerNorm(3)(r)
 nn.ModuleList([1]); nn.ModuleList(3); nn.ModuleList([nn.ReLU()])(x); nn.ModuleList()[0]; nn.Identity()()
 nn.utils.clip_grad_value_([p], "a")
 nn.Linear(1, 1).train("yes"); nn.Linear(1, 1).to(m.int64); nn.Linear(1, 1).to("nowhere")

@@ -20,7 +20,7 @@ from minidl import kernels
 from tests.helpers import cuda_on_cpu, cupy_stand_in
 
 ROOT = Path(__file__).parents[2]
-GFLOP = {"mnist_ae": 0.27, "pool_ae": 0.05, "mlp": 0.42, "cnn": 0.57, "cifar_ae": 0.53}
+GFLOP = {"mnist_ae": 0.27, "pool_ae": 0.05, "mlp": 0.42, "cnn": 0.57, "cifar_ae": 0.53, "resnet20": 15.62}
 
 
 SCRIPTS = ("common", "models", "train_step", "gpu_trainer", "gpu_kernels")
@@ -95,7 +95,7 @@ def test_refuses_an_unknown_name(tmp_path):
         train_step(tmp_path, "--only", "mlp,gpt")
 
 
-@pytest.mark.parametrize("name", ["mnist_ae", "pool_ae", "mlp", "cnn", "cifar_ae", "vae"])
+@pytest.mark.parametrize("name", ["mnist_ae", "pool_ae", "mlp", "cnn", "cifar_ae", "vae", "resnet20"])
 def test_models(models, name):
     """Published sizes, the arithmetic known of each, and two losses that fall on one batch."""
     workload = models.WORKLOADS[name]

@@ -3,11 +3,11 @@
     tile.py          the inner tile of all products, in LLVM's language
     products.py      matrix products in blocks: `matmul`, and what convolutions call
     convolution.py   im2col without writing the matrix down
-    pooling.py elementwise.py cross_entropy.py sums.py optimisers.py
+    pooling.py elementwise.py cross_entropy.py norms.py sums.py optimisers.py
 
 Files with an underscore serve these: compiling and its cache, threads, vectors in LLVM's language, memory order.
 """
 
-from minidl.kernels.cpu import convolution, cross_entropy, elementwise, optimisers, pooling, products, sums
+from minidl.kernels.cpu import convolution, cross_entropy, elementwise, norms, optimisers, pooling, products, sums
 
-MODULES = convolution, cross_entropy, elementwise, optimisers, pooling, products, sums
+MODULES = convolution, cross_entropy, elementwise, norms, optimisers, pooling, products, sums

@@ -29,6 +29,11 @@ def _elementwise(name: str, loop: Callable[..., None], *arrays: Array, scalars: 
     return like(arrays[0], out)
 
 
+def add(a: Array, b: Array) -> Array:
+    """a + b"""
+    return _elementwise("add", _add, a, b)
+
+
 def relu(x: Array) -> Array:
     """max(x, 0); NaN stays NaN."""
     return _elementwise("relu", _relu, x)
@@ -76,8 +81,14 @@ def scaled_logistic_difference(x: Array, t: Array, scale: Array, factor: float) 
 
 
 @compiled(parallel=True)
+def _add(a, b, y):
+    for i in prange(len(a)):  # owns element i, here and below
+        y[i] = a[i] + b[i]
+
+
+@compiled(parallel=True)
 def _relu(x, y):
-    for i in prange(len(x)):  # owns element i, here and below
+    for i in prange(len(x)):
         y[i] = x.dtype.type(0) if x[i] <= 0 else x[i]
 
 

@@ -410,6 +410,12 @@ def _joined(partial: Array, dtype: np.dtype, scale: float) -> Array:
     return sums
 
 
+# Composed of CuPy's operations.
+add = reference.add
+moments, normalise_sums = reference.moments, reference.normalise_sums
+normalise, normalise_backward = reference.normalise, reference.normalise_backward
+
+
 def add_at(y: Array, index: tuple[Any, ...], values: Array) -> None:
     """y[index] += values, in place, in order where an element is named several times. Defined in reference.py."""
     _same_number("add_at", y)
