@@ -9,7 +9,6 @@ from minidl.nn.losses import (
     BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, KLDivLoss, L1Loss, MSELoss, NLLLoss, RegularisedLoss,
     SmoothL1Loss,
 )
-from minidl.nn.batchnorm import BatchNorm1d, BatchNorm2d
 from minidl.nn.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from minidl.nn.embedding import Embedding
 from minidl.nn.layers import Conv2d, ConvTranspose2d, Dropout, Dropout2d, Flatten, Identity, Linear, Unflatten
