@@ -115,10 +115,10 @@ class Cases:
         yield self.of("put", y, indices, (PIXELS, PIXELS))
 
     def _resampling(self) -> Iterator[Case]:
-        from minidl.kernels.resampling import bilinear, nearest
+        from minidl.kernels.resampling import axis_of
 
         half = PIXELS // 2
-        for mode, up in (("nearest", nearest(half, PIXELS, None)), ("bilinear", bilinear(half, PIXELS, None, False))):
+        for mode, up in ((mode, axis_of(mode, half, PIXELS)) for mode in ("nearest", "bilinear")):
             for axis in (up, up.T):
                 case = self.of("resample", self.array(self.images, CHANNELS, axis.inputs, axis.inputs), axis, axis)
                 yield case._replace(arguments=f"{case.arguments}, {mode} to {axis.outputs}")

@@ -34,7 +34,6 @@ METHODS = {f"torch.{path}": {*dir(own), *OLD_METHODS.get(own, ())} for path, own
 KNOWN = {"", "__main__", *ROOTS, *sys.stdlib_module_names}
 HANDLED = re.compile("'(ImportError|ModuleNotFoundError|AttributeError)'")
 TRANSLATED = {"size_average", "reduce", "axis", "keepdims"}  # arguments that a wrapper turns into others
-REFUSED = {"groups": 1, "padding_mode": "zeros"}  # arguments that take only one value
 # In notebooks, lines that are not Python, and the rest of a cell in another language
 MAGIC = re.compile(r"^%%(?!time|capture)(?s:.*)|^([ \t]*)(%+[a-z]|!(?!=)|[?]|[\w.]+[?]+$|[\w, ]+=\s*[%!]).*$", re.M)
 
@@ -205,5 +204,3 @@ class Reader(ast.NodeVisitor):
                 name, value = keyword.arg or "axis", getattr(keyword.value, "value", ...)  # the value of a literal
                 if value is not None and not all_taken and name not in TRANSLATED.union(takes):
                     self._add(keyword, f"{path}({name}=): minidl's takes no such argument")
-                elif name in REFUSED and isinstance(value, int | str) and value != REFUSED[name]:
-                    self._add(keyword, f"{path}({name}=): minidl's takes only {REFUSED[name]!r}")

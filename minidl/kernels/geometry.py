@@ -1,7 +1,7 @@
 """The sizes of a convolution, checked once, with every error message about them: convolution arithmetic.
 
-Letters: N images in a batch; C channels of the image, O of the map; H x W the image, OH x OW the map, KH x KW the
-kernel; k, s, p, d its size, stride, padding and dilation along one axis.
+Letters: N images in a batch; C channels of the image, O of the map, in G groups; H x W the image, OH x OW the map,
+KH x KW the kernel; k, s, p, d its size, stride, padding and dilation along one axis.
 """
 
 import functools
@@ -44,14 +44,17 @@ class Windows:
         return (self.batch, self.map_channels, *self.map_size)
 
 
+@dataclass(frozen=True)
 class ConvGeometry(Windows):
     """Every size of one convolution, `conv2d` and `conv_transpose2d` alike.
 
-    Both relate an image (N, C, H, W), a weight (O, C, KH, KW) and a feature map (N, O, OH, OW). `conv2d` leads from the
-    image to the map, `conv_transpose2d` from the map to the image.
+    Both relate an image (N, C, H, W), a weight (O, C/G, KH, KW) and a feature map (N, O, OH, OW). `conv2d` leads from
+    the image to the map, `conv_transpose2d` from the map to the image.
 
     Notes
     -----
+    The channels of image and map are cut into G groups, and the map's group g sees only the image's group g.
+
     The map's height is (H + 2p - d*(KH - 1) - 1)//s + 1. Because of the floor, several image heights lead to the same
     map height; `output_padding` says by how much the image that a transposed convolution makes is higher than the
     smallest of them.
@@ -59,10 +62,17 @@ class ConvGeometry(Windows):
     Source: Dumoulin and Visin 2016, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
     """
 
+    groups: int = 1
+
     @functools.cached_property
     def weight_shape(self) -> tuple[int, int, int, int]:
-        """(O, C, KH, KW)"""
-        return (self.map_channels, self.image_channels, *self.kernel)
+        """(O, C/G, KH, KW)"""
+        return (self.map_channels, self.image_channels // self.groups, *self.kernel)
+
+    @functools.cached_property
+    def is_depthwise(self) -> bool:
+        """Whether each channel is a group of its own."""
+        return self.groups == self.image_channels == self.map_channels > 1
 
     @functools.cached_property
     def padded_size(self) -> Pair:
@@ -83,29 +93,32 @@ class ConvGeometry(Windows):
 
     @classmethod
     def of_conv2d(
-        cls, x_shape: Shape, w_shape: Shape, stride: Pairlike = 1, padding: Pairlike = 0, dilation: Pairlike = 1
+        cls, x: Shape, w: Shape, stride: Pairlike = 1, padding: Pairlike = 0, dilation: Pairlike = 1, groups: int = 1
     ) -> "ConvGeometry":
-        """The geometry of conv2d(x, w), with x (N, C, H, W) the image and w (O, C, KH, KW).
+        """The geometry of conv2d(x, w), with x (N, C, H, W) the image and w (O, C/G, KH, KW).
 
         Raises
         ------
         TypeError
-            If stride, padding or dilation is neither an int nor a pair of ints.
+            If stride, padding or dilation is neither an int nor a pair of ints, or `groups` no int.
         RuntimeError
             If the sizes do not fit together.
         """
         op = "conv2d"
         steps, pads, dilations = _step_sizes(op, stride, padding, dilation)
-        n, c, *image = four(op, "input", x_shape, "(N, C, H, W)")
-        o, wc, *kernel = four(op, "weight", w_shape, "(O, C, KH, KW)")
-        if c != wc:
+        n, c, *image = four(op, "input", x, "(N, C, H, W)")
+        o, wc, *kernel = four(op, "weight", w, "(O, C, KH, KW)")
+        _check_groups(op, groups, o, "channels of the output")
+        if c != wc * groups:
+            each = f" in each of {groups} groups" if groups > 1 else ""
             raise RuntimeError(
-                f"{op}: the number of channels is {c} in input {tuple(x_shape)}, but {wc} in weight {tuple(w_shape)}; "
-                f"a weight of shape {(o, c, *kernel)} or an input of shape {(n, wc, *image)} would fit",
+                f"{op}: the number of channels is {c} in input {tuple(x)}, but {wc}{each} in weight "
+                f"{tuple(w)}; a weight of shape {(o, c // groups, *kernel)} or an input of shape "
+                f"{(n, wc * groups, *image)} would fit",
             )
-        _positive(op, "input", x_shape, image, o, kernel)
+        _positive(op, "input", x, image, o, kernel)
         size = [_map_length(op, *along) for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True)]
-        return cls(n, c, pair(image), o, pair(size), pair(kernel), steps, pads, dilations)
+        return cls(n, c, pair(image), o, pair(size), pair(kernel), steps, pads, dilations, groups)
 
     @classmethod
     def of_conv_transpose2d(
@@ -116,8 +129,9 @@ class ConvGeometry(Windows):
         padding: Pairlike = 0,
         output_padding: Pairlike = 0,
         dilation: Pairlike = 1,
+        groups: int = 1,
     ) -> "ConvGeometry":
-        """The geometry of conv_transpose2d(x, w): x (N, O, OH, OW) is the map, w is (O, C, KH, KW), the
+        """The geometry of conv_transpose2d(x, w): x (N, O, OH, OW) is the map, w is (O, C/G, KH, KW), the
         output is the image.
 
         Its height is H = (OH - 1)*s - 2p + d*(KH - 1) + output_padding + 1.
@@ -125,7 +139,7 @@ class ConvGeometry(Windows):
         Raises
         ------
         TypeError
-            If stride, padding, output_padding or dilation is neither an int nor a pair of ints.
+            If stride, padding, output_padding or dilation is neither an int nor a pair of ints, or `groups` no int.
         RuntimeError
             If the sizes do not fit together, or output_padding is not smaller than stride or dilation.
         """
@@ -140,10 +154,11 @@ class ConvGeometry(Windows):
                 f"in weight {tuple(w_shape)}; a weight of shape {(o, c, *kernel)} "
                 f"or an input of shape {(n, wo, *size)} would fit",
             )
+        _check_groups(op, groups, o, "channels of the input")
         _positive(op, "input", x_shape, size, c, kernel)
         along = zip(AXES, size, kernel, steps, pads, extra, dilations, strict=True)
         image = [_image_length(op, *sizes) for sizes in along]
-        return cls(n, c, pair(image), o, pair(size), pair(kernel), steps, pads, dilations)
+        return cls(n, c * groups, pair(image), o, pair(size), pair(kernel), steps, pads, dilations, groups)
 
     @classmethod
     def of_unfold(
@@ -236,6 +251,12 @@ def four(op: str, name: str, shape: Shape, letters: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def _check_groups(op: str, groups: int, channels: int, which: str) -> None:
+    if not is_int(groups) or groups < 1 or channels % groups:
+        error = RuntimeError if is_int(groups) else TypeError
+        raise error(f"{op}: groups={groups!r} must be an int of at least 1 and divide the {channels} {which}")
+
+
 def _positive(op: str, name: str, shape: Shape, size: Shape, channels: int, kernel: Shape) -> None:
     """Only the batch and the input's channels may be empty."""
     if min(size) < 1:
@@ -267,29 +288,30 @@ def _image_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, 
             f"at most {max(s, d) - 1} would fit",
         )
     result = (length - 1) * s - 2 * p + d * (kernel - 1) + extra + 1
-    if result < 1:
+    if result < 0:  # 0 is an empty image
         raise RuntimeError(
-            f"{op}: padding {p} leaves nothing of the output's {axis}: "
+            f"{op}: padding {p} takes more than there is of the output's {axis}: "
             f"({length} - 1)*{s} - 2*{p} + {d}*({kernel} - 1) + {extra} + 1 = {result}; "
-            f"a padding of at most {(result - 1 + 2 * p) // 2} would fit",
+            f"a padding of at most {(result + 2 * p) // 2} would fit",
         )
     return result
 
 
-def chosen_size(op: str, output_size: Shape, least: Sequence[int], most: Sequence[int]) -> list[int]:
-    """H and W of `output_size`, (H, W) or (N, C, H, W), if an input of this size can lead to them.
+def chosen_size(op: str, output_size: Shape, least: Sequence[int], most: Sequence[int], whole: int = 4) -> list[int]:
+    """H and W of `output_size`, (H, W) or the `whole` shape, of so many sizes, if an input can lead to them.
 
     Raises
     ------
     TypeError
         If `output_size` is not a sequence of ints.
     ValueError
-        If its length is neither 2 nor 4, or a size is not between `least` and `most`.
+        If its length is neither 2 nor `whole`, or a size is not between `least` and `most`.
     """
     if not isinstance(output_size, Sequence) or not all(is_int(n) for n in output_size):
         raise TypeError(f"{op}: output_size must be a sequence of ints, not {output_size!r}")
-    if len(output_size) not in (2, 4):
-        raise ValueError(f"{op}: output_size must be (H, W) or (N, C, H, W), got {len(output_size)}: {output_size!r}")
+    if len(output_size) not in (2, whole):
+        shape = "(N, C, H, W)" if whole == 4 else "(C, H, W)"
+        raise ValueError(f"{op}: output_size must be (H, W) or {shape}, got {len(output_size)}: {output_size!r}")
     chosen = [int(n) for n in output_size[-2:]]
     for name, length, low, high in zip(AXES, chosen, least, most, strict=True):
         if not low <= length <= high:

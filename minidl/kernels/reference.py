@@ -14,6 +14,8 @@ as a matrix product. `im2col` writes the window of each map pixel as a column of
 `col2im` is the adjoint of `im2col`: where windows overlap, a pixel was copied into several columns, so on the way back
 it receives the sum of these. That is why a transposed convolution adds where its outputs overlap.
 
+With G groups each of these is G products: the channels, C*KH*KW and O above, are cut into (G, C/G*KH*KW) and (G, O/G).
+
 Letters: N images in a batch; C channels of the image, O of the map; H x W pixels of the image, OH x OW of the
 map, KH x KW taps of the kernel; (u, v) one tap; s stride, p padding, d dilation. A name `gx` is the gradient
 of the loss in x.
@@ -84,10 +86,12 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
 
     y[n,o,i,j] = bias[o] + sum over c, u, v of w[o,c,u,v] * x[n, c, i*s - p + u*d, j*s - p + v*d]
 
+    where c runs over the channels of o's group alone, and in w counts from 0 in each.
+
     Parameters
     ----------
     x : (N, C, H, W) array
-    w : (O, C, KH, KW) array
+    w : (O, C/G, KH, KW) array
     geometry : ConvGeometry
     bias : (O,) array, optional
 
@@ -95,7 +99,8 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
     -------
     (N, O, OH, OW) array, with OH = (H + 2p - d*(KH - 1) - 1)//s + 1
     """
-    y = (_rows(w) @ im2col(x, geometry)).reshape(geometry.map_shape)  # (O, C*KH*KW) @ (N, C*KH*KW, OH*OW)
+    y = _rows(w, geometry) @ _grouped(im2col(x, geometry), geometry)  # (G, O/G, C/G*KH*KW) @ (N, G, C/G*KH*KW, OH*OW)
+    y = y.reshape(geometry.map_shape)
     return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 
@@ -109,7 +114,7 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
     Parameters
     ----------
     y : (N, O, OH, OW) array
-    w : (O, C, KH, KW) array
+    w : (O, C/G, KH, KW) array
     geometry : ConvGeometry
     bias : (C,) array, optional
 
@@ -121,7 +126,8 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
     -----
     Sources: Zeiler and Fergus 2014, arXiv:1311.2901; Dumoulin and Visin 2016, arXiv:1603.07285, chapter 4.
     """
-    x = col2im(_rows(w).T @ _pixels(y), geometry)  # (C*KH*KW, O) @ (N, O, OH*OW)
+    columns = _rows(w, geometry).swapaxes(1, 2) @ _pixels(y, geometry)  # (G, C/G*KH*KW, O/G) @ (N, G, O/G, OH*OW)
+    x = col2im(columns.reshape(_columns_shape(geometry)), geometry)
     return x if bias is None else x + bias.reshape(-1, 1, 1)
 
 
@@ -138,20 +144,27 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
 
     Returns
     -------
-    (O, C, KH, KW) array
+    (O, C/G, KH, KW) array
     """
-    products = _pixels(y) @ im2col(x, geometry).transpose(0, 2, 1)  # (N, O, OH*OW) @ (N, OH*OW, C*KH*KW)
+    columns = _grouped(im2col(x, geometry), geometry).swapaxes(2, 3)
+    products = _pixels(y, geometry) @ columns  # (N, G, O/G, OH*OW) @ (N, G, OH*OW, C/G*KH*KW)
     return products.sum(axis=0, dtype=x.dtype).reshape(geometry.weight_shape)
 
 
-def _rows(w: Array) -> Array:
-    """(O, C, KH, KW) -> (O, C*KH*KW)"""
-    return w.reshape(len(w), math.prod(w.shape[1:]))
+def _rows(w: Array, geometry: ConvGeometry) -> Array:
+    """(O, C/G, KH, KW) -> (G, O/G, C/G*KH*KW)"""
+    return w.reshape(geometry.groups, len(w) // geometry.groups, math.prod(w.shape[1:]))
 
 
-def _pixels(y: Array) -> Array:
-    """(N, O, OH, OW) -> (N, O, OH*OW)"""
-    return y.reshape(*y.shape[:2], math.prod(y.shape[2:]))
+def _pixels(y: Array, geometry: ConvGeometry) -> Array:
+    """(N, O, OH, OW) -> (N, G, O/G, OH*OW)"""
+    return _grouped(y.reshape(*y.shape[:2], math.prod(y.shape[2:])), geometry)
+
+
+def _grouped(channels: Array, geometry: ConvGeometry) -> Array:
+    """(N, A, P) -> (N, G, A/G, P)"""
+    n, a, p = channels.shape
+    return channels.reshape(n, geometry.groups, a // geometry.groups, p)
 
 
 def _columns_shape(geometry: ConvGeometry) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minidl.ops.activation import dropout, dropout2d, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
+from minidl.ops.adaptive import adaptive_avg_pool2d, adaptive_max_pool2d
 from minidl.ops.conv import conv2d, conv_transpose2d
 from minidl.ops.gather import embedding
 from minidl.ops.linear import linear
@@ -16,13 +17,14 @@ from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.pointwise import elu, gelu, hardtanh, logsigmoid, prelu, relu6, selu, silu, softplus
 from minidl.ops.shape import one_hot, pad
 from minidl.ops.unfold import fold, unfold
-from minidl.ops.upsampling import interpolate, upsample
+from minidl.ops.upsampling import channel_shuffle, interpolate, pixel_shuffle, pixel_unshuffle, upsample
 
 __all__ = [
-    "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv2d",
-    "conv_transpose2d", "cosine_similarity", "cross_entropy", "dropout", "dropout2d", "elu", "embedding", "fold",
-    "gaussian_kl", "gelu", "group_norm", "hardtanh", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss",
-    "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool2d", "max_unpool2d", "mse_loss",
-    "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "prelu", "relu", "relu6", "selu", "sigmoid", "silu",
+    "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "batch_norm", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits", "channel_shuffle", "conv2d", "conv_transpose2d", "cosine_similarity",
+    "cross_entropy", "dropout", "dropout2d", "elu", "embedding", "fold", "gaussian_kl", "gelu", "group_norm",
+    "hardtanh", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
+    "log_softmax", "logsigmoid", "max_pool2d", "max_unpool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad",
+    "pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "prelu", "relu", "relu6", "selu", "sigmoid", "silu",
     "smooth_l1_loss", "softmax", "softplus", "tanh", "unfold", "upsample",
 ]

@@ -17,7 +17,7 @@ from minidl.kernels.geometry import ConvGeometry, Pairlike, cached, chosen_size
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
-from minidl.ops.shape import flatten, unflatten
+from minidl.ops.shape import BORDERS, flatten, unflatten
 from minidl.tensor import Tensor
 
 
@@ -89,7 +89,7 @@ class _Conv(_Weighted):
         out_channels: int,
         kernel_size: Pairlike,
         stride: Pairlike = 1,
-        padding: Pairlike = 0,
+        padding: Pairlike | str = 0,
         output_padding: Pairlike = 0,
         groups: int = 1,
         bias: bool = True,
@@ -100,24 +100,33 @@ class _Conv(_Weighted):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if groups != 1:
-            raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
-        if padding_mode != "zeros":
-            raise NotImplementedError(f"{name}: padding_mode={padding_mode!r} is not supported, only 'zeros'")
-        _check_counts(name, in_channels=in_channels, out_channels=out_channels)
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
-        self.dilation, self.output_padding = _pair(dilation), _pair(output_padding)
+        _check_counts(name, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            rule = f"must be at least 1 and divide both in_channels={in_channels} and out_channels={out_channels}"
+            raise ValueError(f"{name}: groups={groups} {rule}")
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride, self.dilation = _pair(kernel_size), _pair(stride), _pair(dilation)
+        named = isinstance(padding, str) and not self.transposed
+        self.padding: Any = padding if named else _pair(padding)  # type: ignore[arg-type]
+        self.output_padding = _pair(output_padding)
+        if named and (padding not in ("same", "valid") or (padding == "same" and self.stride != (1, 1))):
+            rule = "numbers, 'valid' or, with stride 1, 'same'"
+            raise ValueError(f"{name}: padding must be {rule}, not {padding!r} with stride {self.stride}")
+        if padding_mode != "zeros" and (self.transposed or padding_mode not in BORDERS):
+            modes = ["zeros"] if self.transposed else ["zeros", *BORDERS]
+            raise ValueError(f"{name}: padding_mode must be one of {modes}, not {padding_mode!r}")
+        self.padding_mode = padding_mode
         channels = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
-        self._make_parameters((*channels, *self.kernel_size), out_channels, bias, device, dtype)
+        shape = channels[0], channels[1] // groups, *self.kernel_size
+        self._make_parameters(shape, out_channels, bias, device, dtype)
 
     def extra_repr(self) -> str:
         """The settings that differ from the defaults, as PyTorch prints them."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        for name, default in (("padding", (0, 0)), ("dilation", (1, 1)), ("output_padding", (0, 0))):
-            if getattr(self, name) != default:
-                text += f", {name}={getattr(self, name)}"
-        return text + ("" if self.bias is not None else ", bias=False")
+        for option, usual in (("padding", (0, 0)), ("dilation", (1, 1)), ("output_padding", (0, 0)), ("groups", 1)):
+            text += f", {option}={getattr(self, option)}" if getattr(self, option) != usual else ""
+        mode = "" if self.padding_mode == "zeros" else f", padding_mode={self.padding_mode}"
+        return text + ("" if self.bias is not None else ", bias=False") + mode
 
 
 class Conv2d(_Conv):
@@ -130,16 +139,18 @@ class Conv2d(_Conv):
     ----------
     in_channels, out_channels : int
     kernel_size, stride, padding, dilation : int or (int, int)
+        The padding may also be "same" or "valid".
     groups : int
-        Only 1.
+        Cut the channels in and out into so many groups; an output sees only the inputs of its own group.
     bias : bool
     padding_mode : str
-        Only "zeros".
+        What the padding holds: "zeros", or pixels of the image by "reflect", "replicate" or "circular", as in
+        `functional.pad`.
 
     Attributes
     ----------
     weight : Parameter
-        (out_channels, in_channels, KH, KW)
+        (out_channels, in_channels / groups, KH, KW)
     bias : Parameter or None
         (out_channels,)
     """
@@ -150,7 +161,7 @@ class Conv2d(_Conv):
         out_channels: int,
         kernel_size: Pairlike,
         stride: Pairlike = 1,
-        padding: Pairlike = 0,
+        padding: Pairlike | str = 0,
         dilation: Pairlike = 1,
         groups: int = 1,
         bias: bool = True,
@@ -163,7 +174,13 @@ class Conv2d(_Conv):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, OH, OW)."""
-        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            reach = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            borders = {"same": [(r // 2, r - r // 2) for r in reach], "valid": [(0, 0), (0, 0)]}
+            height, width = borders.get(padding) or [(p, p) for p in padding]
+            input, padding = F.pad(input, (*width, *height), self.padding_mode), 0
+        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class ConvTranspose2d(_Conv):
@@ -177,7 +194,7 @@ class ConvTranspose2d(_Conv):
     in_channels, out_channels : int
     kernel_size, stride, padding, output_padding, dilation : int or (int, int)
     groups : int
-        Only 1.
+        As for ``Conv2d``.
     bias : bool
     padding_mode : str
         Only "zeros".
@@ -185,7 +202,7 @@ class ConvTranspose2d(_Conv):
     Attributes
     ----------
     weight : Parameter
-        (in_channels, out_channels, KH, KW)
+        (in_channels, out_channels / groups, KH, KW)
     bias : Parameter or None
         (out_channels,)
     """
@@ -199,14 +216,15 @@ class ConvTranspose2d(_Conv):
         the layer's output_padding.
         """
         extra = self.output_padding if output_size is None else self._padding_for(input, output_size)
-        return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, extra, 1, self.dilation)
+        window = self.stride, self.padding, extra, self.groups, self.dilation
+        return F.conv_transpose2d(input, self.weight, self.bias, *window)
 
     def _padding_for(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, int]:
         batch = input.shape if input.ndim == 4 else (1, *input.shape)
-        sizes = batch, self.weight.shape, self.stride, self.padding, 0, self.dilation
+        sizes = batch, self.weight.shape, self.stride, self.padding, 0, self.dilation, self.groups
         least = cached(ConvGeometry.of_conv_transpose2d, *sizes).image_size
         most = [n + s - 1 for n, s in zip(least, self.stride, strict=True)]
-        h, w = chosen_size("ConvTranspose2d", output_size, least, most)
+        h, w = chosen_size("ConvTranspose2d", output_size, least, most, whole=input.ndim)
         return h - least[0], w - least[1]
 
 

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from minidl.kernels.geometry import Pairlike
+from minidl.nn._of_function import OfFunction
 from minidl.nn.module import Module
+from minidl.ops.adaptive import adaptive_avg_pool2d, adaptive_max_pool2d
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
-from minidl.ops.upsampling import interpolate
+from minidl.ops.upsampling import channel_shuffle, interpolate, pixel_shuffle, pixel_unshuffle
 from minidl.tensor import Tensor
 
 _WINDOW = "kernel_size={0.kernel_size}, stride={0.stride}, padding={0.padding}"
@@ -75,7 +77,7 @@ class MaxUnpool2d(Module):
         return max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
 
-class AvgPool2d(Module):
+class AvgPool2d(OfFunction, of=avg_pool2d):
     """The mean of each window; see `functional.avg_pool2d`.
 
     Parameters
@@ -92,27 +94,34 @@ class AvgPool2d(Module):
 
     _repr_format = _WINDOW
 
-    def __init__(
-        self,
-        kernel_size: Pairlike,
-        stride: Pairlike | None = None,
-        padding: Pairlike = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.kernel_size, self.stride, self.padding = kernel_size, kernel_size if stride is None else stride, padding
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
-        self.divisor_override = divisor_override
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, OH, OW)."""
-        settings = self.ceil_mode, self.count_include_pad, self.divisor_override
-        return avg_pool2d(input, self.kernel_size, self.stride, self.padding, *settings)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.stride: Any = vars(self)["stride"] or vars(self)["kernel_size"]
 
 
-class Upsample(Module):
+class AdaptiveAvgPool2d(OfFunction, of=adaptive_avg_pool2d):
+    """The mean of windows that cover an image of any size; `output_size` is (OH, OW) or one int, None keeps a size."""
+
+
+class AdaptiveMaxPool2d(OfFunction, of=adaptive_max_pool2d):
+    """The maximum of windows that cover an image of any size; `output_size` is (OH, OW) or one int."""
+
+    _repr_format = "output_size={0.output_size}"
+
+
+class PixelShuffle(OfFunction, of=pixel_shuffle):
+    """Channels as pixels, (N, C s^2, H, W) to (N, C, H s, W s) with s = upscale_factor."""
+
+
+class PixelUnshuffle(OfFunction, of=pixel_unshuffle):
+    """Pixels as channels, (N, C, H s, W s) to (N, C s^2, H, W) with s = downscale_factor."""
+
+
+class ChannelShuffle(OfFunction, of=channel_shuffle):
+    """The channels of all groups in turn; see `functional.channel_shuffle`."""
+
+
+class Upsample(OfFunction, of=interpolate):
     """Resize images; see `functional.interpolate`.
 
     Parameters
@@ -120,34 +129,22 @@ class Upsample(Module):
     size : int or (int, int)
     scale_factor : float or (float, float)
         Instead of `size`.
-    mode : {"nearest", "bilinear"}
+    mode : {"nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic", "area"}
     align_corners : bool, optional
-        Whether the centres of the corner pixels are kept, for "bilinear".
+        Whether the centres of the corner pixels are kept, for the smooth modes.
+    recompute_scale_factor : bool, optional
+        Step by the ratio of the sizes, not by 1 / scale_factor.
     """
 
-    def __init__(
-        self,
-        size: Pairlike | None = None,
-        scale_factor: float | tuple[float, float] | None = None,
-        mode: str = "nearest",
-        align_corners: bool | None = None,
-    ) -> None:
-        super().__init__()
-        self.size, self.mode, self.align_corners = size, mode, align_corners
-        self.scale_factor: Any = scale_factor
-        if isinstance(scale_factor, tuple):
-            self.scale_factor = tuple(float(factor) for factor in scale_factor)
-        elif scale_factor is not None:
-            self.scale_factor = float(scale_factor)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, OH, OW)."""
-        return interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        factor = vars(self)["scale_factor"]
+        self.scale_factor = tuple(map(float, factor)) if isinstance(factor, tuple) else factor and float(factor)
 
     def extra_repr(self) -> str:
         """The settings, as PyTorch prints them."""
-        given = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"
-        return f"{given}, mode={self.mode!r}"
+        name = "size" if self.scale_factor is None else "scale_factor"
+        return f"{name}={vars(self)[name]}, mode={vars(self)['mode']!r}"
 
 
 class UpsamplingNearest2d(Upsample):

@@ -5,7 +5,8 @@ padding and dilation. All of this file follows from
 
     T(x, w, y) = sum over n,o,c,i,j,u,v of  y[n,o,i,j] w[o,c,u,v] x[n,c, i s - p + u d, j s - p + v d]
 
-(x is 0 outside its borders). T is linear in each argument, so its derivative in one is a function of the others:
+(x is 0 outside its borders; with groups, c runs over the channels of o's group alone, which are all that w then has).
+T is linear in each argument, so its derivative in one is a function of the others:
 
     dT/dy = convolve(x, w)           the convolution
     dT/dx = convolve_input(y, w)     the transposed convolution
@@ -23,8 +24,9 @@ from __future__ import annotations
 
 from minidl import kernels
 from minidl.autograd import Edge, record
-from minidl.kernels.geometry import ConvGeometry, Pairlike, cached
+from minidl.kernels.geometry import ConvGeometry, Pairlike, cached, ints
 from minidl.ops._operands import operation
+from minidl.ops.shape import pad
 from minidl.tensor import Tensor
 
 
@@ -66,7 +68,7 @@ def conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Pairlike = 1,
-    padding: Pairlike = 0,
+    padding: Pairlike | str = 0,
     dilation: Pairlike = 1,
     groups: int = 1,
 ) -> Tensor:
@@ -79,13 +81,13 @@ def conv2d(
     input : Tensor
         (N, C, H, W), or (C, H, W) for one image.
     weight : Tensor
-        (O, C, KH, KW)
+        (O, C / groups, KH, KW)
     bias : Tensor, optional
         (O,)
     stride, padding, dilation : int or (int, int)
-        For height and width.
+        For height and width. A padding of "valid" is 0, and one of "same", for stride 1, gives OH = H and OW = W.
     groups : int
-        Only 1.
+        Cut the channels of input and output into so many groups; o sees only the c of its own group.
 
     Returns
     -------
@@ -96,8 +98,6 @@ def conv2d(
     ------
     RuntimeError
         If sizes or dtypes do not fit together; the message does the arithmetic.
-    NotImplementedError
-        If groups is not 1.
 
     Notes
     -----
@@ -110,8 +110,10 @@ def conv2d(
     >>> conv2d(minidl.ones(1, 1, 5, 5), minidl.ones(2, 1, 3, 3), stride=2).shape
     (1, 2, 2, 2)
     """
-    _check("conv2d", input, weight, bias, groups, outputs=0)
-    g = cached(ConvGeometry.of_conv2d, input.shape, weight.shape, stride, padding, dilation)
+    if isinstance(padding, str):
+        input, padding = _padded_by_name(input, weight, stride, padding, dilation)
+    g = cached(ConvGeometry.of_conv2d, input.shape, weight.shape, stride, padding, dilation, groups)
+    _check("conv2d", input, weight, bias, g.map_channels)
     return convolve(input, weight, g, bias)
 
 
@@ -137,7 +139,7 @@ def conv_transpose2d(
     input : Tensor
         (N, O, H, W), or (O, H, W) for one image.
     weight : Tensor
-        (O, C, KH, KW): its first size is the number of *input* channels.
+        (O, C / groups, KH, KW): its first size is the number of *input* channels.
     bias : Tensor, optional
         (C,)
     stride, padding, dilation : int or (int, int)
@@ -146,7 +148,7 @@ def conv_transpose2d(
         Rows and columns added at the bottom and the right, fewer than stride or dilation. A convolution with
         stride s maps s neighbouring input sizes to the same output size; this chooses among them.
     groups : int
-        Only 1.
+        As for ``conv2d``.
 
     Returns
     -------
@@ -157,8 +159,6 @@ def conv_transpose2d(
     ------
     RuntimeError
         If sizes or dtypes do not fit together; the message does the arithmetic.
-    NotImplementedError
-        If groups is not 1.
 
     Notes
     -----
@@ -170,9 +170,9 @@ def conv_transpose2d(
     >>> conv_transpose2d(minidl.ones(1, 2, 2, 2), minidl.ones(2, 1, 3, 3), stride=2).shape
     (1, 1, 5, 5)
     """
-    _check("conv_transpose2d", input, weight, bias, groups, outputs=1)
-    sizes = input.shape, weight.shape, stride, padding, output_padding, dilation
+    sizes = input.shape, weight.shape, stride, padding, output_padding, dilation, groups
     g = cached(ConvGeometry.of_conv_transpose2d, *sizes)
+    _check("conv_transpose2d", input, weight, bias, g.image_channels)
     return convolve_input(input, weight, g, bias)
 
 
@@ -187,20 +187,30 @@ def channel_sums(y: Tensor) -> Tensor:
     return record("channel_sums", kernels.channel_sums(y.array), (y, lambda gb: gb.reshape(-1, *ones).expand(shape)))
 
 
-def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, groups: int, outputs: int) -> None:
-    """Refuse what the geometry does not see: dtypes, groups, the bias. w.shape[outputs] counts the output channels."""
-    if groups != 1:
-        raise NotImplementedError(f"{name}: groups={groups} is not supported, only groups=1")
+def _padded_by_name(x: Tensor, w: Tensor, stride: Pairlike, padding: str, d: Pairlike) -> tuple[Tensor, Pairlike]:
+    """ "valid" or "same" as a number; where the border is one wider after the image than before, that one is added."""
+    if padding not in ("same", "valid"):
+        raise RuntimeError(f"conv2d: padding must be numbers, 'same' or 'valid', not {padding!r}")
+    if padding == "valid" or x.ndim != 4 or w.ndim != 4:
+        return x, 0
+    if ints("conv2d", "stride", stride, 1) != (1, 1):
+        raise RuntimeError(f"conv2d: padding='same' needs stride 1, not {stride}: a stride makes the image smaller")
+    h, width = (d * (k - 1) for d, k in zip(ints("conv2d", "dilation", d, 1), w.shape[2:], strict=True))
+    return pad(x, (0, width % 2, 0, h % 2)) if h % 2 or width % 2 else x, (h // 2, width // 2)
+
+
+def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, outputs: int) -> None:
+    """Refuse what the geometry does not see: dtypes, and a bias that has not one value for each output channel."""
     dtype = x.array.dtype
     mixed = w.array.dtype != dtype or (b is not None and b.array.dtype != dtype)
-    if mixed or dtype.char not in "fd":
+    if mixed or dtype.char in "e?":
         found = f"input {x.dtype}, weight {w.dtype}" + (f", bias {b.dtype}" if b is not None else "")
         error = RuntimeError if mixed else NotImplementedError  # as in PyTorch
         raise error(
             f"{name}: input, weight and bias must all be float32 or all float64, not {found}; convert with .float()"
         )
-    if b is not None and w.ndim == 4 and b.shape != (w.shape[outputs],):
+    if b is not None and b.shape != (outputs,):
         raise RuntimeError(
             f"{name}: the bias must have one value for each output channel of the weight {w.shape}: shape "
-            f"({w.shape[outputs]},), not {b.shape}"
+            f"({outputs},), not {b.shape}"
         )

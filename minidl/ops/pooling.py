@@ -20,7 +20,7 @@ from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels.geometry import Pair, Pairlike, cached
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
-from minidl.kernels.resampling import Axis
+from minidl.kernels.resampling import Axis, axis_of
 from minidl.ops._operands import only_compiled, operation
 from minidl.tensor import Tensor
 
@@ -40,6 +40,19 @@ def resample(name: str, x: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """y[n,c,i,j] = sum over h,w of rows[i,h] columns[j,w] x[n,c,h,w]."""
     y = kernels.resample(x.array, rows, columns)
     return record(name, y, (x, lambda gy: resample(f"{name}_backward", gy, rows.T, columns.T)))
+
+
+def resample_each(name: str, x: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """A linear map along each of the last one, two or three dimensions of (N, C, ...)."""
+    (n, c), d = x.shape[:2], 1
+    if len(axes) == 2:
+        return resample(name, x, *axes)
+    if len(axes) == 3:  # depth alone, then height and width
+        d, pixels = axes[0].outputs, axes[1].inputs * axes[2].inputs
+        x = resample(name, x.reshape(n, c, axes[0].inputs, pixels), axes[0], axis_of("nearest", pixels, pixels))
+    rows, columns = [axis_of("nearest", 1, 1), *axes][-2:]
+    y = resample(name, x.reshape(n, c * d, rows.inputs, columns.inputs), rows, columns)
+    return y.reshape(n, c, *[axis.outputs for axis in axes])
 
 
 @operation(images=("input",))

@@ -8,23 +8,31 @@ Source: J. Claerbout, S. Fomel, Geophysical image estimation by example, 2014, c
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from minidl.autograd import record
 from minidl.kernels import devices
+from minidl.kernels.resampling import Axis
 
 from minidl.ops._operands import (  # isort: skip
     dimension, dimensions, listed_sizes, number, only_tensors, operation, result_type, same_device, sizes,
 )  # fmt: skip
 from minidl.ops.conversion import channels_last, contiguous_format, laid_out, to
+from minidl.ops.pooling import resample_each
 from minidl.tensor import Tensor
 
 Shape = tuple[int, ...]
+BORDERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {  # which of n elements place i holds, by mode of `pad`
+    "reflect": lambda i, n: (n - 1) - abs((n - 1) - abs(i)),
+    "replicate": lambda i, n: np.clip(i, 0, n - 1),
+    "circular": lambda i, n: i % n,
+}
 
 
 def _completed(name: str, shape: Shape, numel: int) -> Shape:
@@ -291,17 +299,22 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
 
 @operation()
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    """Add a border of `value`, by default 0; negative widths crop, so the gradient is ``pad`` with -widths.
+    """Add a border: of `value`, by default 0, or of the tensor's own elements; negative widths crop.
 
     Parameters
     ----------
     pad : sequence of int
         Pairs (before, after), the *last* dimension's first, as in PyTorch.
     mode : str
-        Only "constant".
+        "constant"; "reflect", c b | a b c | b a; "replicate", a a | a b c | c c; or "circular", b c | a b c | a b. All
+        but "constant" are for the last one, two or three dimensions of (N, C, ...), or of (C, ...).
+
+    Notes
+    -----
+    gx = gy without the border, and for the other modes, each pixel's sum of gy over where it was copied to.
     """
-    if mode != "constant":
-        raise NotImplementedError(f"pad: mode {mode!r} is not supported, only 'constant'")
+    if mode != "constant" and mode not in BORDERS:
+        raise NotImplementedError(f"pad: mode must be constant, {', '.join(BORDERS)}, not {mode!r}")
     widths = listed_sizes("pad", pad)
     if len(widths) % 2 or len(widths) > 2 * input.ndim:
         rule = "widths come in pairs (before, after), at most one for each dimension"
@@ -309,6 +322,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     pairs = [(0, 0)] * (input.ndim - len(widths) // 2) + list(zip(widths[-2::-2], widths[::-2], strict=True))
     if any(size + before + after < 0 for size, (before, after) in zip(input.shape, pairs, strict=True)):
         raise RuntimeError(f"pad: widths {widths} cut off more than shape {input.shape} has")
+    if mode != "constant":
+        return _pad_with_own(input, pairs[-(len(widths) // 2) :], mode, value)
     cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, pairs, strict=True))
     added = [(max(a, 0), max(b, 0)) for a, b in pairs]
     if any(sum(pair) for pair in added):
@@ -319,3 +334,27 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 
 _pad = pad  # inside `pad` that name is its argument, as in PyTorch
+
+
+def _pad_with_own(x: Tensor, pairs: Sequence[tuple[int, int]], mode: str, value: float | None) -> Tensor:
+    """The border of the last dimensions, a pair of widths for each."""
+    channels, size = x.shape[: -len(pairs)], x.shape[-len(pairs) :]
+    if len(channels) not in (1, 2) or len(pairs) > 3:
+        rule = "takes widths for the last one, two or three dimensions of (N, C, ...) or (C, ...)"
+        raise NotImplementedError(f"pad: mode {mode!r} {rule}, not for {len(pairs)} of {x.shape}")
+    if value:
+        raise RuntimeError(f"pad: mode {mode!r} takes no value, and got {value}")
+    axes = [_border(mode, n, *pair) for n, pair in zip(size, pairs, strict=True)]
+    y = resample_each("pad", x.reshape(*(1, *channels)[-2:], *size), axes)
+    return y if y.ndim == x.ndim else y.reshape(*channels, *y.shape[2:])
+
+
+@functools.lru_cache(maxsize=256)
+def _border(mode: str, n: int, before: int, after: int) -> Axis:
+    """Which element each place of a padded axis holds: a linear map, with one 1 in each row of its matrix."""
+    most = {"reflect": n - 1, "circular": n}.get(mode, max(before, after, 0))
+    start, stop = (max(-before, 0), n - max(-after, 0)) if mode == "circular" else (0, n)  # the part that goes round
+    if start >= stop or max(before, after) > most:
+        raise RuntimeError(f"pad: mode {mode!r} can add at most {most} to a size of {n}, not {before} and {after}")
+    i = start + BORDERS[mode](np.arange(-before, n + after) - start, stop - start)
+    return Axis.of(n, np.ones(len(i), np.int64), i, np.ones(len(i)))

@@ -40,8 +40,6 @@ def unfold(
     ------
     RuntimeError
         If the sizes do not fit together; the message does the arithmetic.
-    NotImplementedError
-        For integers.
 
     Notes
     -----
@@ -59,7 +57,6 @@ def unfold(
     >>> minidl.allclose(y, F.conv2d(x, w), atol=1e-5)
     True
     """
-    only_floats("unfold", input, NotImplementedError)
     return _unfold(input, cached(ConvGeometry.of_unfold, input.shape, kernel_size, dilation, padding, stride))
 
 

@@ -1,18 +1,24 @@
-"""Interpolation: images resized, by the nearest pixel or linearly between pixels.
+"""Images resized: interpolation, and pixels made of channels.
 
-Both are linear maps, with a matrix R for the rows and C for the columns: y = R x C^T, and the adjoint is gx = R^T gy C.
+An interpolation is a linear map, with a matrix R for the rows and C for the columns (`kernels/resampling.py` has those
+of each mode): y = R x C^T, and the adjoint is gx = R^T gy C.
 For the nearest pixel and an integer factor, gx is the sum over the pixels that each pixel was copied to.
 
 Source: A. Odena, V. Dumoulin, C. Olah, Deconvolution and checkerboard artifacts, Distill, 2016,
-doi 10.23915/distill.00003: resize, then convolve, where a transposed convolution would draw checkerboards.
+doi 10.23915/distill.00003: resize, then convolve, where a transposed convolution would draw checkerboards; W. Shi et
+al., Real-time single image and video super-resolution using an efficient sub-pixel convolutional neural network,
+arXiv:1609.05158, 2016: convolve to s^2 times the channels, then `pixel_shuffle`.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from minidl.kernels.geometry import Pairlike
 from minidl.kernels.resampling import interpolation
-from minidl.ops._operands import only_compiled, operation
-from minidl.ops.pooling import resample
+from minidl.ops._operands import only_compiled, operation, sizes
+from minidl.ops.pooling import resample_each
 from minidl.tensor import Tensor
 
 
@@ -23,24 +29,33 @@ def interpolate(
     scale_factor: float | tuple[float, float] | None = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Images resized to another height and width.
 
     Output pixel i lies at position i t of the input with t = 1 / scale_factor, or H / OH if `size` is given.
-    "nearest": y[i] = x[floor(i t)]. "bilinear", along each axis: y[i] = (1 - f) x[m] + f x[m + 1], where m + f is
-    the position (i + 1/2) t - 1/2, cut off at the borders, or i (H - 1) / (OH - 1) with `align_corners`.
+    "nearest": y[i] = x[floor(i t)]; "nearest-exact": y[i] = x[floor((i + 1/2) t)]. "bilinear", along each axis:
+    y[i] = (1 - f) x[m] + f x[m + 1], where m + f is the position (i + 1/2) t - 1/2, cut off at the borders, or
+    i (H - 1) / (OH - 1) with `align_corners`. "bicubic": likewise from four pixels along each axis, with the weights
+    of a cubic spline. "area": ``adaptive_avg_pool2d``.
 
     Parameters
     ----------
     input : Tensor
-        (N, C, H, W). One image needs ``unsqueeze(0)``: PyTorch reads three dimensions as (N, C, length).
+        (N, C, H, W). One image needs ``unsqueeze(0)``, since three dimensions are (N, C, length), with "linear" for
+        "bilinear". Five are (N, C, depth, H, W), with "trilinear".
     size : int or (int, int)
         OH and OW.
     scale_factor : float or (float, float)
         Instead of `size`: OH = floor(H scale_factor), and OW likewise.
-    mode : {"nearest", "bilinear"}
+    mode : {"nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic", "area"}
     align_corners : bool, optional
-        For "bilinear": whether the centres of the corner pixels stay where they are, or (by default) their edges.
+        For the smooth modes: whether the centres of the corner pixels stay where they are, or (by default) their edges.
+    recompute_scale_factor : bool, optional
+        Take t = H / OH with `scale_factor`, too.
+    antialias : bool
+        Only False.
 
     Returns
     -------
@@ -50,7 +65,7 @@ def interpolate(
     Raises
     ------
     ValueError
-        If not exactly one of `size` and `scale_factor` is given, or `align_corners` with mode "nearest".
+        If not exactly one of `size` and `scale_factor` is given, or `align_corners` with a mode that has no use for it.
     RuntimeError
         If a size would be 0.
     NotImplementedError
@@ -69,9 +84,11 @@ def interpolate(
     >>> interpolate(x, size=(1, 4), mode="bilinear").tolist()
     [[[[1.0, 1.5, 2.5, 3.0]]]]
     """
-    rows, columns = interpolation(input.shape, size, scale_factor, mode, align_corners)
+    if antialias:
+        raise NotImplementedError("interpolate: antialias=True is not supported; mode 'area' takes means of all pixels")
+    axes = interpolation(input.shape, size, scale_factor, mode, align_corners, recompute_scale_factor)
     only_compiled("interpolate", input)
-    return resample("interpolate", input, rows, columns)
+    return resample_each("interpolate", input, axes)
 
 
 def upsample(
@@ -83,3 +100,36 @@ def upsample(
 ) -> Tensor:
     """``interpolate`` under its old name. PyTorch warns that it is deprecated; here it is only a second name."""
     return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+@operation()
+def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
+    """(..., C s^2, H, W) to (..., C, H s, W s): y[c, h s + i, w s + j] = x[c s^2 + i s + j, h, w]."""
+    s, *n, c, h, w = _divisible("pixel_shuffle", input, upscale_factor, [-3], 2)
+    y = input.reshape(math.prod(n), c // s**2, s, s, h, w).permute(0, 1, 4, 2, 5, 3)
+    return y.reshape(*n, c // s**2, h * s, w * s)
+
+
+@operation()
+def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
+    """(..., C, H s, W s) to (..., C s^2, H, W): the inverse, and so the adjoint, of ``pixel_shuffle``."""
+    s, *n, c, h, w = _divisible("pixel_unshuffle", input, downscale_factor, [-2, -1])
+    y = input.reshape(math.prod(n), c, h // s, s, w // s, s).permute(0, 1, 3, 5, 2, 4)
+    return y.reshape(*n, c * s**2, h // s, w // s)
+
+
+@operation()
+def channel_shuffle(input: Tensor, groups: int) -> Tensor:
+    """The first channel of each group, then the second of each, and so on: y[:, c G + g] = x[:, g (C / G) + c]."""
+    g, n, c, *size = _divisible("channel_shuffle", input, groups, [1])
+    return input.reshape(n, g, c // g, *size).transpose(1, 2).reshape(input.shape)
+
+
+def _divisible(op: str, input: Tensor, factor: int, dims: Sequence[int], power: int = 1) -> tuple[int, ...]:
+    """The factor and the input's sizes, of which those of `dims` must be multiples of its power."""
+    (s,) = sizes(op, (factor,))
+    if s < 1 or input.ndim < 3 or any(input.shape[d] % s**power for d in dims):
+        times = " * ".join([str(factor)] * power)
+        rule = f"at least 3 dimensions, and sizes in {dims} that are multiples of a positive {times}"
+        raise RuntimeError(f"{op}: expected {rule}, not shape {input.shape}")
+    return s, *input.shape

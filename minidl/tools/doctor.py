@@ -27,7 +27,7 @@ import minidl
 from minidl import kernels
 from minidl.data import CIFAR10, MNIST, cifar10, mnist
 from minidl.kernels import ConvGeometry, PoolGeometry, reference
-from minidl.kernels.resampling import bilinear, nearest
+from minidl.kernels.resampling import axis_of
 
 if kernels.CPU:
     import llvmlite  # type: ignore[import-untyped]
@@ -247,7 +247,7 @@ def kernel_results(k: Any) -> Iterator[tuple[str, np.ndarray]]:
         yield f"indices of max_pool2d, {channels} channels", indices
         yield f"pick, {channels} channels", k.pick(drawn(*pool.image_shape), indices)
         yield f"put, {channels} channels", k.put(y, indices, pool.image_size)
-    yield "resample", k.resample(drawn(2, 3, 5, 7), bilinear(5, 9, None, False), nearest(7, 14, None))
+    yield "resample", k.resample(drawn(2, 3, 5, 7), axis_of("bilinear", 5, 9), axis_of("nearest", 7, 14))
     yield from _elementwise_results(k, drawn)
 
 

@@ -25,6 +25,7 @@ from minidl.optim.adam import bias_corrected
 from minidl.testing import conv_geometries, pool_geometries
 from tests.helpers import cuda_on_cpu as emulated
 from tests.helpers import cupy_stand_in
+from tests.helpers.grouped import grouped
 
 ROOT = Path(__file__).parents[2]
 DTYPES = [np.float32, np.float64]
@@ -150,7 +151,7 @@ def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
 
 @dtypes
 @convolutions
-@given(geometry=conv_geometries(), seed=seeds)
+@given(geometry=grouped(conv_geometries()), seed=seeds)
 def test_convolution_equals_reference(backend: Backend, name: str, dtype: type, geometry: ConvGeometry, seed: int):
     drawn = draw_arrays(geometry, seed, dtype)
     a = [drawn[letter] for letter in CONVOLUTIONS[name]]
@@ -160,7 +161,7 @@ def test_convolution_equals_reference(backend: Backend, name: str, dtype: type, 
 
 @dtypes
 @pytest.mark.parametrize("name", ["conv2d", "conv2d_input"])
-@given(geometry=conv_geometries(), seed=seeds)
+@given(geometry=grouped(conv_geometries()), seed=seeds)
 def test_convolution_with_bias_equals_reference(backend, name, dtype, geometry, seed):
     drawn = draw_arrays(geometry, seed, dtype)
     a = [drawn[letter] for letter in CONVOLUTIONS[name]]
@@ -170,7 +171,7 @@ def test_convolution_with_bias_equals_reference(backend, name, dtype, geometry, 
     assert_close(backend.run(name, *a, geometry, b), expected, size, dtype)
 
 
-@given(geometry=conv_geometries(), seed=seeds)
+@given(geometry=grouped(conv_geometries()), seed=seeds)
 def test_adjoint_identity(backend: Backend, geometry: ConvGeometry, seed: int):
     a = draw_arrays(geometry, seed)
     forms = [

@@ -19,6 +19,7 @@ from minidl.kernels.cpu import _exponential, _threads, convolution, pooling, pro
 from minidl.kernels.cpu._vectors import VECTOR_BYTES
 from minidl.optim.adam import bias_corrected
 from minidl.testing import conv_geometries
+from tests.helpers.grouped import grouped
 
 BACKENDS = [reference, kernels]
 DTYPES = [np.float32, np.float64]
@@ -66,16 +67,17 @@ def naive(name: str, arrays: dict[str, np.ndarray], geometry: ConvGeometry) -> n
     result = np.zeros_like(target)
     (sh, sw), (ph, pw), (dh, dw) = geometry.stride, geometry.padding, geometry.dilation
     for n, o, i, j in np.ndindex(y.shape):
-        for c, u, v in np.ndindex(w.shape[1:]):
+        for cw, u, v in np.ndindex(w.shape[1:]):
+            c = o // (len(w) // geometry.groups) * w.shape[1] + cw  # cw counts within the group
             h, k = i * sh - ph + u * dh, j * sw - pw + v * dw
             if not (0 <= h < x.shape[2] and 0 <= k < x.shape[3]):
                 continue
             if name == "conv2d":
-                result[n, o, i, j] += w[o, c, u, v] * x[n, c, h, k]
+                result[n, o, i, j] += w[o, cw, u, v] * x[n, c, h, k]
             elif name == "conv2d_input":
-                result[n, c, h, k] += y[n, o, i, j] * w[o, c, u, v]
+                result[n, c, h, k] += y[n, o, i, j] * w[o, cw, u, v]
             else:
-                result[o, c, u, v] += y[n, o, i, j] * x[n, c, h, k]
+                result[o, cw, u, v] += y[n, o, i, j] * x[n, c, h, k]
     return result
 
 
@@ -86,15 +88,16 @@ def naive(name: str, arrays: dict[str, np.ndarray], geometry: ConvGeometry) -> n
 @pytest.mark.parametrize(
     ("stride", "padding", "dilation"), [(1, 0, 1), ((2, 3), (1, 2), (2, 1)), ((3, 1), (0, 3), (1, 3))]
 )
-def test_reference_is_the_trilinear_forms_derivative(name, stride, padding, dilation):
-    geometry = ConvGeometry.of_conv2d((2, 2, 5, 6), (3, 2, 3, 2), stride, padding, dilation)
+@pytest.mark.parametrize(("c", "o", "groups"), [(2, 3, 1), (4, 6, 2), (3, 3, 3)])
+def test_reference_is_the_trilinear_forms_derivative(name, stride, padding, dilation, c, o, groups):
+    geometry = ConvGeometry.of_conv2d((2, c, 5, 6), (o, c // groups, 3, 2), stride, padding, dilation, groups)
     arrays = draw_arrays(geometry, 0)
     actual = getattr(reference, name)(*operands(name, arrays), geometry)
     np.testing.assert_allclose(actual, naive(name, arrays, geometry), rtol=1e-13, atol=1e-13)
 
 
 @backends
-@given(geometry=conv_geometries(), seed=seeds)
+@given(geometry=grouped(conv_geometries()), seed=seeds)
 def test_adjoint_identity(backend: ModuleType, geometry: ConvGeometry, seed: int):
     a = draw_arrays(geometry, seed)
     forms = [
@@ -108,7 +111,7 @@ def test_adjoint_identity(backend: ModuleType, geometry: ConvGeometry, seed: int
 
 @dtypes
 @convolutions
-@given(geometry=conv_geometries(), seed=seeds)
+@given(geometry=grouped(conv_geometries()), seed=seeds)
 def test_convolution_equals_reference(name: str, dtype: type, geometry: ConvGeometry, seed: int):
     a = operands(name, draw_arrays(geometry, seed, dtype))
     expected, size = (getattr(reference, name)(*b, geometry) for b in (a, [np.abs(v) for v in a]))
@@ -124,6 +127,9 @@ LAYERS = {
     "two channels out": ((2, 7, 9, 8), (2, 7, 2, 3), 1, 0),
     "ragged vectors": ((2, 37, 9, 11), (41, 37, 3, 2), 1, 1),
     "many taps": ((1, 50, 12, 12), (20, 50, 5, 5), (1, 2), 2),
+    "groups of channels": ((2, 36, 9, 8), (24, 12, 3, 3), 1, 1, 1, 3),
+    "groups with few channels out": ((2, 12, 9, 8), (6, 4, 3, 3), 2, 1, 1, 3),
+    "depthwise": ((3, 37, 12, 9), (37, 1, 3, 5), (1, 2), (1, 3), (2, 1), 37),
 }
 
 
@@ -648,10 +654,10 @@ TRANSPOSED_WRONG = [
     (
         X,
         WT,
-        {"padding": 3},
-        r"padding 3 leaves nothing of the output's height: "
-        r"\(5 - 1\)\*1 - 2\*3 \+ 1\*\(2 - 1\) \+ 0 \+ 1 = 0; "
-        r"a padding of at most 2 would fit",
+        {"padding": 4},
+        r"padding 4 takes more than there is of the output's height: "
+        r"\(5 - 1\)\*1 - 2\*4 \+ 1\*\(2 - 1\) \+ 0 \+ 1 = -2; "
+        r"a padding of at most 3 would fit",
     ),
 ]
 

@@ -213,9 +213,13 @@ def test_transposed_convolution_to_a_given_size():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: nn.Conv2d(2, 2, 3, groups=2), NotImplementedError, "groups=2 is not supported"),
-        (lambda: nn.Conv2d(2, 2, 3, padding_mode="reflect"), NotImplementedError, "padding_mode='reflect'"),
-        (lambda: nn.ConvTranspose2d(2, 2, 3, groups=2), NotImplementedError, "ConvTranspose2d: groups=2"),
+        (lambda: nn.Conv2d(2, 3, 3, groups=2), ValueError, "Conv2d: groups=2 must be at least 1 and divide both"),
+        (
+            lambda: nn.Conv2d(2, 2, 3, padding_mode="odd"),
+            ValueError,
+            "padding_mode must be one of",
+        ),
+        (lambda: nn.ConvTranspose2d(3, 2, 3, groups=2), ValueError, "ConvTranspose2d: groups=2"),
         (lambda: nn.Dropout(1.5), ValueError, "probability, between 0 and 1, not 1.5"),
         (
             lambda: nn.Linear(3, 2)(minidl.ones(1, 4)),

@@ -20,6 +20,7 @@ from minidl.testing import (
     shapes,
     tensors,
 )
+from tests.helpers.grouped import grouped
 
 F = nn.functional
 REDUCTIONS = st.sampled_from(["mean", "sum", "none"])
@@ -180,14 +181,14 @@ def test_conversion_of_dtypes():
 
 # -- convolution, pooling, upsampling -----------------------------------------------------------------------------
 
-SMALL = conv_geometries(max_batch=2, max_channels=2, max_kernel=2, max_extra=2)
+SMALL = grouped(conv_geometries(max_batch=2, max_channels=2, max_kernel=2, max_extra=2), 2)
 
 
 def trilinear(part):
     """Geometries with tensors of an image or a map, a weight, and a bias."""
 
     def drawn(g):
-        channels = g.weight_shape[0 if part == "image_shape" else 1]
+        channels = g.map_channels if part == "image_shape" else g.image_channels
         return st.tuples(st.just(g), tensors(getattr(g, part)), tensors(g.weight_shape), tensors((channels,)))
 
     return SMALL.flatmap(drawn)
@@ -196,13 +197,13 @@ def trilinear(part):
 @property_test_gradient(trilinear("image_shape"))
 def test_conv2d(case):
     g, x, w, b = case
-    return F.conv2d(x, w, b, g.stride, g.padding, g.dilation)
+    return F.conv2d(x, w, b, g.stride, g.padding, g.dilation, g.groups)
 
 
 @property_test_gradient(trilinear("map_shape"))
 def test_conv_transpose2d(case):
     g, y, w, b = case
-    return F.conv_transpose2d(y, w, b, g.stride, g.padding, g.output_padding, dilation=g.dilation)
+    return F.conv_transpose2d(y, w, b, g.stride, g.padding, g.output_padding, g.groups, g.dilation)
 
 
 def test_transposed_convolution_is_the_adjoint_of_convolution():

@@ -13,7 +13,7 @@ import minidl
 from minidl import check_adjoint, nn
 from minidl.kernels import PoolGeometry, reference
 from minidl.kernels.cpu import pooling
-from minidl.kernels.resampling import MODES, interpolation
+from minidl.kernels.resampling import MODES, SMOOTH, interpolation
 from minidl.ops.pooling import pick, put
 
 F = nn.functional
@@ -60,8 +60,8 @@ def poolings(draw, dilated=True, most=4):
 def resizings(draw):
     """The shape of an image and the arguments of an interpolation that is valid."""
     shape = (draw(st.integers(0, 2)), draw(st.integers(1, 3)), *draw(pairs(1, 5)))
-    mode = draw(st.sampled_from(MODES))
-    align = draw(st.sampled_from([None, False, True])) if mode == "bilinear" else None
+    mode = draw(st.sampled_from([*MODES, "bilinear", "bicubic"]))
+    align = draw(st.sampled_from([None, False, True])) if mode in SMOOTH else None
     if draw(st.booleans()):
         return shape, {"size": draw(pairs(1, 9)), "scale_factor": None, "mode": mode, "align_corners": align}
     scale = draw(st.tuples(*[st.sampled_from([s for s in (0.5, 0.7, 1, 1.5, 2, 3) if n * s >= 1]) for n in shape[2:]]))
@@ -427,15 +427,21 @@ ERRORS = [
     (RuntimeError, "divisor_override must not be 0", lambda: F.avg_pool2d(x, 2, divisor_override=0)),
     (TypeError, "divisor_override must be an int, not 1.5", lambda: F.avg_pool2d(x, 2, divisor_override=1.5)),
     (NotImplementedError, "avg_pool2d: input must be float32 or float64", lambda: F.avg_pool2d(indices, 2)),
-    (NotImplementedError, "mode 'bicubic' is not supported", lambda: F.interpolate(x, 3, mode="bicubic")),
+    (NotImplementedError, "mode 'lanczos' is not supported", lambda: F.interpolate(x, 3, mode="lanczos")),
+    (NotImplementedError, "mode 'linear' does not take 4-d input", lambda: F.interpolate(x, 3, mode="linear")),
+    (NotImplementedError, "antialias=True is not supported", lambda: F.interpolate(x, 3, antialias=True)),
     (
         ValueError,
         "either size or scale_factor, got size=3, scale_factor=2",
         lambda: F.interpolate(x, size=3, scale_factor=2),
     ),
     (ValueError, "either size or scale_factor, got size=None", lambda: F.interpolate(x)),
-    (ValueError, "align_corners=True is for mode 'bilinear'", lambda: F.interpolate(x, 3, align_corners=True)),
-    (NotImplementedError, r"one image \(C, H, W\) needs unsqueeze\(0\)", lambda: F.interpolate(x[0], 3)),
+    (
+        ValueError,
+        "align_corners=True is for linear, bilinear, trilinear, bicubic",
+        lambda: F.interpolate(x, 3, align_corners=True),
+    ),
+    (NotImplementedError, r"one image \(C, H, W\) needs unsqueeze\(0\)", lambda: F.interpolate(x[0, 0], 3)),
     (NotImplementedError, "input must be float32 or float64, not int64", lambda: F.interpolate(indices, 3)),
     (ValueError, r"size must be an int or two ints .* got 3: \(1, 2, 3\)", lambda: F.interpolate(x, (1, 2, 3))),
     (TypeError, "size must be an int or two ints, got 2.5", lambda: F.interpolate(x, 2.5)),

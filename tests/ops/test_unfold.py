@@ -73,7 +73,7 @@ def test_layers_and_single_images():
         (lambda x: F.unfold(x[:, :0], 2), RuntimeError, r"unfold: input of shape \(2, 0, 5, 6\) has no pixels"),
         (lambda x: F.unfold(x, 0), RuntimeError, "unfold: kernel_size must be at least 1, got 0"),
         (lambda x: F.unfold(x, 2.5), TypeError, "unfold: kernel_size must be an int or a pair of ints, got 2.5"),
-        (lambda x: F.unfold(x.long(), 2), NotImplementedError, "unfold: the input must be a float tensor, not int64"),
+        (lambda x: F.fold(x[0].long(), 5, 2), NotImplementedError, "fold: the input must be a float tensor, not int64"),
         (lambda x: F.unfold(x.numpy(), 2), TypeError, "unfold: expected a tensor, not ndarray"),
         (
             lambda x: F.fold(minidl.ones(2, 12, 20), (5, 5), 2),

@@ -35,8 +35,10 @@ def cases(draw, op):
         extra = settings["output_padding"] = draw(pair(0, min(map(max, s, d)) - 1))
         least = [max(1, -(-(2 * q + 1 - r - e) // t) + 1) for r, q, e, t in zip(reach, p, two(extra), s, strict=True)]
         size = [n + draw(st.integers(0, 5)) for n in least]
-    image = (batch, a, *size) if draw(st.booleans()) else (a, *size)
-    return image, ((b, a) if op == "conv2d" else (a, b)) + kernel, (b,) if draw(st.booleans()) else None, settings
+    g = settings["groups"] = draw(st.integers(1, 3))
+    image = (batch, a * g, *size) if draw(st.booleans()) else (a * g, *size)
+    weight = ((b * g, a) if op == "conv2d" else (a * g, b)) + kernel
+    return image, weight, (b * g,) if draw(st.booleans()) else None, settings
 
 
 def forms(m, op, tensors, gy, settings):

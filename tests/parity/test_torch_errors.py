@@ -51,7 +51,6 @@ PLAIN = (TypeError, RuntimeError, ValueError, IndexError, NotImplementedError, K
 INSIDE = (AttributeError, AssertionError, OverflowError)  # what shows of PyTorch's inside where it checks nothing
 COMPUTED = "minidl computes it"
 NAMED = "PyTorch notices later, and by another name; minidl names the argument"
-STRING = "PyTorch knows the paddings 'same' and 'valid'"
 DEVICE = "PyTorch takes an int for the number of a GPU"
 KEPT = {  # why the type of minidl's error is another, or why there is none
     **dict.fromkeys(["m.abs(t)", "m.argmax(t)"], COMPUTED),
@@ -60,7 +59,6 @@ KEPT = {  # why the type of minidl's error is another, or why there is none
     "x.softmax(None)": "minidl chooses and warns, as in F.softmax",
     **dict.fromkeys([f"F.avg_pool2d({v}, 2)" for v in ("x.double()", "i", "t")], NAMED),
     **dict.fromkeys(["F.mse_loss(i, x)", "F.mse_loss(x, i)"], "README: shapes that differ are refused"),
-    **dict.fromkeys(["F.conv2d(r, w4, None, 1, 'a')"], STRING),
     "F.dropout(x, float('nan'))": "a ValueError, as for the layer",
     "x.unflatten(0, None)": NAMED,
     "x.unflatten(0, {})": NAMED,

@@ -29,6 +29,9 @@ def text(form, shape, **arguments):
 POOL = {"k": PAIR, "t": st.none() | PAIR, "c": st.booleans()}
 RESIZED = {"n": st.sampled_from(["size=5", "size=(4, 9)", "scale_factor=2", "scale_factor=1.5", "scale_factor=(2, 3)"])}
 CONV = {"o": FEW, "k": PAIR, "t": PAIR, "p": st.integers(0, 2), "b": st.booleans(), "d": st.integers(1, 2)}
+MODES = st.sampled_from(["nearest", "nearest-exact", "bilinear", "bicubic", "area"])
+BORDERED = "12", "2", "12", "12", "2"
+PADS = {d: st.integers(0, 2) | st.tuples(*[st.integers(0, 3)] * (2 * d)) for d in (1, 2)}
 NOT_EMPTY = IMAGE.filter(lambda s: s[0] > 0)
 MOMENTUM = st.sampled_from([0.1, 0.5, 1.0])
 NORM = {"e": st.sampled_from([1e-5, 0.1]), "m": MOMENTUM, "a": st.booleans(), "t": st.booleans()}
@@ -68,11 +71,21 @@ LAYERS = {
     "MaxPool2d": text("MaxPool2d({k}, {t}, ceil_mode={c})", IMAGE, **POOL),
     "AvgPool2d": text("AvgPool2d({k}, {t}, ceil_mode={c})", IMAGE, **POOL),
     "MaxUnpool2d": text("MaxUnpool2d({k})", IMAGE, k=PAIR),
-    "Upsample": text("Upsample({n}, mode={m!r})", IMAGE, **RESIZED, m=st.sampled_from(["nearest", "bilinear"])),
+    "Upsample": text("Upsample({n}, mode={m!r})", IMAGE, **RESIZED, m=MODES),
     "UpsamplingNearest2d": text("UpsamplingNearest2d({n})", IMAGE, **RESIZED),
     "UpsamplingBilinear2d": text("UpsamplingBilinear2d({n})", IMAGE, **RESIZED),
     "Unfold": text("Unfold({k}, {d}, {p}, {t})", IMAGE, k=PAIR, d=st.integers(1, 2), p=st.integers(0, 2), t=PAIR),
     "Fold": text("Fold((5, 6), 2)", st.tuples(st.integers(0, 3), st.sampled_from([4, 8]), st.just(20))),
+    **{
+        f"{name}Pad{d}d": text(f"{name}Pad{d}d({{p}}{', 2.5' * (name == 'Constant')})", image, p=widths)
+        for name, dims in zip(("Constant", "Zero", "Reflection", "Replication", "Circular"), BORDERED, strict=True)
+        for d, image, widths in [("1", IMAGE.map(lambda s: s[:3]), PADS[1]), ("2", NOT_EMPTY, PADS[2])] if d in dims
+    },
+    "AdaptiveAvgPool2d": text("AdaptiveAvgPool2d({k})", NOT_EMPTY, k=PAIR),
+    "AdaptiveMaxPool2d": text("AdaptiveMaxPool2d({k})", NOT_EMPTY, k=PAIR),
+    "PixelShuffle": text("PixelShuffle({u})", NOT_EMPTY.map(lambda s: (s[0], 36, *s[2:])), u=st.integers(1, 3)),
+    "PixelUnshuffle": text("PixelUnshuffle({u})", NOT_EMPTY.map(lambda s: (*s[:2], 6, 12)), u=st.integers(1, 3)),
+    "ChannelShuffle": text("ChannelShuffle({u})", NOT_EMPTY.map(lambda s: (s[0], 6, *s[2:])), u=st.integers(1, 3)),
     "Sequential": text("Sequential(nn.Conv2d({s[1]}, {o}, 3), nn.ReLU(), nn.Flatten())", IMAGE, o=FEW),
 }  # fmt: skip
 REDUCED = {"r": st.sampled_from(["mean", "sum", "none"])}

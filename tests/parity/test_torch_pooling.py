@@ -42,9 +42,9 @@ def poolings(draw, op):
 @st.composite
 def resizings(draw):
     shape = (draw(st.integers(0, 2)), draw(st.integers(1, 4)), draw(st.integers(1, 7)), draw(st.integers(1, 7)))
-    mode = draw(st.sampled_from(["nearest", "bilinear"]))
+    mode = draw(st.sampled_from(["nearest", "nearest-exact", "bilinear", "bicubic", "area"]))
     arguments = {"mode": mode}
-    if mode == "bilinear":
+    if mode in ("bilinear", "bicubic"):
         arguments["align_corners"] = draw(st.sampled_from([None, False, True]))
     if draw(st.booleans()):
         arguments["size"] = draw(pair(1, 12))
@@ -52,6 +52,7 @@ def resizings(draw):
         scales = [s for s in (0.5, 0.6, 1.25, 1.7, 2, 2.5, 3) if min(shape[2:]) * s >= 1]
         one = st.sampled_from(scales)
         arguments["scale_factor"] = draw(one | st.tuples(one, one))
+        arguments["recompute_scale_factor"] = draw(st.sampled_from([None, False, True]))
     return shape, arguments
 
 

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 from numba.core import cgutils
 
-from minidl.kernels.cpu._compiling import by_hand
+from minidl.kernels.cpu._compiling import by_hand, compiled
 from minidl.kernels.cpu._vectors import BYTES
 
 Array = np.ndarray
@@ -55,3 +55,16 @@ def _emit_copy(builder, element, target, i, source, j, n) -> None:
 def copy(target, i, source, j, n):
     """target[i : i + n] = source[j : j + n], without the checks for negative offsets that slow a loop down."""
     target[i : i + n] = source[j : j + n]
+
+
+@compiled()
+def repeated(bias, length):
+    """A vector that repeats the bias, or zeros if that is empty."""
+    out = np.zeros(length, bias.dtype)
+    done = min(len(bias), length)
+    out[:done] = bias[:done]
+    while 0 < done < length:
+        more = min(done, length - done)
+        copy(out, done, out, 0, more)
+        done += more
+    return out

@@ -12,7 +12,11 @@ indirect convolution: M. Dukhan, The indirect convolution algorithm, arXiv:1907.
 
 conv2d_input, the transposed convolution, writes through the same tables: it is col2im. conv2d_weight exchanges them.
 
-Letters: N, C, H, W, O, OH, OW, KH, KW as in reference.py. P = OH*OW pixels of a map, T = KH*KW*C values under a window.
+With G groups of channels there are G such products, through the same tables: group g only begins g * C channels further
+on in the image, and g * O/G in the map. One channel in each is another matter: depthwise.py.
+
+Letters: N, H, W, O, OH, OW, KH, KW as in reference.py, and C the image's channels in one group. P = OH*OW pixels of a
+map, T = KH*KW*C values under a window.
 
 How the work is split depends on the shapes alone, never on the number of threads, and partial sums are added in a fixed
 order, so the number of threads changes no bit of a result. `prange` runs only over what an iteration owns alone.
@@ -29,7 +33,8 @@ from numba import prange
 
 from minidl.kernels import _arguments
 from minidl.kernels._memory import empty
-from minidl.kernels.cpu._arrays import channels_last, copy, plain
+from minidl.kernels.cpu import depthwise
+from minidl.kernels.cpu._arrays import channels_last, copy, plain, repeated
 from minidl.kernels.cpu._compiling import compiled
 from minidl.kernels.cpu._threads import parallel_region
 from minidl.kernels.cpu._vectors import VECTOR_BYTES
@@ -45,11 +50,13 @@ LARGEST_KEPT = 2**23  # elements of a buffer that is kept from call to call
 
 
 def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
-    """Convolution (N, C, H, W), (O, C, KH, KW), (O,) -> (N, O, OH, OW), channels-last. Defined in reference.py."""
+    """Convolution (N, G*C, H, W), (O, C, KH, KW), (O,) -> (N, O, OH, OW), channels-last. Defined in reference.py."""
     _arguments.of_convolution(geometry, x=x, w=w)
     n, o, oh, ow = geometry.map_shape
     y, start = empty((n, oh, ow, o), x.dtype), start_of("conv2d", bias, o, x.dtype)
-    if geometry.image_channels == 0:
+    if geometry.is_depthwise:
+        depthwise.fill(geometry, start, y=y, x=channels_last(x), w=plain(w.reshape(o, -1).T))
+    elif geometry.image_channels == 0:
         y[...] = start if start.size else 0
     elif y.size:
         with parallel_region(elements(geometry.multiply_adds)):
@@ -58,48 +65,53 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
             if groups.size > 1:
                 shared = wt[groups.taps] * groups.shares.astype(x.dtype)  # (groups, size, O)
                 wt = np.ascontiguousarray(shared.transpose(0, 2, 1))
-            sizes = (n, o, _padded_elements(geometry), groups.size)
+            sizes = (n, geometry.groups, w.shape[1], o, _padded_elements(geometry), groups.size)
             _conv2d(_padded(x, geometry), tables.pixels, groups.offsets, wt.reshape(-1), start, y.reshape(-1), *sizes)
     return y.transpose(0, 3, 1, 2)
 
 
 @compiled(parallel=True)
-def _conv2d(x, pixels, groups, w, bias, y, N, O, image, group):
+def _conv2d(x, pixels, groups, w, bias, y, N, G, C, O, image, group):
     """Why it is fast: the matrix im2col(x) is never written; a pixel's window is read where it lies, and the only copy
     made, the padded image, is hardly larger than the image itself."""
     chunk = _chunk_rows(N * len(pixels))
     for task in prange((N * len(pixels) + chunk - 1) // chunk):  # owns `chunk` pixels of the map
-        _conv2d_rows(x, pixels, groups, w, bias, y, N, O, image, group, task * chunk, chunk)
+        _conv2d_rows(x, pixels, groups, w, bias, y, N, G, C, O, image, group, task * chunk, chunk)
 
 
 @compiled()
-def _conv2d_rows(x, pixels, groups, w, bias, y, N, O, image, group, start, chunk):
-    stop = min(start + chunk, N * len(pixels))
+def _conv2d_rows(x, pixels, groups, w, bias, y, N, G, C, O, image, group, start, chunk):
+    stop, each = min(start + chunk, N * len(pixels)), O // G
     rows, crows = _pixel_rows(pixels, image, start, stop), np.arange(start, stop) * O
     wrows = np.arange(len(groups)) * (O * group)
-    if group > 1:
-        multiply_groups(x, rows, groups, w, wrows, O, y, crows, bias, group)
-    else:
-        multiply(x, rows, groups, w, wrows, O, y, crows, False, bias)
+    for g in range(G):
+        o = g * each
+        xg, wg, yg, begins = x[g * C :], w[o * group :], y[o:], bias[o : o + each]
+        if group > 1:
+            multiply_groups(xg, rows, groups, wg, wrows, each, yg, crows, begins, group)
+        else:
+            multiply(xg, rows, groups, wg, wrows, each, yg, crows, False, begins)
 
 
 def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
-    """Transposed convolution (N, O, OH, OW), (O, C, KH, KW), (C,) -> (N, C, H, W). Defined in reference.py."""
+    """Transposed convolution (N, O, OH, OW), (O, C, KH, KW), (G*C,) -> (N, G*C, H, W). Defined in reference.py."""
     _arguments.of_convolution(geometry, y=y, w=w)
-    n, c, h, width = geometry.image_shape
+    (n, c, h, width), o = geometry.image_shape, geometry.map_channels
     x, start = empty((n, h, width, c), y.dtype), start_of("conv2d_input", bias, c, y.dtype)
-    if x.size:
+    if geometry.is_depthwise:
+        depthwise.fill(geometry, start, x=x, y=channels_last(y), w=plain(w.reshape(o, -1).T))
+    elif x.size:
         with parallel_region(elements(geometry.multiply_adds)):
             wt = _kernel_inside(w)  # (O, KH*KW, C)
             yf = channels_last(y)
             _, taps, run, pixels = _tables(geometry)
-            sizes = (n, geometry.map_channels, _padded_elements(geometry), *_lines(geometry))
+            sizes = (n, geometry.groups, w.shape[1], o, _padded_elements(geometry), *_lines(geometry))
             _conv2d_input(yf, wt.reshape(-1), start, x.reshape(-1), pixels, taps, run, *sizes)
     return x.transpose(0, 3, 1, 2)
 
 
 @compiled(parallel=True)
-def _conv2d_input(y, w, bias, x, pixels, taps, run, N, O, image, H, line, top, left):
+def _conv2d_input(y, w, bias, x, pixels, taps, run, N, G, C, O, image, H, line, top, left):
     """col2im of a product. Why it is fast: a pixel's products go from the registers straight into its window, and no
     matrix of columns stands in between.
 
@@ -109,31 +121,20 @@ def _conv2d_input(y, w, bias, x, pixels, taps, run, N, O, image, H, line, top, l
     images = _images_of_task(N, len(pixels))
     for task in prange((N + images - 1) // images):  # owns that many images
         n0, n1 = task * images, min(task * images + images, N)
-        _scatter(y, w, bias, x, pixels, taps, run, O, image, H, line, top, left, n0, n1)
+        _scatter(y, w, bias, x, pixels, taps, run, G, C, O, image, H, line, top, left, n0, n1)
 
 
 @compiled()
-def _scatter(y, w, bias, x, pixels, taps, run, O, image, H, line, top, left, n0, n1):
-    padded = _repeated(bias, (n1 - n0) * image)
+def _scatter(y, w, bias, x, pixels, taps, run, G, C, O, image, H, line, top, left, n0, n1):
+    padded, each = repeated(bias, (n1 - n0) * image), O // G
     rows, windows = _scattered_rows(pixels, O, image, n0, n1)
-    cols = np.arange(O)
-    for t in range(0, len(taps), run):
-        multiply(y, rows, cols, w, cols * len(taps) + t, run, padded, windows + taps[t], True, bias)
+    cols = np.arange(each)
+    for g in range(G):
+        yg, wg, into = y[g * each :], w[g * each * len(taps) :], padded[g * C :]
+        for t in range(0, len(taps), run):
+            multiply(yg, rows, cols, wg, cols * len(taps) + t, run, into, windows + taps[t], True, bias)
     for n in range(n0, n1):
         _crop_image(padded, (n - n0) * image, x, n, H, line, top, left)
-
-
-@compiled()
-def _repeated(bias, length):
-    """A vector that repeats the bias, or zeros if that is empty."""
-    out = np.zeros(length, bias.dtype)
-    done = min(len(bias), length)
-    out[:done] = bias[:done]
-    while 0 < done < length:
-        more = min(done, length - done)
-        copy(out, done, out, 0, more)
-        done += more
-    return out
 
 
 @compiled()
@@ -149,20 +150,24 @@ def _scattered_rows(pixels, O, image, n0, n1):
 
 
 def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
-    """Gradient in the weight (N, C, H, W), (N, O, OH, OW) -> (O, C, KH, KW). Defined in reference.py."""
+    """Gradient in the weight (N, G*C, H, W), (N, O, OH, OW) -> (O, C, KH, KW). Defined in reference.py."""
     _arguments.of_convolution(geometry, x=x, y=y)
     w = np.zeros(geometry.weight_shape, x.dtype)
     n, o, tables = geometry.batch, geometry.map_channels, _tables(geometry)
-    if w.size and n:
+    if geometry.is_depthwise:
+        each = np.empty((n, len(tables.taps), o), x.dtype)  # (N, KH*KW, C): of one image each
+        depthwise.fill(geometry, np.empty(0, x.dtype), parts=each, x=channels_last(x), y=channels_last(y))
+        w[...] = each.sum(axis=0).T.reshape(w.shape)
+    elif w.size and n:
         parts = _weight_parts(n * len(tables.pixels), w.size)
         partial = _scratch("partial", parts * len(tables.taps) * o, x.dtype)
-        by_map = _by_map(len(tables.taps), tables.run, o, VECTOR_BYTES // x.itemsize)
+        by_map = _by_map(len(tables.taps), tables.run, o // geometry.groups, VECTOR_BYTES // x.itemsize)
         with parallel_region(elements(geometry.multiply_adds)):
             yf = channels_last(y)
-            sizes = (parts, n, o, _padded_elements(geometry))
+            sizes = (parts, n, geometry.groups, w.shape[1], o, _padded_elements(geometry))
             _conv2d_weight(_padded(x, geometry), tables.pixels, tables.taps, tables.run, yf, partial, by_map, *sizes)
             tap, channel = (1, len(tables.taps)) if by_map else (o, 1)
-            _sum_parts(partial, parts, tap, channel, w.reshape(o, geometry.image_channels, -1))
+            _sum_parts(partial, parts, tap, channel, w.reshape(*w.shape[:2], -1))
     return w
 
 
@@ -178,7 +183,7 @@ def _by_map(taps: int, run: int, o: int, lanes: int) -> bool:
 
 
 @compiled(parallel=True)
-def _conv2d_weight(x, pixels, taps, run, y, partial, by_map, parts, N, O, image):
+def _conv2d_weight(x, pixels, taps, run, y, partial, by_map, parts, N, G, C, O, image):
     """Why it is fast: like conv2d with the tables of pixels and taps exchanged. The sum runs over the pixels, a block
     of which stays in cache for all taps."""
     T = len(taps)
@@ -186,22 +191,25 @@ def _conv2d_weight(x, pixels, taps, run, y, partial, by_map, parts, N, O, image)
     blocks = (T + block - 1) // block
     for task in prange(parts * blocks):  # owns a block of taps in one of the partial sums
         part, t0 = task // blocks, task % blocks * block
-        _weight_block(x, pixels, taps, y, partial, by_map, parts, N, O, image, part, t0, min(t0 + block, T))
+        t1 = min(t0 + block, T)
+        _weight_block(x, pixels, taps, y, partial, by_map, parts, N, G, C, O, image, part, t0, t1)
 
 
 @compiled()
-def _weight_block(x, pixels, taps, y, partial, by_map, parts, N, O, image, part, t0, t1):
+def _weight_block(x, pixels, taps, y, partial, by_map, parts, N, G, C, O, image, part, t0, t1):
     """The rows of the product are taps and its columns the map's channels, or (by_map) the other way round."""
-    total, T, none = N * len(pixels), len(taps), partial[:0]
+    total, T, each, none = N * len(pixels), len(taps), O // G, partial[:0]
     start, stop = part * total // parts, (part + 1) * total // parts
     windows, values = _pixel_rows(pixels, image, start, stop), np.arange(start, stop) * O
-    if by_map:
-        channels = np.arange(O)
-        crows = (part * O + channels) * T + t0
-        multiply(y, channels, values, x, windows + taps[t0], t1 - t0, partial, crows, False, none)
-    else:
-        crows = (part * T + np.arange(t0, t1)) * O
-        multiply(x, taps[t0:t1], windows, y, values, O, partial, crows, False, none)
+    for g in range(G):
+        xg, yg = x[g * C :], y[g * each :]
+        if by_map:
+            channels = np.arange(each)
+            crows = (part * O + g * each + channels) * T + t0
+            multiply(yg, channels, values, xg, windows + taps[t0], t1 - t0, partial, crows, False, none)
+        else:
+            crows = (part * T + np.arange(t0, t1)) * O + g * each
+            multiply(xg, taps[t0:t1], windows, yg, values, each, partial, crows, False, none)
 
 
 @compiled(parallel=True)
@@ -253,25 +261,25 @@ class _Tables(NamedTuple):
 
     pixels: Array  # (P,) where each pixel's window begins
     taps: Array  # (T,) where in the window each tap lies
-    run: int  # how many taps are neighbours in memory: a row of the kernel or, with dilation, the channels of a pixel
+    run: int  # how many taps are neighbours in memory: a kernel's row or, with dilation or groups, a pixel's channels
     scattered: Array  # (P, 2) down the columns of the map: each pixel's number, and where its window begins
 
 
 def _tables(g: ConvGeometry) -> _Tables:
-    return _tables_of(g.map_size, g.kernel, g.stride, g.dilation, g.padded_size[1], g.image_channels)
+    return _tables_of(g.map_size, g.kernel, g.stride, g.dilation, g.padded_size[1], g.image_channels, g.groups)
 
 
 @functools.lru_cache(maxsize=32)
-def _tables_of(map_size: Pair, kernel: Pair, stride: Pair, dilation: Pair, width: int, c: int) -> _Tables:
-    """`width` is that of the padded image."""
+def _tables_of(map_size: Pair, kernel: Pair, stride: Pair, dilation: Pair, width: int, c: int, groups: int) -> _Tables:
+    """`width` is that of the padded image, which has c channels in all."""
     (oh, ow), (kh, kw), (sh, sw), (dh, dw) = map_size, kernel, stride, dilation
     i, j = np.arange(oh)[:, None], np.arange(ow)
     u, v = np.arange(kh)[:, None, None], np.arange(kw)[:, None]
     pixels = ((i * sh * width + j * sw) * c).reshape(-1)  # (OH, OW)
-    taps = (u * dh * width + v * dw) * c + np.arange(c)  # (KH, KW, C)
+    taps = (u * dh * width + v * dw) * c + np.arange(c // groups)  # (KH, KW, C)
     order = np.arange(oh * ow).reshape(oh, ow).T.reshape(-1)
     scattered = np.ascontiguousarray(np.stack([order, pixels[order]], axis=1))
-    return _Tables(pixels, taps.reshape(-1), kw * c if dw == 1 else c, scattered)
+    return _Tables(pixels, taps.reshape(-1), kw * c if dw == groups == 1 else c // groups, scattered)
 
 
 class _Groups(NamedTuple):
@@ -285,13 +293,13 @@ class _Groups(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _grouped(geometry: ConvGeometry, lanes: int) -> _Groups:
-    """Groups of taps so large that, with all channels of the map, they fill the lanes of a vector.
+    """Groups of taps so large that, with all channels of the map in a group, they fill the lanes of a vector.
 
     If their size does not divide a run of neighbouring taps, the last two groups overlap, and each takes half of the
     weight of the taps they share. Weights of 0 would not do: 0 times an infinite pixel is NaN.
     """
     tables, size = _tables(geometry), lanes
-    while (size > 1 and size * geometry.map_channels > lanes) or size > tables.run:
+    while (size > 1 and size * (geometry.map_channels // geometry.groups) > lanes) or size > tables.run:
         size //= 2
     begins = np.minimum(np.arange(0, tables.run, size), tables.run - size)
     begins = (np.arange(0, len(tables.taps), tables.run)[:, None] + begins).reshape(-1)

@@ -147,7 +147,9 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
     y = cupy.empty(geometry.map_shape, x.dtype)
     x, matrix = _plain(x), _rows(w)
     for part in _parts(geometry):
-        _multiply_each(matrix, _columns(x[part], geometry), _pixels(y[part]))
+        columns, pixels = _columns(x[part], geometry), _pixels(y[part])
+        for o, k in _groups(geometry):
+            _multiply_each(matrix[o], columns[:, k], pixels[:, o])
     _add_bias(y, bias)
     return y
 
@@ -161,7 +163,9 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
     for part in _parts(geometry):
         images = x[part]
         columns = _as_columns(images, geometry) if _is_columns(geometry) else _empty_columns(images, geometry)
-        _multiply_each(matrix.T, _pixels(y[part]), columns)
+        pixels = _pixels(y[part])
+        for o, k in _groups(geometry):
+            _multiply_each(matrix[o].T, pixels[:, o], columns[:, k])
         if not _is_columns(geometry):
             _add_columns(columns, bias, images, geometry)
     if _is_columns(geometry):
@@ -173,12 +177,14 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     """Gradient in the weight (N, C, H, W), (N, O, OH, OW) -> (O, C, KH, KW). Defined in reference.py."""
     _arguments.of_convolution(geometry, x=x, y=y)
     x, y, w = _plain(x), _plain(y), cupy.empty(geometry.weight_shape, x.dtype)
+    matrix = _rows(w)
     for part in _parts(geometry):
         left, right = _taps_first(_pixels(y[part])), _taps_first(_columns(x[part], geometry)).T  # (O, Q), (Q, K)
-        if part.start == 0:
-            _cublas.multiply(left[None], right[None], _rows(w)[None])
-        else:
-            w += _product(left, right).reshape(w.shape)
+        for o, k in _groups(geometry):
+            if part.start == 0:
+                _cublas.multiply(left[None, o], right[None, :, k], matrix[None, o])
+            else:
+                matrix[o] += _product(left[o], right[:, k])
     if not geometry.batch:
         w[...] = 0
     return w
@@ -198,6 +204,13 @@ def col2im(columns: Array, geometry: ConvGeometry) -> Array:
     x = cupy.empty(geometry.image_shape, columns.dtype)
     _add_columns(columns, None, x, geometry)
     return x
+
+
+def _groups(geometry: ConvGeometry) -> Iterator[tuple[slice, slice]]:
+    """For each group, the slice of the map's O channels, and of the K taps, that belong to it."""
+    o, k = geometry.map_channels // geometry.groups, math.prod(geometry.weight_shape[1:])
+    for g in range(geometry.groups):
+        yield slice(g * o, (g + 1) * o), slice(g * k, (g + 1) * k)
 
 
 def _add_columns(columns: Array, bias: Array | None, x: Array, geometry: ConvGeometry) -> None:
