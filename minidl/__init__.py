@@ -1,5 +1,7 @@
 """minidl: a small, readable deep-learning engine on NumPy and Numba, with PyTorch's interface."""
 
+from functools import partial as _partial
+
 import numpy as _np
 
 from minidl import autograd, cuda, data, function, nn, ops, optim, plot, random, utils
@@ -48,6 +50,18 @@ __version__ = "0.1.0"
 
 # where PyTorch has them
 vars(autograd).update(gradcheck=gradcheck, gradgradcheck=gradgradcheck, Function=Function, function=function)
+
+
+def _missing(owner: str, name: str) -> None:
+    """What Python calls for a name that a module or tensor lacks."""
+    hint = "`python -m minidl run --check script.py` says what to write instead of names of PyTorch"
+    raise AttributeError(f"{owner} has no attribute {name!r}; {hint}")
+
+
+for _module in (nn, nn.functional, optim):
+    vars(_module)["__getattr__"] = _partial(_missing, _module.__name__)
+globals()["__getattr__"] = _partial(_missing, __name__)  # type checkers still report such a name
+Tensor.__getattr__ = staticmethod(_partial(_missing, "Tensor"))  # type: ignore[attr-defined]
 
 bool = _np.dtype("bool")
 uint8, int8, int16 = _np.dtype("uint8"), _np.dtype("int8"), _np.dtype("int16")

@@ -20,13 +20,14 @@ from minidl.kernels import devices
 from minidl.kernels.devices import Device
 from minidl.tensor import Array, Tensor
 
+FileLike = str | os.PathLike[str] | IO[bytes]
 STRUCTURE = "structure.json"
 FORMAT = 1
 KINDS = "biufc"  # kinds of NumPy dtypes that hold numbers or bools, and so need no pickle
 STRAY = "allow_pickle"  # an unused array in files that older versions of minidl wrote with NumPy 2.0 or 2.1
 
 
-def save(obj: Any, f: str | os.PathLike[str]) -> None:
+def save(obj: Any, f: FileLike) -> None:
     """Write dicts, lists, tuples, tensors, arrays, numbers, strings, bools and None to a file.
 
     The data goes to a temporary file in the same folder, which is flushed to disk and then renamed. If the process is
@@ -36,8 +37,8 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
     ----------
     obj : nested containers
         For example a model's ``state_dict()``, or a dict with several of these.
-    f : path
-        Used as it is; no extension is added.
+    f : path or open binary file
+        A path is used as it is; no extension is added.
 
     Raises
     ------
@@ -57,7 +58,7 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
     arrays: dict[str, Any] = {}
     structure = {"format": FORMAT, "root": _encode(obj, "obj", arrays)}
     arrays[STRUCTURE] = np.frombuffer(json.dumps(structure).encode(), np.uint8)
-    with replacing(f) as file:
+    with contextlib.nullcontext(f) if hasattr(f, "write") else replacing(f) as file:
         np.savez(file, **arrays)  # never pickles: _encode_array passes numbers and bools only
 
 
@@ -79,12 +80,12 @@ def replacing(f: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise
 
 
-def load(f: str | os.PathLike[str], map_location: Any = None) -> Any:
+def load(f: FileLike, map_location: Any = None) -> Any:
     """Read what ``save`` wrote: the same containers, with tensors as tensors.
 
     Parameters
     ----------
-    f : path
+    f : path or open binary file
     map_location : device, optional
         The device of the tensors; by default the CPU, whatever it was when they were saved.
 
@@ -97,8 +98,8 @@ def load(f: str | os.PathLike[str], map_location: Any = None) -> Any:
         and reading needs no more than a few times the file's size in memory.
     """
     target = as_device(map_location)
-    with open(f, "rb") as file:
-        return read(file, os.fspath(f), target)
+    with open(f, "rb") if isinstance(f, str | os.PathLike) else contextlib.nullcontext(f) as file:
+        return read(file, str(f), target)
 
 
 def read(file: IO[bytes], name: str, target: Device) -> Any:

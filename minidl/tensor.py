@@ -24,6 +24,7 @@ else:
     Methods = object  # minidl.ops binds them
 
 Array = npt.NDArray[Any]
+DTYPE_CHARS = "?Bbhilqefd"  # bool, uint8, int8 to int64 ("l" and "q"), float16 to float64
 
 
 class Tensor(Methods):
@@ -34,7 +35,7 @@ class Tensor(Methods):
     Parameters
     ----------
     array : numpy.ndarray
-        The values; the memory is shared.
+        The values. Memory and dtype stay: uint8 wraps around at 256, where PyTorch's ``Tensor()`` makes a float32 copy.
     requires_grad : bool
         Whether operations on this tensor are recorded, so that ``backward()`` fills its `grad`.
 
@@ -60,7 +61,7 @@ class Tensor(Methods):
     def __init__(self, array: Array, requires_grad: bool = False, *, storage: Storage | None = None) -> None:
         if type(array) is not np.ndarray:
             array = _plain(array)
-        if array.dtype.kind not in "biuf" or not array.dtype.isnative:
+        if array.dtype.char not in DTYPE_CHARS or not array.dtype.isnative:
             raise _not_numbers(array)
         self.array = array
         self.grad_fn: Node | None = None
@@ -310,16 +311,15 @@ class Tensor(Methods):
 
 def _plain(array: Any) -> Array:
     """An array of a plain type: NumPy returns a scalar for a 0-d result, and np.matrix has another product."""
-    if isinstance(array, np.ndarray | np.generic):
-        return np.asarray(array)
-    if not devices.is_array(array):
-        raise _not_numbers(array)
-    return array
+    if isinstance(array, np.ma.MaskedArray) or not (isinstance(array, np.generic) or devices.is_array(array)):
+        raise _not_numbers(array)  # a mask would be lost
+    return np.asarray(array) if isinstance(array, np.ndarray | np.generic) else array
 
 
 def _not_numbers(value: Any) -> TypeError:
-    kind = getattr(value, "dtype", type(value).__name__)
-    return TypeError(f"Tensor wraps an array of numbers, and got {kind}: use minidl.tensor(data) for other data")
+    kind = value.dtype if type(value).__name__ == "ndarray" else type(value).__name__
+    known = "bool, uint8, int8 to int64 or float16 to float64"
+    return TypeError(f"Tensor wraps an array of {known}, and got {kind}: use minidl.tensor(data) for other data")
 
 
 def zero_grads(tensors: Iterable[Tensor], set_to_none: bool) -> None:

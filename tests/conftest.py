@@ -111,7 +111,7 @@ def pytest_terminal_summary(terminalreporter):
     """Print what tests have recorded: planted faults and who caught them, cases compared with PyTorch."""
     ended = [report for report in terminalreporter.stats.get("", []) if report.when == "teardown"]
     recorded = [pair for report in ended for pair in report.user_properties]
-    for line in dict.fromkeys(line for name, line in recorded if name == "planted faults"):
+    for line in dict.fromkeys(line for name, line in recorded if name in ("planted faults", "PyTorch's databases")):
         terminalreporter.write_line(line)
     families = Counter()
     for name, value in recorded:

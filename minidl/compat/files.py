@@ -30,14 +30,13 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from minidl.device import as_device, device
-from minidl.io import STRUCTURE, check_members, read, replacing
+from minidl.io import STRUCTURE, FileLike, check_members, read, replacing
 from minidl.io import save as save_npz
 from minidl.kernels import devices
 from minidl.nn import Parameter
 from minidl.tensor import Array, Tensor
 from minidl.versions import Storage
 
-FileLike = str | os.PathLike[str] | IO[bytes]
 Arrays = dict[Any, tuple[int, Array]]  # by which elements of which memory: its storage's key, and itself
 
 KIND_NAMES = "Bool bool Byte uint8 Char int8 Short int16 Int int32 Long int64 Half float16 Float float32 Double float64"
@@ -357,7 +356,7 @@ def _pickled(obj: Any, where: str, arrays: Arrays) -> bytes:
         case _ if type(obj) in ATOMS:
             return _plain(obj)
         case Tensor():
-            return _pickled_tensor(obj, where, arrays)
+            return _pickled_tensor(obj, arrays)
         case Counter():
             return _called("collections Counter", _pickled(dict(obj), where, arrays))
         case dict():
@@ -378,10 +377,8 @@ def _pickled(obj: Any, where: str, arrays: Arrays) -> bytes:
     raise TypeError(f"torch.save: cannot save {where}, a {type(obj).__name__}; {hint}")
 
 
-def _pickled_tensor(x: Tensor, where: str, arrays: Arrays) -> bytes:
+def _pickled_tensor(x: Tensor, arrays: Arrays) -> bytes:
     array = devices.moved(x.array, devices.CPU)
-    if array.dtype not in DTYPES:
-        raise TypeError(f"torch.save: {where} is a tensor of {array.dtype}, which minidl cannot read again")
     elements = array.__array_interface__["data"][0], array.shape, array.strides, array.dtype
     key, _ = arrays.setdefault(elements, (len(arrays), array))
     kind, shape = _global(f"torch {DTYPES[array.dtype]}Storage"), array.shape

@@ -184,7 +184,8 @@ class PixelDataset(Dataset[tuple[Tensor, Any]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return Tensor(_to_floats(self.images[index][None])[0]), int(self.labels[index])
+        i = _position(self, index)
+        return Tensor(_to_floats(self.images[i][None])[0]), int(self.labels[i])
 
     def gather(self, indices: Array) -> tuple[Tensor, Tensor]:
         """Return a batch: images float32 (N, C, H, W) between 0 and 1, and labels int64 (N,)."""
@@ -234,7 +235,7 @@ class Subset(Dataset[Any]):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Any:
-        return self.dataset[int(self.indices[index])]
+        return self.dataset[int(self.indices[_position(self, index)])]
 
     def gather(self, indices: Array) -> Any:
         """Return the items at `indices`, positions in the subset, as one batch."""
@@ -280,12 +281,12 @@ class ConcatDataset(Dataset[Any]):
         return self.cumulative_sizes[-1]
 
     def __getitem__(self, index: int) -> Any:
-        n = len(self)
+        index, n = _position(self, index), len(self)
         if index < -n:
             raise ValueError(f"absolute value of index should not exceed dataset length: {index} of {n} items")
         if index >= n:
             raise IndexError(f"index {index} is out of range: the data sets have {n} items")
-        index = int(index) % n
+        index %= n
         which = bisect_right(self.cumulative_sizes, index)
         return self.datasets[which][index - self.cumulative_sizes[which] + len(self.datasets[which])]
 
@@ -389,6 +390,18 @@ def _gathers_its_items(kind: type) -> bool:
         if "gather" in vars(owner) or "__getitem__" in vars(owner):
             return "gather" in vars(owner)
     return False
+
+
+def _position(dataset: Any, i: Any) -> int:
+    """The index of one item as an int."""
+    try:
+        return index(i)
+    except (TypeError, RuntimeError):  # Tensor's, for several elements
+        name, several = (
+            type(dataset).__name__,
+            "for several items take Subset(dataset, range(start, stop)) or a DataLoader",
+        )
+        raise TypeError(f"{name}: the index of an item is an int, not {i!r}; {several}") from None
 
 
 def _positions(indices: Any) -> Array:

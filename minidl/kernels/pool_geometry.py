@@ -175,14 +175,14 @@ def _averages(g: PoolGeometry, count_include_pad: bool, divisor_override: int | 
     return mean(0), mean(1)
 
 
-def refuse_bad_index(name: str, indices: Array, size: Pair) -> None:
+def refuse_bad_index(name: str, indices: Array, size: Pair, cure: str = "") -> None:
     """Raise RuntimeError if an index of (N, C, OH, OW) names no pixel of a plane of this size, and say which."""
     bad = (indices < 0) | (indices >= size[0] * size[1])
     if devices.any_true(bad):
         at = tuple(int(k) for k in np.unravel_index(int(bad.argmax()), bad.shape))
         raise RuntimeError(
             f"{name}: index {indices[at].item()} at {at} of the indices is no pixel of the {size[0]} x {size[1]} "
-            f"planes, which are numbered 0 to {size[0]}*{size[1]} - 1 = {size[0] * size[1] - 1}"
+            f"planes, which are numbered 0 to {size[0]}*{size[1]} - 1 = {size[0] * size[1] - 1}{cure}"
         )
 
 

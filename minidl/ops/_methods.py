@@ -135,3 +135,5 @@ for _name in ("squeeze", "unsqueeze", "transpose", "t"):
 for _name, _function in vars(Methods).items():
     if callable(_function) or isinstance(_function, property):
         setattr(Tensor, _name, _function)
+        if getattr(_function, "__name__", "") == f"{_name}_":  # float_, since `float` is Python's own in its file
+            _function.__qualname__ = _name

@@ -63,12 +63,13 @@ def to(
     *args: Any,
     dtype: Any = None,
     device: Any = None,
-    non_blocking: Any = False,
+    non_blocking: bool = False,
+    copy: bool = False,
     memory_format: Any = None,
 ) -> Tensor:
     """Convert to another dtype or device: ``x.to(minidl.float64)``, ``x.to("cpu")``, ``x.to(other)``.
 
-    Returns the tensor itself if it already has both. The second of two bools asks for a copy; the first is ignored.
+    Returns the tensor itself if it already has both, unless `copy` asks for another. `non_blocking` is ignored.
     """
     for arg in args:
         if isinstance(arg, Tensor):
@@ -77,8 +78,10 @@ def to(
             device = arg
         elif not isinstance(arg, bool):
             dtype = arg
-    if memory_format not in (None, preserve_format) or [arg for arg in args if isinstance(arg, bool)][1:] == [True]:
+    if copy or [arg for arg in args if isinstance(arg, bool)][1:] == [True]:  # they are non_blocking, copy
         input = input.clone(memory_format=memory_format)
+    elif memory_format not in (None, preserve_format):
+        input = input.contiguous(memory_format=memory_format)
     moved = input if device is None else to_device(input, as_device(device))
     if dtype is None or as_dtype(dtype) == moved.dtype:
         return moved
@@ -101,29 +104,29 @@ def type_(input: Tensor, dtype: Any) -> Tensor:
     return to(input, as_dtype(dtype))
 
 
-def int_(input: Tensor) -> Tensor:
+def int_(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """Convert to int32, truncating towards 0."""
-    return to(input, np.int32)
+    return to(input, np.int32, memory_format=memory_format)
 
 
-def bool_(input: Tensor) -> Tensor:
+def bool_(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """Convert to bool: True where not 0."""
-    return to(input, np.bool_)
+    return to(input, np.bool_, memory_format=memory_format)
 
 
-def double(input: Tensor) -> Tensor:
+def double(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """Convert to float64."""
-    return to(input, np.float64)
+    return to(input, np.float64, memory_format=memory_format)
 
 
-def float_(input: Tensor) -> Tensor:
+def float_(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """Convert to float32."""
-    return to(input, float32)
+    return to(input, float32, memory_format=memory_format)
 
 
-def long(input: Tensor) -> Tensor:
+def long(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """Convert to int64, truncating towards 0."""
-    return to(input, int64)
+    return to(input, int64, memory_format=memory_format)
 
 
 def cpu(input: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ def max_unpool2d(
         found = f"{indices.dtype} of shape {indices.shape}"
         raise RuntimeError(f"max_unpool2d: indices must be int64 and of the input's shape {input.shape}, not {found}")
     g = cached(PoolGeometry.of_max_unpool2d, input.shape, kernel_size, stride, padding, output_size)
-    refuse_bad_index("max_unpool2d", indices.array, g.image_size)
+    refuse_bad_index("max_unpool2d", indices.array, g.image_size, "; give the pooled images' size, output_size=(H, W)")
     return put(input, indices, g.image_size)
 
 

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl
-from minidl.data import ConcatDataset, DataLoader, Dataset, IterableDataset, PixelDataset, Subset, TensorDataset
+from minidl.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    PixelDataset,
+    Subset,
+    SyntheticDigits,
+    TensorDataset,
+)
 
 
 def flat(lists):
@@ -132,3 +141,12 @@ def test_batch_size_is_checked():
     with pytest.raises(ValueError, match="batch_size=0"):
         DataLoader(Count(3), 0)
     assert len(list(DataLoader(Count(3), 2, shuffle=False))) == 2
+
+
+@pytest.mark.parametrize("of", [lambda digits: digits, lambda digits: Subset(digits, [1, 2]), lambda d: d + d])
+@pytest.mark.parametrize("several", [slice(0, 2), [0, 1], minidl.tensor([0, 1]), np.arange(2), 1.0, "a", None])
+def test_the_index_of_an_item_is_one_int(of, several):
+    dataset = of(SyntheticDigits(3, seed=0))
+    with pytest.raises(TypeError, match=f"{type(dataset).__name__}: the index of an item is an int, not .* Subset"):
+        dataset[several]
+    assert dataset[1][1] == dataset[np.int64(1)][1] == dataset[minidl.tensor(1)][1]

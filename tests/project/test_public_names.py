@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 import minidl
+from minidl import nn
 
 LIST = Path(__file__).parents[1] / "helpers/public_names.txt"
 MODULES = (
@@ -60,6 +63,16 @@ def test_the_public_names_are_what_they_were():
 def test_every_listed_module_is_there():
     assert all(name in sys.modules or importlib.import_module(name) for name in MODULES)
     assert minidl.__version__
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(minidl, "compile"), (nn, "LSTM"), (nn.functional, "lstm"), (minidl.optim, "SparseAdam"), (minidl.ones(2), "svd")],
+)
+def test_a_missing_name_says_where_to_find_what_to_write_instead(owner, name):
+    with pytest.raises(AttributeError, match=rf" has no attribute '{name}'; `python -m minidl run --check script.py`"):
+        getattr(owner, name)
+    assert not hasattr(owner, name)
 
 
 if __name__ == "__main__":

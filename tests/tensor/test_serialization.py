@@ -62,6 +62,18 @@ def test_arrays_and_tensors(tmp_path, dtype, shape):
     assert not p.requires_grad
 
 
+def test_open_files(tmp_path):
+    with open(tmp_path / "x.npz", "wb") as file:
+        minidl.save({"a": 1}, file)
+    assert minidl.load(tmp_path / "x.npz") == {"a": 1}
+    buffer = io.BytesIO()
+    minidl.save([minidl.ones(2), "b"], buffer)
+    buffer.seek(0)
+    assert minidl.load(buffer)[0].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="BytesIO object .* is damaged, or was not written by minidl.save"):
+        minidl.load(io.BytesIO(b"abc"))
+
+
 def test_the_state_of_a_generator(tmp_path):
     generator = minidl.Generator().manual_seed(5)
     minidl.save(generator.get_state(), tmp_path / "g")

@@ -214,7 +214,7 @@ def test_numbers_that_do_not_fit():
     with pytest.raises(TypeError, match="expected a real number, not complex64"):
         minidl.mul(minidl.ones(2), np.complex64(1))
     for wrong in (np.array(["a"]), np.ones(2, complex), np.ones(2, ">f4")):
-        with pytest.raises(TypeError, match="Tensor wraps an array of numbers"):
+        with pytest.raises(TypeError, match="Tensor wraps an array of bool, uint8"):
             minidl.Tensor(wrong)
 
 
@@ -368,3 +368,39 @@ def test_numpys_clip_gives_a_tensor():
     assert (y.tolist(), x.grad.tolist()) == ([0, 0.5, 1], [0, 1, 0])
     with pytest.raises(TypeError, match="out= is not supported"):
         x.clip(0, 1, out=y)
+
+
+@pytest.mark.parametrize(
+    "array", [np.array([1, 2], np.uint32), np.ones(2, np.longdouble), np.ma.array([1.0], mask=[1])]
+)
+def test_arrays_that_minidl_cannot_compute_with_are_not_wrapped(array):
+    with pytest.raises(TypeError, match=r"Tensor wraps .*, and got (uint32|float128|MaskedArray|longdouble)"):
+        minidl.Tensor(array)
+    assert (minidl.Tensor(np.array([250, 251], np.uint8)) + 10).tolist() == [4, 5]
+
+
+@pytest.mark.parametrize("method", ["to", "float", "double", "int", "long", "bool", "type"])
+def test_an_unknown_option_of_a_conversion_is_refused_under_its_name(method):
+    with pytest.raises(TypeError, match=rf"^{method}\(\) got an unexpected keyword argument 'axis'"):
+        getattr(minidl.ones(2), method)(axis=0)
+
+
+def test_conversions_take_pytorchs_options():
+    x = minidl.ones(2, 3, requires_grad=True)
+    assert x.to("cpu", minidl.float64, False).dtype == "float64"
+    assert x.to("cpu", True) is x.to(minidl.float32, non_blocking=True) is x.to(x, False, False) is x.cpu() is x
+    for copy in x.to("cpu", minidl.float32, False, True), x.to(minidl.float32, copy=True), x.to(x, False, True):
+        assert not np.shares_memory(copy.array, x.array)
+        copy.sum().backward()
+    assert x.grad.tolist() == [[3, 3, 3]] * 2
+
+
+@pytest.mark.parametrize("convert", ["to", "float", "double", "int", "long", "bool", "clone", "contiguous"])
+def test_memory_formats_are_honoured(convert):
+    x = minidl.arange(24.0).reshape(1, 2, 3, 4)
+    last = getattr(x, convert)(memory_format="channels_last")
+    assert last.array.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert last.tolist() == getattr(x, convert)().tolist()
+    assert getattr(last, convert)(memory_format="contiguous_format").array.flags.c_contiguous
+    with pytest.raises(RuntimeError, match="channels_last: a tensor of shape .2, 3. "):
+        getattr(minidl.ones(2, 3), convert)(memory_format="channels_last")

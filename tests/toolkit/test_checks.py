@@ -232,9 +232,20 @@ def test_the_order_of_memory_is_kept():
 
 
 @pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
-def test_float32_constants_and_results_without_floats_are_refused(check):
-    with pytest.raises(ValueError, match=r"input 0 is float32; convert it with .double\(\): float32 keeps 7 digits"):
-        check(minidl.exp, minidl.ones(2, requires_grad=True))
+def test_float32_gives_a_warning_and_passes_with_a_large_step_alone(check):
+    x = minidl.tensor([0.3, 0.7], requires_grad=True)
+    with pytest.warns(UserWarning, match=r"input 0 is float32: it keeps too few digits .* convert it with .double\(\)"):
+        assert check(minidl.exp, x, raise_exception=False) is False
+    with pytest.warns(UserWarning, match="float32"), pytest.raises(GradcheckError, match="are wrong"):
+        check(minidl.exp, x)
+    with pytest.warns(UserWarning, match="float32"):
+        assert check(minidl.exp, x, eps=1e-2, atol=1e-2)
+    with pytest.warns(UserWarning, match="input 1 is float32"):
+        assert check(lambda x, y: x * y, [leaf(0.5), minidl.tensor(2.0, requires_grad=True)], eps=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
+def test_constants_and_results_without_floats_are_refused(check):
     with pytest.raises(ValueError, match="no input requires grad: make one with requires_grad=True"):
         check(minidl.exp, minidl.ones(2))
     with pytest.raises(ValueError, match="returned no float tensor, but bool"):
