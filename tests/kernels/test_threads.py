@@ -110,7 +110,27 @@ def train_norms() -> list[np.ndarray]:
     return train(model, minidl.optim.SGD(model.parameters(), lr=1e-2), loss_of, batches)
 
 
+def convolve_in_groups() -> list[np.ndarray]:
+    """Outputs and gradients of a depthwise convolution and one in two groups."""
+    rng = np.random.default_rng(0)
+    found = []
+    for groups in (8, 2):
+        shapes = (5, 8, 9, 9), (8, 8 // groups, 3, 3)
+        x, w = (minidl.tensor(rng.standard_normal(s), requires_grad=True) for s in shapes)
+        y = minidl.conv2d(x, w, stride=2, padding=1, groups=groups)
+        (y * y).sum().backward()
+        found += [y.detach().numpy().reshape(-1), x.grad.numpy(), w.grad.numpy()]
+    return found
+
+
+def erf_of_many() -> list[np.ndarray]:
+    """An array that is large enough for several threads."""
+    return [minidl.linspace(-3, 3, 100_001).erf().numpy()]
+
+
 TRAININGS = {
+    "convolutions in groups": convolve_in_groups,
+    "erf": erf_of_many,
     "autoencoder, Adam": train_autoencoder,
     "vae, SGD": train_vae,
     "classifier, Nesterov": train_classifier,

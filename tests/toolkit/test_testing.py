@@ -197,7 +197,7 @@ def test_each_kind_of_fault_is_caught(name):
 
 
 def test_gradients_that_share_memory_are_caught(monkeypatch):
-    monkeypatch.setattr(autograd, "_accumulate", lambda leaf, g, *_: setattr(leaf, "_grad", g))
+    monkeypatch.setattr(autograd, "_accumulate", lambda leaf, g, **_: setattr(leaf, "_grad", g))
     x, y = (minidl.ones(2, dtype=minidl.float64, requires_grad=True) for _ in "xy")
     with pytest.raises(AssertionError, match="gradient 0 shares memory with the gradient passed in"):
         check_operation(lambda x: x.reshape(2, 1), {"x": x})
