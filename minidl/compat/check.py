@@ -3,15 +3,13 @@
 Nothing is run: names are followed through the text's syntax tree, from imports through aliases and assignments, and
 what is missing is printed with its line, as a compiler does. Modules beside the script that it imports are read too.
 
-Certain are missing names and arguments, and imports that are not installed. Only possible are methods, since the text
+Certain are missing names, and imports that are not installed. Only possible are methods, since the text
 does not say what ``x`` is in ``x.sort()``: those that PyTorch's Tensor, Module or Optimizer have and minidl's have not;
-and what is tried, in ``try: ... except ImportError`` or after ``hasattr``. The exit status is 1 if something is missing
+and what is tried, in ``try: ... except ImportError``. The exit status is 1 if something is missing
 for certain, 2 if the script cannot be read, and otherwise 0.
 """
 
 import ast
-import contextlib
-import inspect
 import json
 import re
 import sys
@@ -33,17 +31,16 @@ CLASSES = ("Tensor", minidl.Tensor), ("nn.Module", minidl.nn.Module), ("optim.Op
 METHODS = {f"torch.{path}": {*dir(own), *OLD_METHODS.get(own, ())} for path, own in CLASSES}
 KNOWN = {"", "__main__", *ROOTS, *sys.stdlib_module_names}
 HANDLED = re.compile("'(ImportError|ModuleNotFoundError|AttributeError)'")
-TRANSLATED = {"size_average", "reduce", "axis", "keepdims"}  # arguments that a wrapper turns into others
 # In notebooks, lines that are not Python, and the rest of a cell in another language
 MAGIC = re.compile(r"^%%(?!time|capture)(?s:.*)|^([ \t]*)(%+[a-z]|!(?!=)|[?]|[\w.]+[?]+$|[\w, ]+=\s*[%!]).*$", re.M)
 
 
-def check(script: str, folder: str | None = None) -> int:
-    """Print what the script lacks, whose own modules are in `folder` or beside it, and return the exit status."""
+def check(script: str) -> int:
+    """Print what the script and its own modules lack, and return the exit status."""
     files, counts = [Path(script)], [0, 0]
     for path in files:
         try:
-            reader = Reader(path, Path(folder or files[0].parent))
+            reader = Reader(path, files[0].parent)
         except (SyntaxError, OSError, ValueError, LookupError) as error:
             print(f"{path}: {error}", file=sys.stderr)
             return 2
@@ -166,11 +163,6 @@ class Reader(ast.NodeVisitor):
         self._visit([*node.handlers, *node.body], caught)
         self._visit([*node.orelse, *node.finalbody])
 
-    def visit_If(self, node: Any) -> None:
-        self._visit(ast.iter_child_nodes(node), "'hasattr'" in ast.dump(getattr(node, "test", node)))
-
-    visit_IfExp = visit_BoolOp = visit_If
-
     def visit_Name(self, node: Any) -> None:
         if isinstance(node.ctx, ast.Load):
             self._use(node, self._path(node))
@@ -190,17 +182,6 @@ class Reader(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         path, method = self._path(node.func), getattr(node.func, "attr", "")
         owner = next((owner for owner in METHODS if method in NAMES[owner]), "")
-        if path:
-            self._arguments(node.keywords, path, self._use(node.func, path))
-        elif owner and method not in self.own.union(*METHODS.values()):
+        if owner and not path and method not in self.own.union(*METHODS.values()):
             self._add(node.func, f"{owner}.{method}: {explain(f'{owner}.{method}')}", certain=False)
         self.generic_visit(node)
-
-    def _arguments(self, keywords: list[ast.keyword], path: str, called: Any) -> None:
-        with contextlib.suppress(TypeError, ValueError):  # of what has no signature
-            takes = inspect.signature(getattr(called, "function", called)).parameters  # a loss is its function
-            all_taken = any(p.kind == p.VAR_KEYWORD for p in takes.values())
-            for keyword in keywords:
-                name, value = keyword.arg or "axis", getattr(keyword.value, "value", ...)  # the value of a literal
-                if value is not None and not all_taken and name not in TRANSLATED.union(takes):
-                    self._add(keyword, f"{path}({name}=): minidl's takes no such argument")

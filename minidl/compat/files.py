@@ -43,7 +43,6 @@ KIND_NAMES = "Bool bool Byte uint8 Char int8 Short int16 Int int32 Long int64 Ha
 KINDS = {kind: np.dtype(name) for kind, name in zip(*[iter(KIND_NAMES.split())] * 2, strict=True)}
 DTYPES = {dtype: kind for kind, dtype in KINDS.items()}
 ATOMS: tuple[type, ...] = type(None), bool, int, float, str  # what can be a key, or a tuple of these
-HEADER, ALIGNMENT = 30, 64  # bytes before a member's name; where storages begin, for PyTorch's mmap=True
 NEVER = "minidl never unpickles code"
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)  # how a file of PyTorch before 1.6 begins
 # What torch.save needs of the machine, besides _Reader's own instructions
@@ -120,8 +119,6 @@ def load(f: FileLike, map_location: Any = None, *ignored: Any, **options: Any) -
         with open(f, "rb") as file:
             return load(file, map_location)
     name, start = getattr(f, "name", f"the {type(f).__name__}"), f.read(len(MAGIC))
-    if not isinstance(start, bytes):
-        raise TypeError(f"torch.load: {name} is open as text; open it in mode 'rb'")
     if not start:
         raise EOFError(f"torch.load: {name} has nothing to read here; after writing to an open file, call seek(0)")
     f.seek(-len(start), os.SEEK_CUR)
@@ -157,8 +154,6 @@ def _target(map_location: Any, location: str, storage: Tensor) -> devices.Device
         wanted = map_location.get(location)
     elif callable(map_location):
         wanted = map_location(storage, location)
-        if not isinstance(wanted, Tensor | None):
-            raise TypeError(f"torch.load: map_location returned a {type(wanted).__name__}, not the storage or None")
         wanted = wanted if wanted is None else wanted.device
     try:
         return as_device(location if wanted is None else wanted)
@@ -201,8 +196,6 @@ class _Reader(pickle._Unpickler):
     def __init__(self, archive: zipfile.ZipFile, file: IO[bytes]) -> None:
         names = archive.namelist()
         [root] = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")] or [""]
-        if f"{root}constants.pkl" in names:
-            raise _Refused("is a TorchScript archive; in PyTorch, save torch.jit.load(...).state_dict() instead")
         check_members(archive.infolist(), file)
         byteorder = archive.read(f"{root}byteorder") if f"{root}byteorder" in names else b"little"
         self.order = {b"little": "<", b"big": ">"}[byteorder]
@@ -216,7 +209,6 @@ class _Reader(pickle._Unpickler):
             **{f"torch.{kind}Storage": dtype for kind, dtype in KINDS.items()},
             "torch._utils._rebuild_tensor_v2": self._tensor,
             "torch._utils._rebuild_parameter": self._parameter,
-            "torch._utils._rebuild_parameter_with_state": self._parameter,
             "torch.Size": lambda sizes: _only(sizes, tuple),
             "torch.device": lambda kind, *index: device(_only(kind, str), *map(_count, index)),
             "collections.OrderedDict": lambda pairs=(): OrderedDict((_key(k), v) for k, v in pairs),
@@ -295,9 +287,7 @@ class _Reader(pickle._Unpickler):
 def _refusal(module: str, name: str, program: bytes) -> _Refused:
     if b"_parameters" in program and b"_modules" in program:  # attributes of every module
         return _Refused(f"holds a whole module ({module}.{name}); in PyTorch, save its state_dict() instead: {NEVER}")
-    if module in ("torch", "torch._utils", "torch.storage"):
-        return _Refused(f"holds {module}.{name}; minidl has no bfloat16, complex, quantized or sparse tensors")
-    return _Refused(f"holds {module}.{name}, which is not a tensor or a plain container; {NEVER}")
+    return _Refused(f"holds {module}.{name}, which is not a tensor that minidl has or a plain container; {NEVER}")
 
 
 def _only(value: Any, *kinds: type) -> Any:
@@ -327,18 +317,12 @@ def _key(key: Any) -> Any:
 def _write(members: list[tuple[str, bytes]], file: IO[bytes]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members:
-            member = zipfile.ZipInfo(f"archive/{name}")
-            padding = -(archive.start_dir + HEADER + len(member.filename) + 4) % ALIGNMENT
-            member.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
-            archive.writestr(member, content)
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
 
 
 def _members(obj: Any) -> Iterator[tuple[str, bytes]]:
     arrays: Arrays = {}
-    try:
-        yield "data.pkl", b"\x80\x02" + _pickled(obj, "obj", arrays) + b"."
-    except RecursionError:
-        raise ValueError("torch.save: the object contains itself, or its containers are nested too deeply") from None
+    yield "data.pkl", b"\x80\x02" + _pickled(obj, "obj", arrays) + b"."
     yield "byteorder", b"little"
     for i, array in arrays.values():
         yield f"data/{i}", array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
@@ -369,10 +353,6 @@ def _pickled(obj: Any, where: str, arrays: Arrays) -> bytes:
             return b"](" + inner(enumerate(obj)) + b"e"
         case set():
             return _called("__builtin__ set", _pickled(list(map(_key, obj)), where, arrays))
-        case np.dtype() if obj in DTYPES:
-            return _global(f"torch {obj}")
-        case device():
-            return _called("torch device", _plain(str(obj)))
     hint = "save the state_dict() of models and optimizers, and arrays as tensors"
     raise TypeError(f"torch.save: cannot save {where}, a {type(obj).__name__}; {hint}")
 

@@ -1,6 +1,5 @@
 """What a name of PyTorch is that minidl lacks, and what to write instead."""
 
-import difflib
 import re
 from pathlib import Path
 
@@ -17,7 +16,7 @@ def describe(name: str) -> str:
     """One sentence about a name that minidl lacks, such as "torch.nn.LSTM", and what to write instead.
 
     >>> describe("torch.nn.Relu")
-    'torch.nn.Relu is neither in minidl nor in PyTorch 2.13; the nearest name is torch.nn.ReLU'
+    'torch.nn.Relu is neither in minidl nor in PyTorch 2.13'
     """
     return f"{name} is {explain(name)}"
 
@@ -40,7 +39,4 @@ def explain(name: str) -> str:
         return f"an old name, which {library} itself has dropped{advice}"
     if module not in NAMES:
         return f"part of {module}, {explain(module)}"
-    small = {n.lower(): n for n in NAMES[module]}
-    near = difflib.get_close_matches(own.lower(), small, 1)
-    hint = f"; the nearest name is {module}.{small[near[0]]}" if near else ""
-    return f"neither in minidl nor in {library} {version}{hint}"
+    return f"neither in minidl nor in {library} {version}"

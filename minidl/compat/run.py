@@ -13,18 +13,17 @@ from minidl.compat._install import install
 
 USAGE = """\
 usage: python -m minidl run (script.py | -m module) [the script's arguments]
-       python -m minidl run --check (script.py | notebook.ipynb | -m module)"""
+       python -m minidl run --check (script.py | notebook.ipynb)"""
 
 
 def run(arguments: list[str]) -> int:
     """Run the script or module that `arguments` name. What it raises passes through, SystemExit included."""
     try:
         match arguments:
-            case ["--check", "-m", name, *_]:
-                path = name.replace(".", "/")
-                return _check(f"{path}/__main__.py" if os.path.isdir(path) else f"{path}.py", ".")
             case ["--check", script, *_] if not script.startswith("-"):
-                return _check(script)
+                from minidl.compat.check import check  # slow, since it imports all faces
+
+                return check(script)
             case ["-m", name, *_]:
                 sys.argv = arguments[1:]  # runpy replaces the name by the module's path
                 install()
@@ -39,12 +38,6 @@ def run(arguments: list[str]) -> int:
         sys.excepthook = functools.partial(_show, sys.excepthook)  # perhaps the script's own
         raise
     return 0
-
-
-def _check(script: str, folder: str | None = None) -> int:
-    from minidl.compat.check import check  # slow, since it imports all faces
-
-    return check(script, folder)
 
 
 def _run_script(path: str) -> None:

@@ -120,18 +120,7 @@ def test_the_command_checks_a_script_and_leaves_its_arguments(tmp_path, capsys):
     assert main(["run", "--check", f"{tmp_path}/script.py", "--epochs", "3"]) == 1
     assert capsys.readouterr().out.endswith("script.py: 1 missing\n")
     assert main(["run", "--check"]) == 2
-    assert "run --check (script.py | notebook.ipynb | -m module)" in capsys.readouterr().err
-
-
-def test_the_command_checks_a_module_with_what_it_imports(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "nets").mkdir()
-    (tmp_path / "nets/__main__.py").write_text("import torch\nimport nets.vae\ntorch.fx")
-    (tmp_path / "nets/vae.py").write_text("import torch\ntorch.nn.LSTM")
-    assert main(["run", "--check", "-m", "nets.vae"]) == 1
-    assert capsys.readouterr().out.endswith("nets/vae.py: 1 missing\n")
-    assert main(["run", "--check", "-m", "nets", "--epochs", "3"]) == 1
-    assert capsys.readouterr().out.endswith("nets/__main__.py: 2 missing\n")
+    assert "run --check (script.py | notebook.ipynb)" in capsys.readouterr().err
 
 
 def test_a_transformer_lists_names_behind_aliases_stars_and_missing_modules(listed):
@@ -174,31 +163,12 @@ def test_an_autoencoder_lacks_nothing(listed):
         ("try:\n    import nobodys\nexcept ImportError:\n    a = None", ["2: possibly nobodys: not installed"]),
         ("try:\n    import torch.jit as j\nexcept:\n    j = 0\nj.fork", ["2: possibly torch.jit", "5: torch.jit.fork"]),
         ("import torch\ntry:\n    torch.fx\nexcept OSError:\n    pass", ["3: torch.fx"]),
-        ("import torch\nif hasattr(torch, 'fx'):\n    torch.fx", ["3: possibly torch.fx"]),
-        ("import torch\nhasattr(torch, 'fx') and torch.fx", ["2: possibly torch.fx"]),
     ],
 )  # fmt: skip
 def test_names_are_followed_as_python_does(listed, text, found):
     status, lines, _ = listed(text)
     assert _short(lines) == found
     assert status == any("possibly" not in line for line in found)
-
-
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        ("nn.Linear(3, 4, biases=False)", "torch.nn.Linear(biases=): minidl's takes no such argument"),
-        ("nn.CrossEntropyLoss(classes=w)", "torch.nn.CrossEntropyLoss(classes=): minidl's takes no such argument"),
-        ("F.mse_loss(x, y, classes=w)", "torch.nn.functional.mse_loss(classes=): minidl's takes no such argument"),
-        ("nn.Conv2d(4, 4, 3, padding_mode='reflect', groups=2)", None),
-        ("nn.CrossEntropyLoss(weight=None, reduce=False)", None),
-        ("nn.Linear(**options)", None),
-        ("torch.randn(3, generator=g).sum(dim=0, keepdim=True)", None),
-    ],
-)
-def test_arguments_of_known_callables(listed, call, said):
-    lines = listed(f"import torch\nfrom torch import nn\nimport torch.nn.functional as F\n{call}")[1]
-    assert lines == ([f"script.py:4: {said}"] if said else [])
 
 
 def test_the_scripts_own_modules_are_read_too(listed, tmp_path):
@@ -266,7 +236,7 @@ def test_what_cannot_be_read_has_status_2(tmp_path, monkeypatch, capsys, name, t
             "torch.nn.modules.conv.x",
             "part of torch.nn.modules.conv, part of torch.nn.modules, a module of PyTorch; minidl",
         ),
-        ("torch.nn.Relu", "neither in minidl nor in PyTorch 2.13; the nearest name is torch.nn.ReLU"),
+        ("torch.nn.Relu", "neither in minidl nor in PyTorch 2.13"),
         ("torchvision.utils.xyzzy", "neither in minidl nor in torchvision 0.28"),
     ],
 )

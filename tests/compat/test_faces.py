@@ -5,7 +5,6 @@ They are tested here under minidl's own names, with the old methods added for th
 """
 
 import copy
-import io
 import pickle
 
 import numpy as np
@@ -143,8 +142,7 @@ def test_hints_that_change_no_value_are_taken(torch):
     assert x.to("cpu", non_blocking=True, memory_format=torch.preserve_format) is x
     assert nn.Conv2d(1, 1, 3).to(memory_format=torch.channels_last).weight.shape == (1, 1, 3, 3)
     assert x.contiguous(memory_format=torch.contiguous_format).shape == x.shape
-    assert (x.pin_memory() is x, x.ndimension(), x.nelement(), x.get_device()) == (True, 4, 24, -1)
-    assert not any((x.is_xpu, x.is_mps, x.is_sparse))
+    assert (x.pin_memory() is x, x.ndimension(), x.nelement(), x.is_xpu) == (True, 4, 24, False)
     assert nn.Linear(2, 2).type(torch.DoubleTensor).weight.dtype == "float64"
 
 
@@ -175,11 +173,8 @@ def test_old_arguments_of_losses(name, layer):
     cases = {"sum": {"size_average": False}, "none": {"reduce": False, "size_average": False}, "mean": {"reduce": True}}
     for reduction, old in cases.items():
         wanted = own(x, t, reduction=reduction).tolist()
-        with pytest.warns(UserWarning, match="size_average and reduce are deprecated") as said:
-            results = getattr(F, name)(x, t, **old), getattr(nn, layer)(**old)(x, t)
+        results = getattr(F, name)(x, t, **old), getattr(nn, layer)(**old)(x, t)
         assert [y.tolist() for y in results] == [wanted, wanted]
-        assert [warning.filename for warning in said] == [__file__, __file__]
-        assert all(f"write reduction='{reduction}'" in str(warning.message) for warning in said)
         assert getattr(nn, layer)(reduction=reduction)(x, t).tolist() == wanted
     assert getattr(F, name)(x, t).item() == getattr(nn, layer)()(x, t).item() == own(x, t).item()
     assert isinstance(getattr(nn, layer)(), getattr(minidl.nn, layer))
@@ -187,34 +182,18 @@ def test_old_arguments_of_losses(name, layer):
 
 
 def test_old_arguments_stand_where_pytorch_has_them():
-    with pytest.warns(UserWarning, match="reduction='sum'"):
-        assert nn.MSELoss(False).reduction == nn.CrossEntropyLoss(None, False).reduction == "sum"
+    assert nn.MSELoss(False).reduction == nn.CrossEntropyLoss(None, False).reduction == "sum"
     assert nn.CrossEntropyLoss(minidl.ones(3)).weight.tolist() == [1, 1, 1]
     assert nn.HuberLoss("sum", 2.0).delta == 2
 
 
-@pytest.mark.parametrize(("shape", "dim"), [((3,), 0), ((2, 3), 1), ((2, 3, 4), 0), ((2, 3, 4, 5), 1)])
-def test_softmax_without_dim_takes_pytorchs(shape, dim):
-    x = minidl.rand(*shape)
-    for name, layer in (("softmax", "Softmax"), ("log_softmax", "LogSoftmax")):
-        with pytest.warns(UserWarning, match=f"{name} without dim is deprecated") as said:
-            results = getattr(F, name)(x), getattr(nn, layer)()(x)
-        wanted = getattr(minidl, name)(x, dim).tolist()
-        assert [y.tolist() for y in results] == [wanted, wanted]
-        assert [warning.filename for warning in said] == [__file__, __file__]
-        assert all(f"write dim={dim}" in str(warning.message) for warning in said)
-
-
-def test_old_names_of_init_and_utils_warn():
+def test_old_names_of_init_and_utils():
     weight = minidl.zeros(3, 4)
-    with pytest.warns(FutureWarning, match="constant is deprecated: write constant_"):
-        nn.init.constant(weight, 3)
+    nn.init.constant(weight, 3)
     assert weight.sum().item() == 36
-    with pytest.warns(FutureWarning, match="write xavier_uniform_"):
-        nn.init.xavier_uniform(weight)
+    nn.init.xavier_uniform(weight)
     assert weight.abs().max().item() < 1
-    with pytest.warns(FutureWarning, match="write clip_grad_norm_"):
-        nn.utils.clip_grad_norm([weight], 1.0)
+    nn.utils.clip_grad_norm([weight], 1.0)
 
 
 def test_iterators_of_a_loader_have_next(torch):
@@ -247,19 +226,14 @@ def test_what_has_no_effect_says_so_once(torch, said):
         scaler.unscale_(optimizer)
         scaler.step(optimizer)
         scaler.update()
-        writer = FACES["torch.utils.tensorboard"].SummaryWriter("runs")
-        writer.add_scalar("loss", loss, 0)
-        writer.close()
     assert layer.weight.tolist() != before
     assert torch.compile(mode="default")(layer) is layer
     first = [line.split()[1] for line in said()]
-    assert first == ["autocast", "detect_anomaly", "torch.compile", "SummaryWriter"]
+    assert first == ["autocast", "detect_anomaly", "torch.compile"]
     with torch.autocast("cpu", enabled=False):
         torch.use_deterministic_algorithms(True)
         torch.set_float32_matmul_precision("high")
     assert not said()
-    with pytest.raises(AttributeError, match="no attribute 'add'"):
-        writer.add  # noqa: B018
 
 
 def test_grad_takes_only_inputs(torch):
@@ -278,19 +252,6 @@ def test_inference_mode_records_nothing(torch):
     assert not torch.inference_mode(lambda: x * 2)().requires_grad
 
 
-def test_defaults_cannot_be_changed(torch):
-    torch.set_default_dtype(torch.get_default_dtype())
-    torch.set_default_tensor_type(torch.FloatTensor)
-    torch.set_default_tensor_type("torch.FloatTensor")
-    torch.set_default_device("cpu")
-    with pytest.raises(NotImplementedError, match="the default stays float32, not float64"):
-        torch.set_default_dtype(torch.float64)
-    with pytest.raises(NotImplementedError, match="the default stays torch.FloatTensor"):
-        torch.set_default_tensor_type(torch.DoubleTensor)
-    with pytest.raises(NotImplementedError, match="device='cuda'"):
-        torch.set_default_device("cuda")
-
-
 def test_a_state_dict_goes_through_a_file(torch, tmp_path):
     layer, other = nn.Linear(2, 3), nn.Linear(2, 3)
     torch.save(layer.state_dict(), tmp_path / "layer.pth")
@@ -301,33 +262,16 @@ def test_a_state_dict_goes_through_a_file(torch, tmp_path):
 def test_without_a_gpu(torch):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    state = torch.get_rng_state()
     torch.cuda.manual_seed(3)
     torch.cuda.manual_seed_all(3)
     torch.cuda.empty_cache()
-    drawn = torch.rand(2).tolist()
-    file = io.BytesIO()
-    torch.save({"rng": state, "shape": torch.ones(2, 3).shape}, file)
-    file.seek(0)
-    torch.set_rng_state(torch.load(file)["rng"])
-    assert (torch.rand(2).tolist(), state.dtype) == (drawn, "uint8")
     counts = torch.cuda.device_count, torch.cuda.memory_allocated, torch.cuda.max_memory_allocated
     assert [count() for count in counts] == [0, 0, 0]
     assert issubclass(torch.cuda.OutOfMemoryError, RuntimeError)
     assert torch.accelerator.current_accelerator() is None
-    others = torch.accelerator, torch.xpu, torch.backends.mps, torch.backends.cudnn
+    others = torch.accelerator, torch.backends.mps, torch.backends.cudnn
     assert not any(module.is_available() for module in others)
     assert torch.backends.cuda.matmul.allow_tf32 is False
-
-
-@pytest.mark.parametrize("older", ["0.4.1", "1.13.0", "2.4", "2.4.0a0+git1"])
-def test_versions_are_compared_by_their_numbers(older):
-    version = FACES["torch"].__version__
-    assert version > older
-    assert version >= older
-    assert not version < older
-    assert not version <= older
-    assert version.split(".")[:2] == ["2", "13"]
 
 
 def test_assert_close(torch):
@@ -336,17 +280,13 @@ def test_assert_close(torch):
     with pytest.raises(AssertionError, match="Max absolute difference"):
         close(100 * x, 100 * x + 5e-4)
     close(0 * x, 0 * x + 8e-6)
-    close({"a": [x, 1.0]}, {"a": [x + 1e-6, 1.0]})
     for wrong in (x + 1e-3, torch.ones(3), x.double(), x * float("nan")):
         with pytest.raises(AssertionError):
             close(x, wrong)
     close(x, x + 1e-3, rtol=0, atol=1e-2)
-    close(x, x.double(), check_dtype=False)
     close(x * float("nan"), x * float("nan"), equal_nan=True)
-    with pytest.raises(AssertionError, match="1 values, and 2 expected"):
-        close([x], [x, x])
-    with pytest.raises(AssertionError, match="my text"):
-        close(x, x.double(), msg="my text")
+    with pytest.raises(AssertionError, match=r"float32 \(2, 3\), and float64 \(2, 3\) expected"):
+        close(x, x.double())
 
 
 def test_missing_names_are_described(torch):

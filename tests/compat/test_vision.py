@@ -83,28 +83,10 @@ def test_mnist_has_torchvisions_attributes(mnist):
 
 
 @pytest.mark.parametrize("name", ["train_data", "test_data", "train_labels", "test_labels"])
-def test_the_old_names_warn(mnist, name):
+def test_old_names(mnist, name):
     digits = datasets.MNIST(mnist)
     new = "data" if name.endswith("data") else "targets"
-    with pytest.warns(UserWarning, match=f"{name} has been renamed {new}"):
-        assert getattr(digits, name) is getattr(digits, new)
-    with pytest.raises(AttributeError, match="'MNIST' object has no attribute 'validation_data'"):
-        digits.validation_data  # noqa: B018
-
-
-def test_the_text_of_a_data_set(mnist):
-    assert repr(datasets.MNIST(mnist, transform=DIGITS, target_transform=abs)).splitlines() == [
-        "Dataset MNIST",
-        f"    Number of datapoints: {N}",
-        f"    Root location: {mnist}",
-        "    Split: Train",
-        "    StandardTransform",
-        "Transform: Compose(",
-        "               ToTensor()",
-        "               Normalize(mean=(0.1307,), std=(0.3081,))",
-        "           )",
-        "Target transform: <built-in function abs>",
-    ]
+    assert getattr(digits, name) is getattr(digits, new)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +269,6 @@ def test_fake_data_is_the_same_each_time_and_leaves_the_default_generator_alone(
     np.testing.assert_array_equal(a.array, b.array)
     assert not np.array_equal(a.array, c.array)
     assert len(list(iter(fake))) == 5
-    assert repr(fake).splitlines()[:2] == ["Dataset FakeData", "    Number of datapoints: 5"]
 
 
 def test_an_image_folder(tmp_path):
@@ -315,7 +296,9 @@ def test_what_is_no_image_folder_is_refused(tmp_path):
         datasets.ImageFolder(tmp_path)
     assert len(datasets.ImageFolder(tmp_path, allow_empty=True)) == 0
     (tmp_path / "empty" / "x.txt").write_text("words")
-    words = datasets.DatasetFolder(tmp_path, lambda path: open(path).read(), (".txt",), str.upper)  # noqa: SIM115
+    words = datasets.ImageFolder(
+        tmp_path, str.upper, loader=lambda path: path.read_text(), is_valid_file=lambda path: path.endswith(".txt")
+    )
     assert words.samples == [(str(tmp_path / "empty" / "x.txt"), 0)]
 
 
@@ -421,7 +404,7 @@ def test_random_transforms_follow_the_seed():
     chain = transforms.Compose([
         transforms.RandomCrop(9, padding=2), transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip(),
         transforms.RandomRotation(30), transforms.ColorJitter(0.4, 0.4, 0.4, 0.1), transforms.RandomResizedCrop(8),
-        transforms.RandomGrayscale(0.3), transforms.RandomApply([transforms.Pad(1)]), transforms.ToTensor(),
+        transforms.ToTensor(),
     ])  # fmt: skip
 
     def draws(seed):
@@ -435,34 +418,35 @@ def test_chances_of_0_and_1():
     for kind, change in ((transforms.RandomHorizontalFlip, F.hflip), (transforms.RandomVerticalFlip, F.vflip)):
         assert kind(0.0)(PICTURE) is PICTURE
         assert kind(p=1.0)(PICTURE).tobytes() == change(PICTURE).tobytes()
-    assert transforms.RandomApply([transforms.Pad(1)], 0.0)(PICTURE) is PICTURE
-    assert transforms.RandomApply([transforms.Pad(1)], 1.0)(PICTURE).size == (12, 14)
-    assert transforms.RandomGrayscale(1.0)(PICTURE).mode == "RGB"
 
 
 def test_what_random_transforms_draw():
     minidl.manual_seed(0)
     crops = {transforms.RandomCrop.get_params(PICTURE, (11, 9)) for _ in range(100)}
     assert crops == {(i, j, 11, 9) for i in (0, 1) for j in (0, 1)}
+    x = minidl.arange(120.0).reshape(1, 12, 10)
+    for _ in range(100):  # the least and the greatest of a crop tell where its corners are
+        crop = transforms.RandomResizedCrop((40, 40), (0.2, 0.5), (0.5, 2), transforms.InterpolationMode.NEAREST)(x)
+        (top, left), (bottom, right) = divmod(int(crop.array.min()), 10), divmod(int(crop.array.max()), 10)
+        area, aspect = (bottom - top + 1) * (right - left + 1), (right - left + 1) / (bottom - top + 1)
+        assert 0.2 * 120 - 6 <= area <= 0.5 * 120 + 6
+        assert 0.4 < aspect < 2.5
+    whole = transforms.RandomResizedCrop(10, (9, 9), (1, 1))(x)  # none fits: the middle
+    assert whole.tolist() == x[:, 1:11].tolist()
+    black = Image.new("RGB", (3, 3), (1, 1, 1))
     for _ in range(100):
-        top, left, height, width = transforms.RandomResizedCrop.get_params(PICTURE, (0.2, 0.5), (0.5, 2))
-        assert top >= 0 <= left
-        assert top + height <= 12
-        assert left + width <= 10
-    assert transforms.RandomResizedCrop.get_params(PICTURE, (9, 9), (1, 1)) == (1, 0, 10, 10)  # none fits: the middle
-    order, brightness, contrast, *_ = transforms.ColorJitter.get_params((0.5, 0.6), None, None, None)
-    assert sorted(order) == [0, 1, 2, 3]
-    assert 0.5 <= brightness <= 0.6
-    assert contrast is None
-    angles = [transforms.RandomRotation.get_params([-3, 5]) for _ in range(100)]
-    assert -3 <= min(angles) < 0 < 3 < max(angles) <= 5
+        factor = np.asarray(transforms.ColorJitter(brightness=(100, 200))(black)).max()
+        assert 100 <= factor <= 200
+    turns = [transforms.RandomRotation([0, 180])(PICTURE).tobytes() for _ in range(20)]
+    assert len(set(turns)) > 10
+    assert transforms.RandomRotation([180, 180])(PICTURE).tobytes() == F.rotate(PICTURE, 180).tobytes()
     assert transforms.RandomCrop((20, 9), pad_if_needed=True)(PICTURE).size == (9, 20)
 
 
 def test_transforms_are_modules_with_their_arguments():
-    resize = transforms.Resize(5, max_size=7)
+    resize = transforms.Resize(5)
     assert isinstance(resize, minidl.nn.Module)
-    assert (resize.size, resize.max_size) == (5, 7)
+    assert (resize.size, resize.antialias) == (5, True)
     assert minidl.nn.Sequential(transforms.CenterCrop(4), transforms.Grayscale())(TENSOR).shape == (1, 4, 4)
     assert transforms.RandomCrop(3).size == (3, 3)
 
@@ -518,8 +502,6 @@ def test_a_grid_is_normalized_as_a_whole_each_or_from_a_range():
     assert values(scale_each=True) == [[0.0, 1.0, 0.0, 1.0]]
     assert values(value_range=(1, 3)) == [[0.0, 0.0, 0.5, 1.0]]
     assert images.tolist()[1] == [[[2.0, 4.0]]]
-    with pytest.raises(TypeError, match="value_range has to be a tuple"):
-        values(value_range=[0, 1])
     with pytest.raises(TypeError, match="tensor or list of tensors expected, got .'ndarray'"):
         utils.make_grid(images.numpy())
 

@@ -4,7 +4,6 @@ import contextlib
 
 import minidl
 from minidl.compat._said import said_once, without_effect
-from minidl.compat.torch._types import TENSOR_TYPES, Tensor
 
 SECOND_NAMES = {
     "absolute": "abs", "arccos": "acos", "arcsin": "asin", "arctan": "atan", "concat": "cat", "concatenate": "cat",
@@ -37,30 +36,12 @@ def inference_mode(mode=True):
     return minidl.no_grad() if mode else contextlib.nullcontext()
 
 
-def get_default_dtype():
-    """float32."""
-    return minidl.float32
-
-
-def set_default_dtype(d):
-    """Accept float32, which is the default, and refuse all else."""
-    if d != minidl.float32:
-        raise NotImplementedError(f"set_default_dtype: the default stays float32, not {d}; use dtype= or .to({d})")
-
-
-def set_default_tensor_type(t):
-    """Accept ``FloatTensor``, which is the default, and refuse all else."""
-    if t not in (Tensor, TENSOR_TYPES["torch.FloatTensor"], "torch.FloatTensor"):
-        raise NotImplementedError(f"set_default_tensor_type: the default stays torch.FloatTensor, not {t}")
-
-
-def set_default_device(device):
-    """Accept the CPU, which is the default, and refuse all else."""
-    if device is not None and minidl.device(device).type != "cpu":
-        raise NotImplementedError(f"set_default_device: the default stays 'cpu'; use device={str(device)!r} or .to()")
+def initial_seed():
+    """The default generator's seed; in a loader's worker that worker's, from which scripts seed NumPy's."""
+    worker = minidl.data.get_worker_info()
+    return worker.seed if worker else minidl.random.default_generator.initial_seed()
 
 
 set_printoptions = without_effect("torch.set_printoptions has no effect: tensors are printed with 4 digits")
 # What these ask for is given (the same results in each run), or allowed and not used (less precise products).
-use_deterministic_algorithms = set_deterministic_debug_mode = without_effect()
-set_float32_matmul_precision = set_num_interop_threads = without_effect()
+use_deterministic_algorithms = set_float32_matmul_precision = without_effect()

@@ -13,13 +13,9 @@ from minidl.compat.files import KINDS
 from minidl.ops.conversion import as_dtype
 from minidl.tensor import Tensor as AnyTensor
 
-DEVICES = {"torch": "cpu", "torch.cuda": "cuda"}
-
 
 class Size(tuple):
     """A shape: a tuple that counts its elements."""
-
-    __slots__ = ()
 
     def numel(self):
         """The number of elements of a tensor of this shape."""
@@ -92,7 +88,7 @@ Variable = _VariableType("Variable", (), {"__module__": "torch.autograd"})
 # "torch.FloatTensor", "torch.cuda.LongTensor" and the others
 TENSOR_TYPES = {
     f"{module}.{kind}Tensor": TensorType(f"{kind}Tensor", (), {"__module__": module, "dtype": dtype, "device": device})
-    for module, device in DEVICES.items()
+    for module, device in (("torch", "cpu"), ("torch.cuda", "cuda"))
     for kind, dtype in KINDS.items()
 }
 

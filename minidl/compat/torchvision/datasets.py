@@ -5,7 +5,6 @@ Items are ``(image, label)``, a PIL image where Pillow is installed, else an arr
 """
 
 import os
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from minidl import data
 from minidl.compat.torchvision.transforms import on_batch
 from minidl.compat.torchvision.transforms.functional import Image, to_pil_image
 
-__all__ = ["CIFAR10", "MNIST", "DatasetFolder", "FakeData", "FashionMNIST", "ImageFolder", "VisionDataset"]
+__all__ = ["CIFAR10", "MNIST", "FakeData", "FashionMNIST", "ImageFolder", "VisionDataset"]
 
 NUMBERS = "zero one two three four five six seven eight nine".split()
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -32,17 +31,6 @@ class VisionDataset(data.Dataset):
         image = image if self.transform is None else self.transform(image)
         return image, target if self.target_transform is None else self.target_transform(target)
 
-    def extra_repr(self):
-        """More lines for the text of the data set."""
-        return ""
-
-    def __repr__(self):
-        lines = [f"Dataset {type(self).__name__}", f"Number of datapoints: {len(self)}"]
-        lines += [f"Root location: {self.root}"] * (self.root is not None) + self.extra_repr().splitlines()
-        heads = {"Transform: ": self.transform, "Target transform: ": self.target_transform}
-        given = [f"{t!r}".replace("\n", "\n" + " " * len(head)).join([head, ""]) for head, t in heads.items() if t]
-        return "\n".join(["\n    ".join(lines + ["StandardTransform"] * bool(given)), *given])
-
 
 class _InMemory(VisionDataset):
     """Pixels, uint8 (n, H, W) or (n, H, W, C), and classes, which `source` of minidl.data reads."""
@@ -50,6 +38,7 @@ class _InMemory(VisionDataset):
     source: Any
     kept: Any = minidl.Tensor, minidl.Tensor  # as what pixels and classes are kept
     classes: ClassVar[list[str]]
+    class_to_idx = property(lambda self: {name: i for i, name in enumerate(self.classes)})
 
     def __init__(self, root, train=True, transform=None, target_transform=None, download=False):
         super().__init__(root, None, transform, target_transform)
@@ -59,11 +48,6 @@ class _InMemory(VisionDataset):
         except FileNotFoundError as error:
             raise RuntimeError(f"Dataset not found. You can use download=True to download it.\n{error}") from error
         self.data, self.targets = self.kept[0](source.images), self.kept[1](source.targets)
-
-    @property
-    def class_to_idx(self):
-        """The number of each class."""
-        return {name: i for i, name in enumerate(self.classes)}
 
     def __len__(self):
         return len(self.data)
@@ -86,10 +70,6 @@ class _InMemory(VisionDataset):
                 return images, minidl.Tensor(np.asarray(chosen, np.int64))
         return data.default_collate([self[int(i)] for i in indices])
 
-    def extra_repr(self):
-        """Training or test set."""
-        return f"Split: {'Train' if self.train else 'Test'}"
-
 
 class MNIST(_InMemory):
     """Handwritten digits, read from root/MNIST/raw (or root, or root/mnist)."""
@@ -97,12 +77,8 @@ class MNIST(_InMemory):
     source = type("MNIST", (data.MNIST,), {"_downloads": "MNIST/raw"})
     classes: ClassVar = [f"{i} - {name}" for i, name in enumerate(NUMBERS)]
 
-    def __getattr__(self, name):
-        if name not in ("train_data", "test_data", "train_labels", "test_labels"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        new = "data" if name.endswith("data") else "targets"
-        warnings.warn(f"{name} has been renamed {new}", stacklevel=2)
-        return getattr(self, new)
+    train_data = test_data = property(lambda self: self.data)
+    train_labels = test_labels = property(lambda self: self.targets)
 
 
 class FashionMNIST(MNIST):
@@ -121,12 +97,9 @@ class CIFAR10(_InMemory):
 class FakeData(VisionDataset):
     """Images of noise, the same for each index."""
 
-    def __init__(
-        self, size=1000, image_size=(3, 224, 224), num_classes=10, transform=None, target_transform=None,
-        random_offset=0,
-    ):  # fmt: skip
+    def __init__(self, size=1000, image_size=(3, 224, 224), num_classes=10, transform=None, target_transform=None):
         super().__init__(None, None, transform, target_transform)
-        self.size, self.image_size, self.num_classes, self.random_offset = size, image_size, num_classes, random_offset
+        self.size, self.image_size, self.num_classes = size, image_size, num_classes
 
     def __len__(self):
         return self.size
@@ -134,48 +107,10 @@ class FakeData(VisionDataset):
     def __getitem__(self, index):
         if index >= self.size:
             raise IndexError(f"{type(self).__name__} index out of range")
-        generator = minidl.Generator().manual_seed(index + self.random_offset)
+        generator = minidl.Generator().manual_seed(index)
         image = minidl.randn(*self.image_size, generator=generator)
         target = minidl.randint(0, self.num_classes, (1,), generator=generator).item()
         return self._transformed(to_pil_image(image), target)
-
-
-class DatasetFolder(VisionDataset):
-    """Files in a folder for each class, read by `loader`."""
-
-    def __init__(
-        self, root, loader, extensions=None, transform=None, target_transform=None, is_valid_file=None,
-        allow_empty=False,
-    ):  # fmt: skip
-        super().__init__(root, None, transform, target_transform)
-        self.loader, self.extensions = loader, extensions
-        self.classes, self.class_to_idx = self.find_classes(self.root)
-        valid = is_valid_file or (lambda path: path.lower().endswith(tuple(extensions)))
-        self.samples = [
-            (path, self.class_to_idx[label])
-            for label in self.classes
-            for folder, _, names in sorted(os.walk(os.path.join(self.root, label), followlinks=True))
-            for path in [os.path.join(folder, name) for name in sorted(names)]
-            if valid(path)
-        ]
-        self.targets = [target for _, target in self.samples]
-        empty = [name for name, i in self.class_to_idx.items() if i not in set(self.targets)]
-        if empty and not allow_empty:
-            raise FileNotFoundError(f"Found no valid file for the classes {', '.join(empty)}. Known: {extensions}")
-
-    def find_classes(self, directory):
-        """The names of the folders, sorted, and their numbers."""
-        classes = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
-        if not classes:
-            raise FileNotFoundError(f"Couldn't find any class folder in {directory}.")
-        return classes, {name: i for i, name in enumerate(classes)}
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        path, target = self.samples[index]
-        return self._transformed(self.loader(path), target)
 
 
 def default_loader(path):
@@ -186,10 +121,34 @@ def default_loader(path):
         return image.convert("RGB")
 
 
-class ImageFolder(DatasetFolder):
+class ImageFolder(VisionDataset):
     """Pictures in a folder for each class."""
 
-    def __init__(self, root, transform=None, target_transform=None, loader=default_loader, is_valid_file=None, **more):
-        known = IMG_EXTENSIONS if is_valid_file is None else None
-        super().__init__(root, loader, known, transform, target_transform, is_valid_file, **more)
-        self.imgs = self.samples
+    def __init__(
+        self, root, transform=None, target_transform=None, loader=default_loader, is_valid_file=None, allow_empty=False
+    ):
+        super().__init__(root, None, transform, target_transform)
+        self.loader = loader
+        self.classes = sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir())
+        if not self.classes:
+            raise FileNotFoundError(f"Couldn't find any class folder in {root}.")
+        self.class_to_idx = {name: i for i, name in enumerate(self.classes)}
+        valid = is_valid_file or (lambda path: path.lower().endswith(IMG_EXTENSIONS))
+        self.imgs = self.samples = [
+            (path, self.class_to_idx[label])
+            for label in self.classes
+            for folder, _, names in sorted(os.walk(os.path.join(self.root, label), followlinks=True))
+            for path in [os.path.join(folder, name) for name in sorted(names)]
+            if valid(path)
+        ]
+        self.targets = [target for _, target in self.samples]
+        empty = [name for name, i in self.class_to_idx.items() if i not in set(self.targets)]
+        if empty and not allow_empty:
+            raise FileNotFoundError(f"Found no valid file for the classes {', '.join(empty)}. Known: {IMG_EXTENSIONS}")
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        path, target = self.samples[index]
+        return self._transformed(self.loader(path), target)

@@ -14,8 +14,6 @@ def make_grid(tensor, nrow=8, padding=2, normalize=False, value_range=None, scal
     parts = tensor if isinstance(tensor, list) else [tensor]
     if not all(isinstance(part, Tensor) for part in parts):
         raise TypeError(f"tensor or list of tensors expected, got {sorted({type(part).__name__ for part in parts})}")
-    if value_range is not None and not isinstance(value_range, tuple):
-        raise TypeError("value_range has to be a tuple (min, max) if specified. min and max are numbers")
     images = np.stack([part.detach().cpu().numpy() for part in parts])
     images = images.reshape(-1, *((1,) * (4 - images.ndim) + images.shape)[-3:])  # (N, C, H, W)
     if normalize:

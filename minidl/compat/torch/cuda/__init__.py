@@ -19,17 +19,10 @@ def manual_seed(seed):
         default_generator.manual_seed(seed)
 
 
-def _of_pool(name, otherwise=0):
-    """What CuPy's memory pool says or does under this name; without a GPU `otherwise`."""
-
-    def ask(device=None):
-        return getattr(devices.cupy().get_default_memory_pool(), name)() if is_available() else otherwise
-
-    return ask
+def memory_allocated(device=None):
+    """Bytes that CuPy's pool holds for tensors, also for later ones: the most that they needed until now."""
+    return devices.cupy().get_default_memory_pool().total_bytes() if is_available() else 0
 
 
-manual_seed_all = manual_seed
-empty_cache = _of_pool("free_all_blocks", None)
-memory_allocated = _of_pool("used_bytes")
-# With the memory kept for later tensors, which is the most that was used until now
-memory_reserved = max_memory_allocated = max_memory_reserved = _of_pool("total_bytes")
+manual_seed_all, empty_cache = manual_seed, lambda: None
+memory_reserved = max_memory_allocated = max_memory_reserved = memory_allocated

@@ -1,7 +1,6 @@
-"""Arguments that PyTorch still takes: ``size_average`` and ``reduce`` of the losses, softmax without ``dim``."""
+"""Arguments that PyTorch still takes: ``size_average`` and ``reduce`` of the losses."""
 
 import functools
-import warnings
 
 from minidl import nn
 from minidl.tensor import Tensor
@@ -18,7 +17,6 @@ LOSSES = {
     ("BCELoss", "binary_cross_entropy"): "weight size_average reduce reduction",
     ("BCEWithLogitsLoss", "binary_cross_entropy_with_logits"): "weight size_average reduce reduction pos_weight",
 }
-SOFTMAX = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}
 DEFAULTS = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}  # all others: None
 
 
@@ -30,8 +28,6 @@ def _modern(names, values, named):
     if average is not None or reduce is not None:
         reduced = "mean" if average is None or average else "sum"
         given["reduction"] = reduced if reduce is None or reduce else "none"
-        text = f"size_average and reduce are deprecated: write reduction={given['reduction']!r}"
-        warnings.warn(text, UserWarning, stacklevel=3)
     return given
 
 
@@ -45,26 +41,10 @@ def _with_old(function, names, first):
     return wrapped
 
 
-def _guessing_dim(function):
-    @functools.wraps(function)
-    def softmax(input, dim=None, _stacklevel=2, **named):
-        if dim is None:
-            dim = 0 if input.ndim in (0, 1, 3) else 1
-            warnings.warn(f"{function.__name__} without dim is deprecated: write dim={dim}", stacklevel=_stacklevel)
-        return function(input, dim, **named)
-
-    return softmax
-
-
-def _forward(softmax):
-    return lambda self, input: softmax(input, self.dim, _stacklevel=4)
-
-
-def _subclass(name, **methods):
-    return type(name, (getattr(nn, name),), methods)
+def _subclass(name, order):
+    own = getattr(nn, name)
+    return type(name, (own,), {"__init__": _with_old(own.__init__, order, 1)})
 
 
 FUNCTIONS = {name: _with_old(getattr(nn.functional, name), order, 2) for (_, name), order in LOSSES.items()}
-FUNCTIONS |= {name: _guessing_dim(getattr(nn.functional, name)) for name in SOFTMAX.values()}
-MODULES = {n: _subclass(n, __init__=_with_old(getattr(nn, n).__init__, order, 1)) for (n, _), order in LOSSES.items()}
-MODULES |= {name: _subclass(name, forward=_forward(FUNCTIONS[own])) for name, own in SOFTMAX.items()}
+MODULES = {name: _subclass(name, order) for (name, _), order in LOSSES.items()}

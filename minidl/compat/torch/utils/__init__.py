@@ -1,3 +1,3 @@
 """``torch.utils``."""
 
-from . import data, tensorboard
+from . import data

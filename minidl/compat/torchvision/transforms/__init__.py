@@ -1,6 +1,5 @@
 """torchvision.transforms, version 1: the functions as objects. Random ones draw from minidl's default generator."""
 
-import enum
 import functools
 import inspect
 import math
@@ -20,7 +19,6 @@ class _Transform(nn.Module):
     """A transform: what its static method `change` does with an image. That one's other parameters are its own."""
 
     change: Any
-    hidden = optional = ()  # parameters that its text leaves out, always or if they are None
     kept: ClassVar[Any] = {}  # how parameters are kept, if not as they are given
 
     def __init_subclass__(cls):
@@ -38,23 +36,12 @@ class _Transform(nn.Module):
         """Return the changed image."""
         return self.change(img, *[getattr(self, name) for name in self.__signature__.parameters])
 
-    def __repr__(self):
-        values = {name: getattr(self, name) for name in self.__signature__.parameters if name not in self.hidden}
-        values |= {name: value.value for name, value in values.items() if isinstance(value, enum.Enum)}
-        shown = [f"{name}={value}" for name, value in values.items() if value is not None or name not in self.optional]
-        return f"{type(self).__name__}({', '.join(shown)})"
-
 
 PAIR = {"size": F.pair}
 
 
 def _uniform(low, high):
     return float(rng_of(None).uniform(low, high))
-
-
-def _rectangle(h, w, height, width):
-    """Draw where a rectangle lies in an image of h x w: top, left, height, width."""
-    return int(rng_of(None).integers(h - height + 1)), int(rng_of(None).integers(w - width + 1)), height, width
 
 
 def _range(name, value, centre):
@@ -70,9 +57,9 @@ def _transform(name, change, **options):
 
 
 ToTensor = _transform("ToTensor", F.to_tensor)
-ToPILImage = _transform("ToPILImage", F.to_pil_image, optional=("mode",))
-Lambda = _transform("Lambda", lambda img, lambd: lambd(img), hidden=("lambd",))
-Normalize = _transform("Normalize", F.normalize, hidden=("inplace",))
+ToPILImage = _transform("ToPILImage", F.to_pil_image)
+Lambda = _transform("Lambda", lambda img, lambd: lambd(img))
+Normalize = _transform("Normalize", F.normalize)
 Resize = _transform("Resize", F.resize)
 CenterCrop = _transform("CenterCrop", lambda img, size: F.center_crop(img, size), kept=PAIR)
 Pad = _transform("Pad", F.pad)
@@ -89,7 +76,6 @@ def _perhaps(change, p):
 
 RandomHorizontalFlip = _transform("RandomHorizontalFlip", _perhaps(F.hflip, 0.5))
 RandomVerticalFlip = _transform("RandomVerticalFlip", _perhaps(F.vflip, 0.5))
-RandomGrayscale = _transform("RandomGrayscale", _perhaps(F.grey_alike, 0.1))
 
 
 class Compose:
@@ -106,23 +92,6 @@ class Compose:
                 break
         return functools.reduce(lambda image, step: step(image), steps, img)
 
-    def __repr__(self):
-        return "\n    ".join([f"{type(self).__name__}(", *map(repr, self.transforms)]) + "\n)"
-
-
-class RandomApply(Compose):
-    """All of the transforms with probability `p`, or else none."""
-
-    def __init__(self, transforms, p=0.5):
-        super().__init__(transforms)
-        self.p = p
-
-    def __call__(self, img):
-        return super().__call__(img) if rng_of(None).random() < self.p else img
-
-    def __repr__(self):
-        return super().__repr__().replace("(", f"(\n    p={self.p}", 1)
-
 
 def on_batch(transform, pixels):
     """`transform` of bytes (N, H, W) or (N, H, W, C) at once; None if it has to see the images one by one."""
@@ -137,7 +106,7 @@ def on_batch(transform, pixels):
 class RandomCrop(_Transform):
     """A rectangle somewhere in the image, which may be padded first."""
 
-    hidden, kept = ("pad_if_needed", "fill", "padding_mode"), PAIR
+    kept = PAIR
 
     @staticmethod
     def get_params(img, output_size):
@@ -145,7 +114,7 @@ class RandomCrop(_Transform):
         (_, h, w), (height, width) = F.get_dimensions(img), output_size
         if h < height or w < width:
             raise ValueError(f"Required crop size {(height, width)} is larger than input image size {(h, w)}")
-        return _rectangle(h, w, height, width)
+        return int(rng_of(None).integers(h - height + 1)), int(rng_of(None).integers(w - width + 1)), height, width
 
     def change(img, size, padding=None, pad_if_needed=False, fill=0, padding_mode="constant"):
         """Return the crop."""
@@ -162,38 +131,26 @@ class RandomResizedCrop(_Transform):
 
     kept = PAIR
 
-    @staticmethod
-    def get_params(img, scale, ratio):
-        """Draw the rectangle: top, left, height, width."""
+    def change(img, size, scale=(0.08, 1.0), ratio=(0.75, 1.3333), interpolation=F.BILINEAR, antialias=True):
+        """Return the crop."""
         _, h, w = F.get_dimensions(img)
         for _ in range(10):
             area, aspect = h * w * _uniform(*scale), math.exp(_uniform(*np.log(ratio)))
             height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 0 < width <= w and 0 < height <= h:
-                return _rectangle(h, w, height, width)
+                return F.resize(F.crop(img, *RandomCrop.get_params(img, (height, width))), size, interpolation)
         aspect = min(max(w / h, min(ratio)), max(ratio))  # the largest part of the middle that has an allowed one
-        height, width = min(h, round(w / aspect)), min(w, round(h * aspect))
-        return (h - height) // 2, (w - width) // 2, height, width
-
-    def change(img, size, scale=(0.08, 1.0), ratio=(0.75, 1.3333), interpolation=F.BILINEAR, antialias=True):
-        """Return the crop."""
-        top, left, height, width = RandomResizedCrop.get_params(img, scale, ratio)
-        return F.resized_crop(img, top, left, height, width, size, interpolation)
+        return F.resize(F.center_crop(img, (min(h, round(w / aspect)), min(w, round(h * aspect)))), size, interpolation)
 
 
 class RandomRotation(_Transform):
     """Rotate by an angle between `degrees`."""
 
-    optional, kept = ("center",), {"degrees": lambda value: _range("degrees", value, 0.0)}
-
-    @staticmethod
-    def get_params(degrees):
-        """Draw the angle."""
-        return _uniform(*degrees)
+    kept: ClassVar = {"degrees": lambda value: _range("degrees", value, 0.0)}
 
     def change(img, degrees, interpolation=F.NEAREST, expand=False, center=None, fill=0):
         """Return the rotated image."""
-        return F.rotate(img, RandomRotation.get_params(degrees), interpolation, expand, center, fill)
+        return F.rotate(img, _uniform(*degrees), interpolation, expand, center, fill)
 
 
 def _factors(name, centre=1.0):
@@ -211,17 +168,12 @@ class ColorJitter(_Transform):
 
     kept = {name: _factors(name) for name in ("brightness", "contrast", "saturation")} | {"hue": _factors("hue", 0.0)}
 
-    @staticmethod
-    def get_params(*ranges):
-        """Draw the order of brightness, contrast, saturation and hue, and a factor of each, None for what stays."""
-        return rng_of(None).permutation(4), *(None if r is None else _uniform(*r) for r in ranges)
-
     def change(img, brightness=0, contrast=0, saturation=0, hue=0):
         """Return the changed image."""
-        order, *factors = ColorJitter.get_params(brightness, contrast, saturation, hue)
+        ranges = brightness, contrast, saturation, hue
         changes = F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue
-        for i in order:
-            img = img if factors[i] is None else changes[i](img, factors[i])
+        for i in rng_of(None).permutation(4):
+            img = img if ranges[i] is None else changes[i](img, _uniform(*ranges[i]))
         return img
 
 

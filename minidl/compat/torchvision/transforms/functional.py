@@ -13,7 +13,7 @@ from minidl.data import _images
 from minidl.tensor import Tensor
 
 try:
-    from PIL import Image, ImageEnhance, ImageOps
+    from PIL import Image, ImageEnhance
 except ImportError:
     Image = None
 
@@ -120,10 +120,10 @@ def numbers(values):
 # -- geometry -----------------------------------------------------------------------------------------------------
 
 
-def resize(img, size, interpolation=BILINEAR, max_size=None, antialias=True):
+def resize(img, size, interpolation=BILINEAR, antialias=True):
     """Resize to (h, w), or so that the shorter side has the given size. PIL images are always antialiased."""
     _, *old = get_dimensions(img)
-    new, mode = _new_size(old, size, max_size), _pillow(interpolation)
+    new, mode = _new_size(old, size), _pillow(interpolation)
     if _is_pil(img):
         return img.resize(new[::-1], mode)
     if mode not in (0, 2):
@@ -136,20 +136,16 @@ def _pillow(interpolation):
     return PILLOW[interpolation.value] if isinstance(interpolation, InterpolationMode) else int(interpolation)
 
 
-def _new_size(old, size, max_size):
+def _new_size(old, size):
     short, *others = [size] if isinstance(size, int) else size
     if others:
         return [short, *others]
     long = int(short * max(old) / min(old))
-    if max_size is not None and long > max_size:
-        short, long = int(max_size * short / long), max_size
     return [short, long] if old[0] <= old[1] else [long, short]
 
 
 def crop(img, top, left, height, width):
     """A rectangle of an image, with zeros where it leaves the image."""
-    if _is_pil(img):
-        return img.crop((left, top, left + width, top + height))
     return _changed(img, _images.crop, top, left, height, width)
 
 
@@ -159,11 +155,6 @@ def center_crop(img, output_size):
     # torchvision pads smaller images first, and so rounds in the other direction.
     top, left = (-((b - a) // 2) if b > a else round((a - b) / 2) for a, b in ((h, height), (w, width)))
     return crop(img, top, left, height, width)
-
-
-def resized_crop(img, top, left, height, width, size, interpolation=BILINEAR):
-    """`crop`, then `resize`."""
-    return resize(crop(img, top, left, height, width), size, interpolation)
 
 
 def pair(size):
@@ -178,8 +169,6 @@ def pad(img, padding, fill=0, padding_mode="constant"):
     if len(border) not in (1, 2, 4) or padding_mode not in ("constant", "edge", "reflect", "symmetric"):
         raise ValueError(f"pad: expected 1, 2 or 4 sizes and a known mode, not {padding!r} and {padding_mode!r}")
     border *= 4 // len(border)
-    if _is_pil(img) and padding_mode == "constant":
-        return ImageOps.expand(img, border, fill=_colour(img, fill))
     return _changed(img, _images.pad, *border, padding_mode, numbers(fill))
 
 
@@ -192,12 +181,12 @@ def _colour(img, fill):
 
 def hflip(img):
     """Swap left and right."""
-    return ImageOps.mirror(img) if _is_pil(img) else _changed(img, lambda x: x[..., ::-1])
+    return _changed(img, lambda x: x[..., ::-1])
 
 
 def vflip(img):
     """Swap top and bottom."""
-    return ImageOps.flip(img) if _is_pil(img) else _changed(img, lambda x: x[..., ::-1, :])
+    return _changed(img, lambda x: x[..., ::-1, :])
 
 
 def rotate(img, angle, interpolation=NEAREST, expand=False, center=None, fill=0):
@@ -217,14 +206,6 @@ def rgb_to_grayscale(img, num_output_channels=1):
     if _is_pil(img):
         return Image.merge("RGB", [img.convert("L")] * 3) if num_output_channels == 3 else img.convert("L")
     return _changed(img, _images.grey, num_output_channels)
-
-
-def grey_alike(img):
-    """The luma, in as many channels as the image has."""
-    return rgb_to_grayscale(img, get_dimensions(img)[0])
-
-
-to_grayscale = rgb_to_grayscale
 
 
 def _blended(img, enhancer, other, factor):
