@@ -296,10 +296,14 @@ def _seeds(
     name: str, outputs: Tensor | Sequence[Tensor], gradients: Tensor | Sequence[Tensor | None] | None
 ) -> dict[Source, Tensor]:
     """The gradients from which the backward pass starts, by source."""
-    if isinstance(outputs, Tensor) and not isinstance(gradients, Sequence):
-        return {outputs.grad_fn or outputs: _seed(outputs, gradients)}
-    found = _listed(name, "outputs", outputs)
-    given = [gradients] if isinstance(gradients, Tensor) else list(gradients or [None] * len(found))
+    found = [outputs] if isinstance(outputs, Tensor) else _listed(name, "outputs", outputs)
+    if isinstance(gradients, list | tuple):
+        given = list(gradients)
+    else:
+        given = [gradients] if gradients is not None else [None] * len(found)
+    for gradient in given:
+        if not isinstance(gradient, Tensor | None):
+            raise TypeError(f"{name}: gradient must be a Tensor, not {type(gradient).__name__}")
     if len(given) != len(found):
         raise RuntimeError(f"{name}: expected a gradient for each output, and got {len(given)} for {len(found)}")
     seeds: dict[Source, Tensor] = {}
@@ -324,8 +328,6 @@ def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
             )
         one = devices.number(np.ones((), output.dtype), devices.device_of(output.array))
         return Tensor(one.reshape(output.shape))
-    if not isinstance(gradient, Tensor):
-        raise TypeError(f"backward: gradient must be a Tensor, not {type(gradient).__name__}")
     if gradient.shape != output.shape:
         raise RuntimeError(
             f"backward: gradient of shape {gradient.shape} for an output of shape {output.shape}: both must be the same"

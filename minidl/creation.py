@@ -57,7 +57,7 @@ def from_numpy(ndarray: Array) -> Tensor:
         raise TypeError(f"from_numpy: expected a numpy.ndarray, not {type(ndarray).__name__}")
     if as_dtype(ndarray.dtype) != ndarray.dtype:
         raise TypeError(f"from_numpy: {ndarray.dtype} is not in native byte order; minidl.tensor(array) converts it")
-    return Tensor(ndarray)
+    return Tensor(np.asarray(ndarray))
 
 
 def from_dlpack(ext_tensor: Any) -> Tensor:
@@ -206,7 +206,7 @@ def linspace(
     """`steps` evenly spaced numbers from `start` to `end`, both included; as integers rounded towards 0."""
     kind = as_dtype(dtype or float32)
     _numbers("linspace", start, end)
-    (count,) = sizes("linspace", (steps,))
+    count, _ = sizes("linspace", (steps, 0))
     if count < 0:
         raise RuntimeError(f"linspace: steps must be at least 0, not {count}")
     ends = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
@@ -388,7 +388,7 @@ def multinomial(
     [1, 1, 1, 1]
     """
     only_tensors("multinomial", input)
-    p, (count,) = input.array.astype(np.float64), sizes("multinomial", (num_samples,))
+    p, (count, _) = input.array.astype(np.float64), sizes("multinomial", (num_samples, 0))
     if not input.is_floating_point() or p.ndim not in (1, 2) or devices.any_true(~((p >= 0) & (p < np.inf))):
         raise RuntimeError("multinomial: expected a vector or matrix of finite float weights, none of them negative")
     needed = 1 if replacement else count

@@ -94,6 +94,14 @@ LOSSES = {
     "BCELoss": text("BCELoss(reduction={r!r})", ANY, **REDUCED),
     "BCEWithLogitsLoss": text("BCEWithLogitsLoss(reduction={r!r})", ANY, **REDUCED),
     "L1Loss": text("L1Loss(reduction={r!r})", ANY, **REDUCED),
+    "SmoothL1Loss": text("SmoothL1Loss(reduction={r!r}, beta={b})", ANY, b=st.sampled_from([0.1, 1.0]), **REDUCED),
+    "HuberLoss": text("HuberLoss(reduction={r!r}, delta={d})", ANY, d=st.sampled_from([0.1, 1.0]), **REDUCED),
+    "KLDivLoss": text(
+        "KLDivLoss(reduction={r!r}, log_target={g})",
+        ANY,
+        g=st.booleans(),
+        r=st.sampled_from(["batchmean", "sum", "none"]),
+    ),
     "NLLLoss": text("NLLLoss(reduction={r!r})", IMAGE, **REDUCED),
     "CrossEntropyLoss": text("CrossEntropyLoss(reduction={r!r})", IMAGE, **REDUCED),
 }
@@ -163,8 +171,14 @@ RULES = {
             "betas": st.tuples(UNIT, st.sampled_from([0.5, 0.9, 0.999])),
             "weight_decay": UNIT,
             "eps": st.sampled_from([1e-8, 1e-3, 1.0]),
+            "amsgrad": st.booleans(),
         }
     ),
+    "AdamW": st.fixed_dictionaries({"lr": UNIT, "weight_decay": UNIT, "eps": st.sampled_from([1e-8, 1e-3])}),
+    "RMSprop": st.fixed_dictionaries(
+        {"lr": UNIT, "alpha": UNIT, "momentum": UNIT, "weight_decay": UNIT, "eps": st.sampled_from([1e-3, 1.0])}
+    ),
+    "Adadelta": st.fixed_dictionaries({"lr": UNIT, "rho": UNIT, "weight_decay": UNIT, "eps": st.sampled_from([1e-3])}),
 }
 
 
@@ -197,6 +211,8 @@ def test_optimiser(name, data, shape, dtype, seed, steps):
 def test_every_layer_loss_and_optimiser_is_drawn():
     """A class that both libraries have, and that no table here names, fails this."""
     own = {name for name in minidl.nn.__all__ if name[0].isupper() and hasattr(torch.nn, name)}
-    assert own - {"Module", "ModuleList", "Parameter"} == {*LAYERS, *LOSSES}
+    containers = {"ModuleDict", "ModuleList", "ParameterDict", "ParameterList"}
+    # Embedding, which takes indices, is in test_torch_gather.py.
+    assert own - {"Module", "Parameter", "Embedding", *containers} == {*LAYERS, *LOSSES}
     rules = {name for name, value in vars(minidl.optim).items() if isinstance(value, type) and hasattr(value, "step")}
     assert rules - {"Optimizer"} == {*RULES}
