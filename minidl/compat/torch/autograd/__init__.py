@@ -1,9 +1,9 @@
 """``torch.autograd``: minidl's, and Variable, which is a tensor."""
 
-from minidl import function
 from minidl.autograd import backward, grad
 from minidl.compat._said import without_effect
 from minidl.compat.torch._types import Variable
+from minidl.compat.torch.autograd import function
 from minidl.function import Function
 from minidl.grad_mode import enable_grad, no_grad, set_grad_enabled
 from minidl.testing.gradcheck import gradcheck, gradgradcheck

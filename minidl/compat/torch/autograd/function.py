@@ -1,0 +1,3 @@
+"""``torch.autograd.function``."""
+
+from minidl.function import Function, FunctionCtx, once_differentiable

@@ -1,0 +1,3 @@
+"""``torch.utils.hooks``."""
+
+from minidl.hooks import RemovableHandle
