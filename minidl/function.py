@@ -16,6 +16,7 @@ import numpy as np
 
 from minidl import versions
 from minidl.autograd import Node, Source, is_grad_enabled, no_grad, record
+from minidl.ops.conversion import to
 from minidl.ops.inplace import check_writable
 from minidl.tensor import Tensor
 
@@ -73,7 +74,10 @@ class FunctionNode(Node):
             self.ctx._gradients = None
 
     def _checked(self, source: Source, gx: Tensor | None, given: tuple[Tensor, ...]) -> Any:
-        return None if gx is None else super()._checked(source, gx, given)
+        if gx is None:
+            return None
+        gx = super()._checked(source, gx, given)
+        return gx.clone() if isinstance(source, Tensor) else gx  # which ctx may hold
 
     def __repr__(self) -> str:
         return f"<{self.name}Backward>"
@@ -135,7 +139,8 @@ class Function:
 
 def _recorded(cls: type[Function], ctx: FunctionCtx, args: tuple[Any, ...], outputs: tuple[Any, ...]) -> list[Any]:
     """The results, those that have a gradient entered in the graph."""
-    constant = set(map(id, ctx._constant))
+    constant, dirty = set(map(id, ctx._constant)), set(map(id, ctx._dirty))
+    ctx._constant = ctx._dirty = ()
     which = [
         i for i, y in enumerate(outputs) if isinstance(y, Tensor) and y.is_floating_point() and id(y) not in constant
     ]
@@ -143,21 +148,23 @@ def _recorded(cls: type[Function], ctx: FunctionCtx, args: tuple[Any, ...], outp
         return list(outputs)
     at = {id(outputs[i]): i for i in which}
     saved = tuple(at.get(id(x), x) for x in ctx.saved_tensors)  # positions of results: a node may not hold its result
-    split = _splitter(outputs, which)
+    split, count = _splitter(outputs, which), len(args)
 
     def gradient(i: int, gy: Tensor, joint: Tensor | None = None) -> Any:
         if ctx._gradients is None:
             results = () if joint is None else split(joint)
             ctx.saved_tensors = tuple(results[x] if isinstance(x, int) else x for x in saved)
-            ctx._gradients = _counted(cls.__name__, cls.backward(ctx, *split(gy)), len(args))
+            ctx._gradients = _counted(cls.__name__, cls.backward(ctx, *split(gy)), count)
             ctx.saved_tensors = ()
         return ctx._gradients[i]
 
     ctx.saved_tensors = ()
     joint = outputs[which[0]]
     if len(which) > 1:
+        if dirty:
+            raise NotImplementedError(f"{cls.__name__}: mark_dirty is for a single result; return a new tensor instead")
         joint = Tensor(np.concatenate([outputs[i].array.reshape(-1) for i in which]))
-    elif id(joint) in map(id, ctx._dirty):
+    elif id(joint) in dirty:
         check_writable(cls.__name__, joint, recorded=True)
         versions.written(joint, recorded=True)
     elif id(joint) in map(id, args):
@@ -177,7 +184,9 @@ def _splitter(outputs: Sequence[Any], which: Sequence[int]) -> Callable[[Tensor]
     def split(joint: Tensor) -> list[Any]:
         parts = list(alike)
         for i, (start, stop) in zip(which, pairwise(ends), strict=True):
-            parts[i] = joint if len(which) == 1 else joint[start:stop].reshape(alike[i].shape)
+            parts[i] = joint
+            if len(which) > 1:  # a copy: the results share no memory
+                parts[i] = to(joint[start:stop].reshape(alike[i].shape).clone(), alike[i].dtype)
         return parts
 
     return split

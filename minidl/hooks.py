@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from minidl.autograd import Node, Source
 
 Hook = Callable[[Tensor], Any]
-Hooks = dict[Any, Callable[..., Any]]
+Hooks = dict[Any, Any]  # functions, by the id of their handle
 _ids = itertools.count()
 
 
 class RemovableHandle:
     """What registering a hook returns: ``remove()``, or the end of a ``with`` block, takes the hook away again."""
 
-    def __init__(self, hooks: Hooks, hook: Callable[..., Any], first: bool = False) -> None:
+    def __init__(self, hooks: Hooks, hook: Any, first: bool = False) -> None:
         self.id, self._hooks = next(_ids), hooks
         later = dict(hooks) if first else {name: hooks[name] for name in hooks if name == RETAIN}
         for name in later:
@@ -149,7 +149,8 @@ def complete(
     """Run the hooks of leaves whose gradient is complete, and `accumulate` it, unless that is None."""
     for leaf in leaves:
         if leaf in totals:
-            totals[leaf] = changed(totals[leaf], of_leaves[id(leaf)].before)
+            before = of_leaves[id(leaf)].before
+            totals[leaf] = changed(totals[leaf], before).clone() if before else totals[leaf]
             if accumulate is not None:
                 accumulate(leaf, totals.pop(leaf))
                 for hook in [*of_leaves[id(leaf)].after.values()]:

@@ -6,7 +6,7 @@ them: an identity around the module's results and around its arguments, whose ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minidl.function import Function
@@ -24,7 +24,7 @@ class Hooked:
 
     _hooks: dict[str, Hooks] | None = None  # by kind
 
-    def _register(self, kind: str, hook: Hook, prepend: bool) -> RemovableHandle:
+    def _register(self, kind: str, hook: Any, prepend: bool) -> RemovableHandle:
         if self._hooks is None:
             self._hooks = {kind: {} for kind in ("forward_pre", "forward", "backward_pre", "backward")}
         return RemovableHandle(self._hooks[kind], hook, prepend)
@@ -37,23 +37,18 @@ class Hooked:
         `with_kwargs`: ``hook(module, args, kwargs)``, which returns None or a pair of both.
         """
 
-        def plain(module: Module, args: Any, kwargs: Any) -> Any:
-            result = hook(module, args)
-            return None if result is None else (_tuple(result), kwargs)
-
-        return self._register("forward_pre", hook if with_kwargs else plain, prepend)
+        return self._register("forward_pre", (hook, with_kwargs), prepend)
 
     def register_forward_hook(self, hook: Hook, *, prepend: bool = False, with_kwargs: bool = False) -> RemovableHandle:
         """Call ``hook(module, args, output)`` after `forward`; what it returns, if not None, is the output instead.
 
         `with_kwargs`: ``hook(module, args, kwargs, output)``.
         """
-        plain = hook if with_kwargs else lambda module, args, kwargs, output: hook(module, args, output)
-        return self._register("forward", plain, prepend)
+        return self._register("forward", (hook, with_kwargs), prepend)
 
     def register_full_backward_pre_hook(self, hook: Hook, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(module, grad_output)`` before the module's backward pass; it may return another tuple."""
-        return self._register("backward_pre", hook, prepend)
+        return self._register("backward_pre", (hook, False), prepend)
 
     def register_full_backward_hook(self, hook: Hook, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(module, grad_input, grad_output)`` after the module's backward pass, with tuples of gradients.
@@ -67,25 +62,28 @@ def _tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _latest(hooks: Hooks, value: Any, *args: Any) -> Any:
-    """The value after its hooks, each of which gets `args` and the value, and may replace it."""
-    for hook in [*hooks.values()]:
-        changed = hook(*args, value)
+def _latest(hooks: Hooks, value: Any, module: Module, args: tuple[Any, ...] = (), *kwargs: Any) -> Any:
+    """The value after its hooks, each of which gets the arguments and the value, and may replace it."""
+    for hook, with_kwargs in [*hooks.values()]:
+        changed = hook(module, *args, *(kwargs if with_kwargs else ()), value)
         value = value if changed is None else changed
     return value
 
 
 def call(module: Module, hooks: dict[str, Hooks], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a module that has hooks."""
-    for hook in [*hooks["forward_pre"].values()]:
-        args, kwargs = hook(module, args, kwargs) or (args, kwargs)
+    for hook, with_kwargs in [*hooks["forward_pre"].values()]:
+        changed = hook(module, args, kwargs) if with_kwargs else hook(module, args)
+        if changed is not None:
+            args, kwargs = changed if with_kwargs else (_tuple(changed), kwargs)
     if not (hooks["backward"] or hooks["backward_pre"]):
-        return _latest(hooks["forward"], module.forward(*args, **kwargs), module, args, kwargs)
+        return _latest(hooks["forward"], module.forward(*args, **kwargs), module, (args,), kwargs)
     grad_output: list[Any] = []  # from the end of the module to its beginning
 
     def at_inputs(grad_input: tuple[Any, ...]) -> Any:
         for hook in [*hooks["backward"].values()]:
-            grad_input = _tuple(hook(module, grad_input, grad_output[0]) or grad_input)
+            changed = hook(module, grad_input, grad_output[0])
+            grad_input = grad_input if changed is None else _tuple(changed)
         return grad_input
 
     def at_outputs(gradients: tuple[Any, ...]) -> Any:
@@ -95,9 +93,10 @@ def call(module: Module, hooks: dict[str, Hooks], args: tuple[Any, ...], kwargs:
         return grad_output[0]
 
     args, watched = _through_gate(at_inputs, args)
-    output = _latest(hooks["forward"], module.forward(*args, **kwargs), module, args, kwargs)
+    output = _latest(hooks["forward"], module.forward(*args, **kwargs), module, (args,), kwargs)
     if isinstance(output, tuple | list):
-        return type(output)(_through_gate(at_outputs, output)[0])
+        parts = _through_gate(at_outputs, output)[0]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     return _through_gate(at_outputs, [output])[0][0]
 
 
@@ -114,13 +113,13 @@ class _Gate(Function):
         return None, *ctx.report(gradients)
 
 
-def _through_gate(report: Callable[..., Any], values: Iterable[Any]) -> tuple[tuple[Any, ...], list[int]]:
+def _through_gate(report: Callable[..., Any], values: Sequence[Any]) -> tuple[tuple[Any, ...], list[int]]:
     """The values, those that need a gradient passed through a gate, and the positions of these."""
     passed = list(values)
-    which = [i for i, x in enumerate(passed) if isinstance(x, Tensor) and x.requires_grad]
+    which, count = [i for i, x in enumerate(passed) if isinstance(x, Tensor) and x.requires_grad], len(values)
 
     def at_their_places(gradients: tuple[Tensor, ...]) -> list[Any]:
-        found: list[Any] = [None] * len(passed)
+        found: list[Any] = [None] * count
         for i, g in zip(which, gradients, strict=True):
             found[i] = g
         changed = report(tuple(found))

@@ -73,9 +73,15 @@ class _Numbered(_Container):
         return self[:].extend(other)
 
     def _renumber(self: N, values: list[Any]) -> N:
-        type(self)().extend(values)  # raises before anything is changed
-        vars(self)[self._registry].clear()
-        return self.extend(values)
+        registry = vars(self)[self._registry]
+        before = dict(registry)
+        registry.clear()
+        try:
+            return self.extend(values)
+        except (TypeError, RuntimeError):
+            registry.clear()
+            registry.update(before)
+            raise
 
     def _part(self, named: OrderedDict[str, Any]) -> Any:
         return type(self)().extend(named.values())

@@ -32,9 +32,9 @@ class _Loss(Settings, Module):
         for name, value in self._settings(args, named).items():
             self.register_buffer(name, value) if name in ("weight", "pos_weight") else setattr(self, name, value)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """Compute the loss from the function's tensors: for most, the prediction and the target, in this order."""
-        return self.function(*inputs, **{name: getattr(self, name) for name in self._arguments.parameters})
+        return self.function(*inputs, **named, **{name: getattr(self, name) for name in self._arguments.parameters})
 
 
 class MSELoss(_Loss, function=F.mse_loss):

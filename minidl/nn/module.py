@@ -12,6 +12,7 @@ import numpy as np
 from minidl.creation import as_tensor
 from minidl.nn._hooks import Hooked, call
 from minidl.ops.conversion import as_dtype
+from minidl.ops.inplace import refuse_unwritable
 from minidl.tensor import Array, Tensor, zero_grads
 
 T = TypeVar("T", bound="Module")
@@ -344,6 +345,8 @@ class Module(Hooked):
                 faults.append(f"{key!r} has shape {value.shape} in the state, {own[key].shape} in the model")
         if faults:
             raise RuntimeError(f"load_state_dict of {type(self).__name__}: " + "; ".join(faults))
+        for key in given:
+            refuse_unwritable(f"load_state_dict of {key!r}", own[key])
         for key, value in given.items():
             own[key].detach().copy_(value)
         return keys

@@ -63,13 +63,14 @@ class _BatchNorm(_Running):
         """Normalise each channel; the shape does not change."""
         self._check_dimensions(input)
         updated, momentum = self.training and self.track_running_stats, self.momentum
-        if updated:
-            self.num_batches_tracked.add_(1)
         if momentum is None:  # the average of all batches
-            momentum = 1 / self.num_batches_tracked.item() if updated else 0.0
+            momentum = 1 / (self.num_batches_tracked.item() + 1) if updated else 0.0
         mean, var = (self.running_mean, self.running_var) if updated or not self.training else (None, None)
         by_batch = self.training or (mean is None and var is None)
-        return F.batch_norm(input, mean, var, self.weight, self.bias, by_batch, momentum, self.eps)
+        y = F.batch_norm(input, mean, var, self.weight, self.bias, by_batch, momentum, self.eps)
+        if updated:
+            self.num_batches_tracked.add_(1)
+        return y
 
 
 class BatchNorm1d(_BatchNorm):

@@ -96,7 +96,7 @@ class AvgPool2d(OfFunction, of=avg_pool2d):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        self.stride: Any = vars(self)["stride"] or vars(self)["kernel_size"]
+        self.stride: Any = vars(self)["kernel_size" if vars(self)["stride"] is None else "stride"]
 
 
 class AdaptiveAvgPool2d(OfFunction, of=adaptive_avg_pool2d):

@@ -90,13 +90,15 @@ def _shared(name: str, of: Function, input: Tensor, dim: Dims, keepdim: bool) ->
         error = RuntimeError if dim is None else IndexError
         raise error(f"{name}: no element to choose from in a tensor of shape {shape} with dim={dim}")
     y = of(input.array, axis=dims, keepdims=True)
+    kept = y.shape
 
-    def gradient(gy: Tensor) -> Tensor:
+    def gradient(gy: Tensor, result: Tensor) -> Tensor:
+        y = result.array.reshape(kept)
         chosen = (input.array == y) | (np.isnan(input.array) & np.isnan(y))
         count = Tensor(chosen.sum(axis=dims, keepdims=True))
-        return where(Tensor(chosen), gy.reshape(y.shape) / count, 0)
+        return where(Tensor(chosen), gy.reshape(kept) / count, 0)
 
-    return record(name, y if keepdim else y.squeeze(dims), (input, gradient))
+    return record(name, y if keepdim else y.squeeze(dims), (input, gradient), keep_output=True)
 
 
 def _chosen(name: str, index_of: Function, input: Tensor, dim: int, keepdim: bool) -> Chosen:

@@ -172,8 +172,9 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     """y[..., :] = weight[input[...]], one row for each index;  gw[input[...]] += gy, but not in row `padding_idx`."""
     if weight.ndim != 2:
         raise RuntimeError(f"embedding: the weight must be a matrix, not of shape {weight.shape}")
-    rows = taken("embedding", weight, _slices("embedding", weight, 0, flatten(input)))
-    rows = rows.reshape(*input.shape, weight.shape[1])
+    if padding_idx is not None and not -len(weight) <= padding_idx < len(weight):
+        raise AssertionError(f"embedding: padding_idx {padding_idx} is not the index of one of {len(weight)} rows")
+    rows = getitem(weight, _index("embedding", input, len(weight), IndexError))
     return rows if padding_idx is None else where((input == padding_idx % len(weight))[..., None], rows.detach(), rows)
 
 

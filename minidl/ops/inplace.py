@@ -55,7 +55,9 @@ def in_place(function: Callable[..., Tensor], view: bool = False) -> Callable[..
         check_writable(name, input, input.requires_grad)
         y = function(input, *args, **named)
         written(input)  # what saved x saved its old shape
-        input.array, input.grad_fn = y.array, y.grad_fn
+        input.array = y.array
+        if is_grad_enabled():
+            input.grad_fn = y.grad_fn
         return input
 
     changed.__name__, changed.__doc__ = name, f"x = {function.__name__}(x, ...), in place."

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,8 +50,10 @@ def _normalised(
 
     def gradient(of: Tensor, gy: Tensor) -> Tensor:
         if is_grad_enabled():
-            again = _recorded(x, w, b, eps, moments if fixed else None)
-            return grad(again, of, gy, create_graph=True)[0]  # type: ignore[return-value]
+            views: list[Any] = [None if t is None else t.reshape(t.shape) for t in (x, w, b)]  # their nodes lack hooks
+            again = _recorded(views[0], views[1], views[2], eps, moments if fixed else None)
+            (wanted,) = [v for t, v in zip((x, w, b), views, strict=True) if t is of]
+            return grad(again, wanted, gy, create_graph=True)[0]  # type: ignore[return-value]
         if of is x and fixed:
             return Tensor(kernels.normalise(gy.array, zero, scale, zero))
         level, slope = sums(gy, gy._storage.version)
@@ -176,11 +179,13 @@ def _moments(name: str, x: Tensor, mean: Tensor | None, var: Tensor | None, mome
         if mean is None or var is None:
             raise RuntimeError(f"{name}: evaluation needs running_mean and running_var")
         return mean.array.astype(np.float64), var.array.astype(np.float64)
+    for running in (mean, var):
+        if running is not None:
+            refuse_unwritable(name, running)
     m, v = kernels.moments(x.array)
     n = x.numel() // max(x.shape[1], 1)
     for running, now in ((mean, m), (var, v * (n / max(n - 1, 1)))):
         if running is not None and n:
-            refuse_unwritable(name, running)
             now = now.reshape(-1, len(running)).mean(axis=0)  # of instance norm's N for each channel
             running.array[...] = (1 - momentum) * running.array + momentum * now
             written(running)

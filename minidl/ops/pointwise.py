@@ -73,6 +73,8 @@ def pointwise(formula: Any, derivative: Any = None, kinds: str = "", **domain: A
             for p, x in parameters.items():
                 if x.annotation == "float" and not isinstance(settings[p], int | float | np.number):
                     raise TypeError(f"{name}: {p} must be a number, not {type(settings[p]).__name__}")
+                if isinstance(settings[p], np.number):
+                    settings[p] = settings[p].item()  # NumPy's numbers would change the result's dtype
             run = in_place(computed) if settings.pop("inplace", False) else computed
             return run(settings.pop("input"), **settings)
 

@@ -120,7 +120,8 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for p in self._parameters():
-            refuse_unwritable(f"{type(self).__name__}.step", p)
+            if p._grad is not None:
+                refuse_unwritable(f"{type(self).__name__}.step", p)
         for group in self.param_groups:
             grads = {p: g.array for p in group["params"] if (g := p.grad) is not None}
             if group.get("maximize"):

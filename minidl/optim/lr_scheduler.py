@@ -216,6 +216,10 @@ class OneCycleLR(
         total, epochs, steps = (vars(self)[name] for name in ("total_steps", "epochs", "steps_per_epoch"))
         if not total and not (epochs and steps):
             raise ValueError("OneCycleLR: give total_steps, or epochs and steps_per_epoch")
+        if not 0 <= self.pct_start <= 1:
+            raise ValueError(f"OneCycleLR: pct_start is a share of the steps, from 0 to 1, not {self.pct_start}")
+        for momenta in (self.base_momentum, self.max_momentum):
+            self._each("momenta", momenta)  # which raises
         self.total_steps: int = total or epochs * steps
         if self.last_epoch == -1:
             for group, lr in zip(groups, self._each("values of max_lr", self.max_lr), strict=True):

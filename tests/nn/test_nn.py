@@ -396,3 +396,25 @@ def test_buffers_are_state_but_no_parameters(tmp_path):
     assert model.state_dict()["1.running_mean"].tolist() == [1, 1]
     del model[1].running_mean
     assert "1.running_mean" not in model.state_dict()
+
+
+def test_a_sequence_of_ones_own_is_edited_whatever_its_arguments():
+    class Activations(nn.Sequential):
+        def __init__(self, n):
+            super().__init__(*[nn.ReLU() for _ in range(n)])
+
+    layers = Activations(3)
+    assert isinstance(layers.pop(0), nn.ReLU)
+    layers.insert(0, nn.Tanh())
+    before = repr(layers)
+    with pytest.raises(TypeError, match="must be a Module"):
+        layers.insert(0, 3)
+    assert repr(layers) == before
+
+
+def test_losses_take_their_tensors_by_name():
+    assert nn.MSELoss()(input=minidl.ones(2), target=minidl.zeros(2)).item() == 1
+
+
+def test_numbers_of_numpy_do_not_change_the_dtype():
+    assert nn.ELU(np.float64(2))(minidl.ones(2)).dtype == minidl.float32

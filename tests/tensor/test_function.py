@@ -75,6 +75,60 @@ def test_backward_runs_once_for_all_inputs_and_results():
     assert (a.grad.tolist(), b.grad.tolist()) == ([13, 14], [11, 12])
 
 
+def test_several_results_share_no_memory_and_keep_their_dtypes():
+    class Pair(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.float() * 2, x * 3
+
+        @staticmethod
+        def backward(ctx, g_single, g_double):
+            return g_single.double() * 2 + g_double * 3
+
+    x = leaf(1.0, -2.0)
+    single, double = Pair.apply(x)
+    assert (single.dtype, double.dtype) == (minidl.float32, minidl.float64)
+    y = double * double
+    single.relu_()
+    (single.sum() + y.sum()).backward()
+    assert x.grad.tolist() == [20, -36]
+
+
+def test_a_gradient_that_ctx_holds_is_copied():
+    class Held(Exp):
+        @staticmethod
+        def backward(ctx, gy):
+            ctx.held = [gy * 2]
+            held.append(ctx.held[0])
+            return held[-1]
+
+    x, held = leaf(1.0), []
+    for _ in range(2):
+        Held.apply(x).sum().backward()
+    assert [g.tolist() for g in held] == [[2], [2]]
+
+
+def test_inputs_are_held_only_if_they_are_saved():
+    class Double(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, gy):
+            return gy * 2
+
+    x = leaf(1.0)
+    y = x + 0
+    z = Double.apply(y)
+    gone = weakref.ref(y)
+    del y
+    assert gone() is None
+    z.sum().backward()
+    z.sum().backward()  # nothing was saved, so nothing was freed
+    assert x.grad.tolist() == [4]
+
+
 def test_none_is_no_gradient():
     class Constant(Exp):
         @staticmethod
@@ -133,6 +187,15 @@ def test_an_input_changed_in_place_is_the_result():
     assert x.grad.tolist() == [7]
     with pytest.raises(RuntimeError, match="a leaf tensor that requires grad"):
         Increment.apply(x)
+
+    class Two(Increment):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.mark_dirty(x)
+            return x, x * 2
+
+    with pytest.raises(NotImplementedError, match="mark_dirty is for a single result"):
+        Two.apply(x * 1)
 
 
 def test_an_input_returned_as_it_is():

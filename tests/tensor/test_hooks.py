@@ -2,7 +2,10 @@
 
 import copy
 import gc
+import pickle
+import weakref
 
+import numpy as np
 import pytest
 
 import minidl
@@ -24,6 +27,23 @@ def test_a_hook_sees_the_complete_gradient_and_may_replace_it():
     assert x.grad.tolist() == [101, 181]
 
 
+def test_what_a_hook_keeps_stays_as_it_was():
+    x, seen = leaf(1.0), []
+    x.register_hook(seen.append)
+    for _ in range(2):
+        (x * 3).sum().backward()
+    assert [g.tolist() for g in seen] == [[3], [3]]
+    assert x.grad.tolist() == [6]
+
+
+def test_hooks_run_once_with_create_graph():
+    w = minidl.ones(2, requires_grad=True)
+    w.register_hook(lambda g: g * 10)
+    x = minidl.tensor([[1.0, 2.0], [4.0, 8.0]])
+    (nn.functional.batch_norm(x, None, None, w, None, True) ** 2).sum().backward(create_graph=True)
+    np.testing.assert_allclose(w.grad.detach().numpy(), 40, rtol=1e-4)
+
+
 def test_grad_passes_through_hooks():
     x = leaf(1.0, 2.0)
     y = x * 3
@@ -43,6 +63,7 @@ def test_a_removed_hook_is_gone():
 
 
 def test_hooks_go_with_their_tensor():
+    gc.collect()  # what other tests left
     before = len(hooks.of_leaves)
     x = leaf(1.0)
     x.register_hook(lambda g: g)
@@ -186,7 +207,38 @@ def test_a_module_with_several_arguments_and_results():
     assert (a.grad.tolist(), b.grad.tolist()) == ([11], [10])
 
 
+def add_one(module, args, output):
+    return output + 1
+
+
 def test_copies_keep_their_hooks():
     layer = nn.ReLU()
-    layer.register_forward_hook(lambda m, args, y: y + 1)
-    assert copy.deepcopy(layer)(minidl.tensor([1.0])).tolist() == [2]
+    layer.register_forward_hook(add_one)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert other(minidl.tensor([1.0])).tolist() == [2]
+
+
+def test_a_module_with_named_results_and_a_backward_hook():
+    class Greatest(nn.Module):
+        def forward(self, x):
+            return x.max(1)
+
+    module, seen = Greatest(), []
+    module.register_full_backward_hook(lambda m, gx, gy: seen.append(gx[0].tolist()))
+    y = module(minidl.tensor([[1.0, 3.0]], requires_grad=True))
+    y.values.sum().backward()
+    assert seen == [[[0, 1]]]
+
+
+def test_modules_with_backward_hooks_keep_no_results():
+    layer = nn.ReLU()
+    layer.register_full_backward_hook(lambda m, gx, gy: None)
+    gc.collect()
+    gc.disable()
+    try:
+        y = layer(minidl.ones(2, requires_grad=True))
+        gone = weakref.ref(y)
+        del y
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -404,3 +404,19 @@ def test_memory_formats_are_honoured(convert):
     assert getattr(last, convert)(memory_format="contiguous_format").array.flags.c_contiguous
     with pytest.raises(RuntimeError, match="channels_last: a tensor of shape .2, 3. "):
         getattr(minidl.ones(2, 3), convert)(memory_format="channels_last")
+
+
+def test_a_changed_maximum_is_refused():
+    x = minidl.tensor([1.0, 2.0], requires_grad=True)
+    y = x.max()
+    y.mul_(2)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+def test_transposing_in_place_under_no_grad_keeps_the_graph():
+    x = minidl.ones(1, 2, requires_grad=True) * 2
+    with minidl.no_grad():
+        x.t_()
+    assert x.requires_grad
+    assert x.shape == (2, 1)

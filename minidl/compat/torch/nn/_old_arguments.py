@@ -43,7 +43,8 @@ def _with_old(function, names, first):
 
 def _subclass(name, order):
     own = getattr(nn, name)
-    return type(name, (own,), {"__init__": _with_old(own.__init__, order, 1)})
+    exported = "minidl.compat.torch.nn"  # where pickle finds it
+    return type(name, (own,), {"__init__": _with_old(own.__init__, order, 1), "__module__": exported})
 
 
 FUNCTIONS = {name: _with_old(getattr(nn.functional, name), order, 2) for (_, name), order in LOSSES.items()}
