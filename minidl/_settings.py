@@ -1,4 +1,4 @@
-"""Classes whose arguments are a table behind their name: ``class StepLR(LRScheduler, step_size=..., gamma=0.1)``."""
+"""Arguments declared in the class statement: ``class StepLR(LRScheduler, step_size=..., gamma=0.1)``."""
 
 from __future__ import annotations
 

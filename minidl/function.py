@@ -1,4 +1,4 @@
-"""``autograd.Function``: operations of one's own in PyTorch's form, a class with `forward` and `backward`.
+"""``autograd.Function``: custom operations in PyTorch's form, a class with `forward` and `backward`.
 
 `minidl.autograd.record` takes one gradient function for each input. A Function computes all its gradients in one call,
 so its node makes that call once in each backward pass and hands out the parts. A node has one result, so several
@@ -84,7 +84,7 @@ class FunctionNode(Node):
 
 
 class Function:
-    """Base of operations with a gradient of one's own; call them by ``apply``.
+    """Base of custom operations with a custom gradient; call them by ``apply``.
 
     A subclass defines two static methods. ``forward(ctx, *args)`` computes the result, or a tuple of results, without
     being recorded; ``backward(ctx, *gy)`` gets the gradient in each result and returns the gradient in each argument of

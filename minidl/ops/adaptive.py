@@ -1,4 +1,4 @@
-"""Adaptive pooling: windows that cover an image of any size, so that the map has the size that is asked for.
+"""Adaptive pooling: windows that cover an image of any size, so that the map has the requested size.
 
 Along an axis of n pixels, window i of m starts at pixel floor(i n / m) and ends before pixel ceil((i + 1) n / m): if m
 divides n, these are windows of n / m. The mean is a linear map along each axis; the maximum is picked by its index.

@@ -200,7 +200,7 @@ def _padded_by_name(x: Tensor, w: Tensor, stride: Pairlike, padding: str, d: Pai
 
 
 def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, outputs: int) -> None:
-    """Refuse what the geometry does not see: dtypes, and a bias that has not one value for each output channel."""
+    """Refuse what the geometry does not see: dtypes, and a bias without one value for each output channel."""
     dtype = x.array.dtype
     mixed = w.array.dtype != dtype or (b is not None and b.array.dtype != dtype)
     if mixed or dtype.char in "e?":

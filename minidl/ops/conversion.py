@@ -53,7 +53,7 @@ def laid_out(array: Any, memory_format: str | None) -> Any:
     """The array, or a copy with its memory in this order: (N, H, W, C) for "channels_last"."""
     if memory_format == channels_last:
         if array.ndim != 4:
-            raise RuntimeError(f"channels_last: a tensor of shape {array.shape} has not the 4 dimensions (N, C, H, W)")
+            raise RuntimeError(f"channels_last: shape {array.shape} does not have the 4 dimensions (N, C, H, W)")
         return laid_out(array.transpose(0, 2, 3, 1), contiguous_format).transpose(0, 3, 1, 2)
     return array.copy(order="C") if memory_format == contiguous_format and not array.flags.c_contiguous else array
 

@@ -52,7 +52,7 @@ def added(name: str, values: Tensor, read: Read, shape: Shape) -> Tensor:
 
 
 def put(name: str, input: Tensor, read: Read, source: Any) -> Tensor:
-    """x, but the source (numbers, or one) where `read` reads; if it reads twice, the last one stays."""
+    """x, but the source (numbers, or one) where `read` reads; where a position is read twice, the last value wins."""
     y = input.array.copy(order="C")
     positions = _positions(read, input.shape, y)
     values = _of_dtype(name, input, source, positions.shape)
@@ -243,7 +243,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 def unique(
     input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: Any = None
 ) -> Any:
-    """The different values in order (or slices along `dim`), where each element is among them, and their counts."""
+    """The distinct values (or slices along `dim`), sorted; optionally where each element is among them, and counts."""
     values, *others = np.unique(input.array, False, True, True, dim, equal_nan=False)
     inverse, counts = others[0].reshape(input.shape if dim is None else -1), others[1]
     found = [Tensor(values), *[Tensor(inverse)] * return_inverse, *[Tensor(counts)] * return_counts]
@@ -267,7 +267,7 @@ def flip(input: Tensor, *args: Any, dims: Sequence[int] | None = None) -> Tensor
 
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
-    """y[i + shift] = x[i], and what leaves at the end comes in at the start; without `dims`, as if flattened.
+    """y[i + shift] = x[i], and elements pushed off the end reappear at the start; without `dims`, as if flattened.
 
     Examples
     --------

@@ -61,9 +61,9 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 def einsum(equation: str, *operands: Any) -> Tensor:
     """Sums of products, in Einstein's notation: ``einsum("bik,bkj->bij", a, b)`` is ``bmm(a, b)``.
 
-    A letter names a dimension, of one size in all operands. Over letters that the result lacks is summed, and a letter
-    that comes twice in one operand means its diagonal. ``...`` stands for further dimensions, which broadcast. Without
-    "->" the result has these, and the letters that come once, in alphabetical order.
+    A letter names a dimension, of one size in all operands. Letters missing from the result are summed over; a letter
+    repeated in one operand takes its diagonal. ``...`` stands for further dimensions, which broadcast. Without "->" the
+    result has these, and the letters that occur once, in alphabetical order.
 
     Operands are multiplied from left to right: two at a time, as a batch of matrix products.
 

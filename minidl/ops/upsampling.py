@@ -65,7 +65,7 @@ def interpolate(
     Raises
     ------
     ValueError
-        If not exactly one of `size` and `scale_factor` is given, or `align_corners` with a mode that has no use for it.
+        If not exactly one of `size` and `scale_factor` is given, or `align_corners` with a mode that does not use it.
     RuntimeError
         If a size would be 0.
     NotImplementedError

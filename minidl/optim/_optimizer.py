@@ -261,7 +261,7 @@ def _listed(params: Any) -> list[Any]:
         kind = type(params).__name__
         raise TypeError(f"params must be an iterable of tensors or of dicts, not {kind}: pass model.parameters()")
     if isinstance(params, set | frozenset):
-        raise TypeError("params must have an order, which a set has not: pass a list")
+        raise TypeError("params must have an order, and a set has none: pass a list")
     return list(params)
 
 

@@ -228,7 +228,7 @@ class OneCycleLR(
     def _between(self, *levels: float) -> float:
         """The value at this step on the way from the first level to the last."""
         if self.last_epoch > self.total_steps:
-            raise ValueError(f"OneCycleLR: step {self.last_epoch} of {self.total_steps} steps in all")
+            raise ValueError(f"OneCycleLR: step {self.last_epoch}, but the schedule has only {self.total_steps}")
         up, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
         ends = [0, up, 2 * up, last] if self.three_phase else [0, up, last]
         i = min(max(bisect.bisect_left(ends, self.last_epoch), 1), len(ends) - 1)

@@ -100,7 +100,7 @@ def test_the_momentum_runs_against_the_rate():
         momenta = [m if key == "momentum" else m[0] for m in momenta]
         down, up = [0.95 - 0.025 * e for e in range(5)], [0.85 + 0.1 * e / 6 for e in range(1, 6)]
         assert momenta == pytest.approx(down + up)
-    with pytest.raises(ValueError, match="step 12 of 11 steps in all"):
+    with pytest.raises(ValueError, match="step 12, but the schedule has only 11"):
         schedule.step(12)
 
 

@@ -305,8 +305,8 @@ def test_sums_of_momentum_are_flushed(backend, nesterov):
     [
         (nn.Linear(2, 2), "not Linear: pass model.parameters"),
         (nn.Linear(2, 2).parameters, "not method: pass model.parameters"),
-        ({minidl.ones(1, requires_grad=True)}, "must have an order, which a set has not"),
-        ([{"params": {minidl.ones(1, requires_grad=True)}}], "must have an order, which a set has not"),
+        ({minidl.ones(1, requires_grad=True)}, "must have an order, and a set has none"),
+        ([{"params": {minidl.ones(1, requires_grad=True)}}], "must have an order, and a set has none"),
     ],
 )
 def test_what_is_no_list_of_parameters_is_refused(params, message):
