@@ -101,7 +101,7 @@ def refuse_stale(name: str, x: Tensor) -> None:
         raise RuntimeError(
             f"{name}: the memory of this tensor of shape {x.shape} was changed in place through another tensor "
             "(a view of it, or one that it is a view of), which its own graph does not know; "
-            "take the view after the change, or change a clone()"
+            "take the view after the change, change a clone(), or write x[index] = value, x[index] += value"
         )
 
 

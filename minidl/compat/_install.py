@@ -50,4 +50,5 @@ def faces() -> dict[str, ModuleType]:
         if name.partition(".")[0] in ROOTS and "._" not in name:
             found[name] = importlib.import_module(module.name)
             vars(found[name]).setdefault("__getattr__", missing(name))
+            vars(found[name]).setdefault("__path__", [])  # so that a missing submodule is described, too
     return found

@@ -22,6 +22,7 @@ METHODS = {
         **{k.lower(): functools.partialmethod(T.to, d) for k, d in KINDS.items() if not hasattr(T, k.lower())},
         "dtype": property(lambda self: ITSELF.get(self.array.dtype, self.array.dtype)),
         "data_ptr": lambda self: self.array.__array_interface__["data"][0],
+        "type_as": lambda self, other: self.to(other.dtype),
         "ndimension": T.dim,
         "nelement": T.numel,
         "pin_memory": lambda self: self,

@@ -381,7 +381,9 @@ def _gatherer(dataset: MapStyle) -> Callable[[Array], Any] | None:
     if type(dataset) is Subset:  # look at the inner data set once, not for each batch
         inner, positions = _gatherer(dataset.dataset), dataset.indices
         return None if inner is None else lambda indices: inner(positions[indices])
-    return dataset.gather if isinstance(dataset, _Gathers) and _gathers_its_items(type(dataset)) else None
+    if isinstance(dataset, Tensor) or not isinstance(dataset, _Gathers):  # a tensor's `gather` is another
+        return None
+    return dataset.gather if _gathers_its_items(type(dataset)) else None
 
 
 def _gathers_its_items(kind: type) -> bool:

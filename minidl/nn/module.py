@@ -30,8 +30,6 @@ class Parameter(Tensor):
         False freezes the parameter.
     """
 
-    __slots__ = ()
-
     def __init__(self, data: Tensor | Array, requires_grad: bool = True) -> None:
         shared = {"storage": data._storage} if isinstance(data, Tensor) else {}
         super().__init__(data.array if isinstance(data, Tensor) else data, requires_grad, **shared)
@@ -39,6 +37,7 @@ class Parameter(Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         copy = super().__deepcopy__(memo)
         copy.grad = None  # or the first step of the copy would use it
+        vars(copy).update(vars(self))  # attributes that a user has set
         return cast(Parameter, copy)
 
     def __repr__(self) -> str:

@@ -72,6 +72,8 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     TypeError
         If one is neither number nor tensor, or one is a number and the other a tensor.
     """
+    if not all(isinstance(bound, Tensor | None) for bound in (min, max)):  # beside a number, a 0-d tensor is one
+        min, max = (x.item() if isinstance(x, Tensor) and x.ndim == 0 else x for x in (min, max))
     bounds = [bound for bound in (min, max) if bound is not None]
     if not bounds:
         raise RuntimeError("clamp: give min, max or both")

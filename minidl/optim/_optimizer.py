@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -56,7 +57,7 @@ class Optimizer:
             raise TypeError("params must be an iterable of tensors or of dicts, not one tensor: use [tensor]")
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
-        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         given = _listed(params)
         if not given:
             raise ValueError("the optimizer got an empty parameter list: pass model.parameters()")
@@ -135,7 +136,7 @@ class Optimizer:
         """Lists of parameters that one kernel call can step: of the same dtype, device and number of steps."""
         lists: dict[Any, list[Tensor]] = {}
         for p in params:
-            state = self.state.setdefault(p, {})
+            state = self.state[p]
             key = p.array.dtype, devices.device_of(p.array), state.get("step", 0), state.get("momentum_buffer") is None
             lists.setdefault(key, []).append(p)
         return lists.values()
@@ -179,7 +180,7 @@ class Optimizer:
         state = {at[i]: _own(s, at[i]) for i, s in state_dict["state"].items()}
         for group, loaded in zip(self.param_groups, groups, strict=True):
             group.update({name: copy.deepcopy(value) for name, value in loaded.items() if name != "params"})
-        self.state = state
+        self.state = defaultdict(dict, state)
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]

@@ -315,3 +315,7 @@ def test_missing_modules_are_described():
             MissingModules.find_spec(name)
         assert error.value.name == name
     assert MissingModules.find_spec("torches") is None
+
+
+def test_missing_submodules_are_looked_up_and_so_described():
+    assert all(hasattr(module, "__path__") for module in FACES.values())

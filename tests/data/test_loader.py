@@ -421,3 +421,9 @@ def test_the_names_of_torch_utils_data():
     assert Loader is DataLoader is minidl.utils.data.DataLoader
     with pytest.raises(TypeError, match="TensorDataset: expected tensors, not list: use minidl.tensor"):
         TensorDataset([1, 2])
+
+
+def test_a_tensor_is_a_data_set_of_its_rows():
+    x = minidl.arange(8).reshape(4, 2)
+    assert [batch.tolist() for batch in DataLoader(x, batch_size=3)] == [x[:3].tolist(), x[3:].tolist()]
+    assert next(iter(DataLoader(Subset(x, [2]), batch_size=1))).tolist() == [[4, 5]]

@@ -418,3 +418,9 @@ def test_losses_take_their_tensors_by_name():
 
 def test_numbers_of_numpy_do_not_change_the_dtype():
     assert nn.ELU(np.float64(2))(minidl.ones(2)).dtype == minidl.float32
+
+
+def test_parameters_take_attributes():
+    p = nn.Parameter(minidl.ones(2))
+    p.no_decay = True
+    assert copy.deepcopy(p).no_decay

@@ -348,3 +348,22 @@ def test_settings_of_another_type_are_refused():
         optim.SGD([parameter()], lr="0.1")
     with pytest.raises(KeyError, match=r"needs the key 'params', and has \['param'\]"):
         optim.SGD([{"param": [parameter()]}], lr=0.1)
+
+
+def test_an_optimiser_of_ones_own_with_a_state():
+    class Counting(optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {})
+
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                state = self.state[p]
+                if len(state) == 0:
+                    state["count"] = 0
+                state["count"] += 1
+
+    p = minidl.ones(1, requires_grad=True)
+    optimizer = Counting([p])
+    optimizer.step()
+    optimizer.step()
+    assert optimizer.state[p] == {"count": 2}

@@ -420,3 +420,10 @@ def test_transposing_in_place_under_no_grad_keeps_the_graph():
         x.t_()
     assert x.requires_grad
     assert x.shape == (2, 1)
+
+
+def test_clamp_takes_a_0d_tensor_beside_a_number():
+    x = minidl.tensor([-1.0, 7.0])
+    assert x.clamp(0, minidl.tensor(5.0)).tolist() == [0, 5]
+    with pytest.raises(TypeError, match="both be numbers, or both tensors"):
+        x.clamp(0, minidl.ones(2))
