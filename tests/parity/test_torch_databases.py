@@ -17,8 +17,8 @@ pytest.importorskip("expecttest", reason="PyTorch's databases need expecttest (p
 from tests.parity import databases  # noqa: E402
 from tests.parity.databases import DIFFERENT, INTERNAL, MEANT, ON_PURPOSE, REFUSED  # noqa: E402
 
-# How many samples minidl may refuse, each with a message that names operation and option: 1,500 in all.
-MOST_REFUSED = {"operators": 1400, "modules": 90, "optimisers": 10}
+# How many samples minidl may refuse, each with a message that names operation and option.
+MOST_REFUSED = {"operators": 100, "modules": 0, "optimisers": 0}
 
 
 @pytest.mark.parametrize("database", databases.DATABASES)
