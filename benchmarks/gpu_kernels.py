@@ -23,6 +23,7 @@ WANTED = 0.7  # of the bandwidth of a copy
 COPIED, SIDE = 2**30, 8192  # bytes of the copy and side of the square matrices that determine the GPU's limits
 ELEMENTWISE = {  # number of array arguments
     "add": 2,
+    "erf": 1,
     "relu": 1,
     "relu_backward": 2,
     "sigmoid": 1,

@@ -37,6 +37,9 @@ from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_
 
 import minidl
 
+# Importing PyTorch's test code freezes torch.backends' switches for the whole process, other tests' too.
+torch.backends.disable_global_flags.__globals__["__allow_nonbracketed_mutation_flag"] = True
+
 EQUAL, REFUSED, DIFFERENT, INTERNAL = "equal", "refused", "different", "internal error"
 MEANT, LACKING = "different on purpose", "of a name that minidl lacks"
 DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.int64: "int64", torch.bool: "bool"}
