@@ -174,7 +174,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
         raise RuntimeError(f"embedding: the weight must be a matrix, not of shape {weight.shape}")
     if padding_idx is not None and not -len(weight) <= padding_idx < len(weight):
         raise AssertionError(f"embedding: padding_idx {padding_idx} is not the index of one of {len(weight)} rows")
-    rows = getitem(weight, _index("embedding", input, len(weight), IndexError))
+    rows = getitem(weight, _index("embedding", flatten(input), len(weight), IndexError))
+    rows = rows.reshape(*input.shape, weight.shape[1])
     return rows if padding_idx is None else where((input == padding_idx % len(weight))[..., None], rows.detach(), rows)
 
 
