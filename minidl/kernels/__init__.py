@@ -15,6 +15,7 @@ compiled then, and Numba need not be installed.
 
 import contextlib
 import functools
+import importlib.util
 import inspect
 import os
 import threading
@@ -33,36 +34,81 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _compiled() -> tuple[ModuleType, ...]:
-    """The modules of the compiled kernels; none with MINIDL_KERNELS=reference."""
+def _compiling() -> bool:
+    """Whether kernels are compiled: unless MINIDL_KERNELS=reference."""
     wanted = os.environ.get("MINIDL_KERNELS", "")
     if wanted not in ("", "reference"):
         raise ImportError(f"MINIDL_KERNELS={wanted}: unset it for the fast kernels, or set it to reference")
-    if wanted:
-        return ()
-    try:
-        from minidl.kernels import cpu
-    except ModuleNotFoundError as error:
-        if error.name not in ("numba", "llvmlite"):
-            raise
+    missing = [name for name in ("numba", "llvmlite") if importlib.util.find_spec(name) is None]
+    if missing and not wanted:
         raise ImportError(
-            f"minidl compiles its kernels with Numba, and {error.name} is not installed: python -m pip install numba "
+            f"minidl compiles its kernels with Numba, and {missing[0]} is not installed: python -m pip install numba "
             "(or set MINIDL_KERNELS=reference in the environment to run, slowly, on NumPy alone)"
-        ) from None
-    return cpu.MODULES
+        )
+    return not wanted
 
 
-CPU = _compiled()
-if CPU:
-    from minidl.kernels.cpu._threads import get_num_threads as get_num_threads
-    from minidl.kernels.cpu._threads import set_num_threads as set_num_threads
-else:
-    from minidl.kernels._one_thread import get_num_threads as get_num_threads
-    from minidl.kernels._one_thread import set_num_threads as set_num_threads
+class _Compiled(dict[str, Callable[..., Any]]):
+    """The CPU's kernel of each name. The first call of one imports them, and Numba, which takes longer than minidl."""
+
+    def __missing__(self, name: str) -> Callable[..., Any]:
+        from minidl.kernels import cpu
+
+        fast = {kernel: value for module in cpu.MODULES for kernel, value in vars(module).items()}
+        self.update({kernel: fast.get(kernel, getattr(reference, kernel)) for kernel in KERNELS})
+        return self[name]
+
+
+COMPILING = _compiling()
+_compiled = _Compiled()
+
+
+def set_num_threads(n: int) -> None:
+    """Run minidl's kernels on `n` threads from now on, whichever Python thread calls them.
+
+    Results do not depend on it, to the last bit. Until it is called, the kernels run on as many threads as Numba would:
+    one per core, or what ``NUMBA_NUM_THREADS`` or ``numba.set_num_threads`` say. Numba's own setting, for the caller's
+    own compiled code, is left as it is.
+
+    Parameters
+    ----------
+    n : int
+        At least 1 and at most ``numba.config.NUMBA_NUM_THREADS``, which is the number of cores unless the
+        environment variable ``NUMBA_NUM_THREADS`` says otherwise when the process starts.
+
+    Raises
+    ------
+    RuntimeError
+        If `n` is not an int, is less than 1, or is more than the threads that Numba can start.
+
+    Examples
+    --------
+    >>> before = get_num_threads()
+    >>> set_num_threads(1)
+    >>> get_num_threads()
+    1
+    >>> set_num_threads(before)
+    """
+    _threads().set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """The number of threads that minidl's kernels run on when called from here.
+
+    Examples
+    --------
+    >>> get_num_threads() >= 1
+    True
+    """
+    return int(_threads().get_num_threads())
+
+
+def _threads() -> ModuleType:
+    return importlib.import_module(f"minidl.kernels.{'cpu._threads' if COMPILING else '_one_thread'}")
 
 
 class _Mode(threading.local):
-    reference = not CPU
+    reference = not COMPILING
 
 
 _mode = _Mode()
@@ -93,7 +139,6 @@ def use_reference_kernels() -> Iterator[None]:
 def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
     """The kernel of this definition's name, from the backend that its first array belongs to."""
     name = definition.__name__
-    fast: Callable[P, R] = next((vars(module)[name] for module in CPU if name in vars(module)), definition)
 
     @functools.wraps(definition)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -103,7 +148,8 @@ def _dispatch(definition: Callable[P, R]) -> Callable[P, R]:
         if not isinstance(array, np.ndarray):
             raise TypeError(f"minidl's kernels work on arrays of NumPy or CuPy, not on {type(args[0]).__name__}")
         # Dtypes other than float32 and float64 are not worth compiling for: the definition serves them.
-        return (definition if _mode.reference or array.dtype.char not in "fd" else fast)(*args, **kwargs)
+        slow = _mode.reference or array.dtype.char not in "fd"
+        return (definition if slow else _compiled[name])(*args, **kwargs)
 
     return kernel
 

@@ -29,11 +29,12 @@ from minidl.data import CIFAR10, MNIST, cifar10, mnist
 from minidl.kernels import ConvGeometry, PoolGeometry, reference
 from minidl.kernels.resampling import axis_of
 
-if kernels.CPU:
+if kernels.COMPILING:
     import llvmlite  # type: ignore[import-untyped]
     import llvmlite.binding as llvm  # type: ignore[import-untyped]
     import numba
 
+    from minidl.kernels import cpu
     from minidl.kernels.cpu import _compiling, _threads
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"
@@ -56,7 +57,7 @@ FETCH_MNIST = 'python -c "from minidl.data import MNIST; [MNIST(train=t, downloa
 FETCH_CIFAR10 = 'python -c "from minidl.data import CIFAR10; CIFAR10(download=True)"'
 LITTLE = 500e6  # bytes; CIFAR-10 takes 354 MB, compiled kernels some 40 MB
 TOLERANCE = 1e-4  # relative to the largest value; float32 rounding errors are a hundredth of it here
-_numbas: Any = numba.config if kernels.CPU else None
+_numbas: Any = numba.config if kernels.COMPILING else None
 
 
 class Finding(NamedTuple):
@@ -79,8 +80,8 @@ def python() -> Finding:
 
 def packages() -> Finding:
     """Versions of minidl and its required packages, and the path minidl was imported from."""
-    found = {"numpy": np.__version__, **({"numba": numba.__version__} if kernels.CPU else {})}
-    compiler = f", Numba {numba.__version__}, llvmlite {llvmlite.__version__}" if kernels.CPU else ""
+    found = {"numpy": np.__version__, **({"numba": numba.__version__} if kernels.COMPILING else {})}
+    compiler = f", Numba {numba.__version__}, llvmlite {llvmlite.__version__}" if kernels.COMPILING else ""
     text = f"minidl {minidl.__version__}, NumPy {np.__version__}{compiler}; minidl is in {Path(minidl.__file__).parent}"
     if old := [f'"{name}>={NEEDED[name]}"' for name in found if _older(found[name], NEEDED[name])]:
         return Finding("packages", WRONG, f"too old: {text}", f"python -m pip install {' '.join(old)}")
@@ -288,7 +289,7 @@ def kernel_cache() -> Finding:
 
 
 def _compiled_functions() -> list[Any]:
-    found = [function for module in kernels.CPU for function in vars(module).values() if hasattr(function, "stats")]
+    found = [function for module in cpu.MODULES for function in vars(module).values() if hasattr(function, "stats")]
     return list(dict.fromkeys(found))  # a function may be imported into several modules
 
 
@@ -360,7 +361,7 @@ def _unless_full(finding: Finding, folder: Path) -> Finding:
 # -- the report -------------------------------------------------------------------------------------------------
 
 _COMPILED = processor, kernel_check, kernel_cache, thread_count, thread_layer
-_MACHINE = *(_COMPILED if kernels.CPU else (definitions,)), blas, gpu
+_MACHINE = *(_COMPILED if kernels.COMPILING else (definitions,)), blas, gpu
 CHECKS = (python, packages, extras, *_MACHINE, data_folder, mnist_files, cifar10_files)
 
 

@@ -62,6 +62,14 @@ def test_an_import_that_cannot_work_ends_in_one_line(setting, message):
     assert done.stderr.splitlines()[-1].startswith(message)
 
 
+@pytest.mark.jit
+def test_numba_is_imported_by_the_first_kernel_that_runs_and_not_before():
+    code = """if True:
+        import sys, minidl
+        print("numba" in sys.modules, minidl.relu(minidl.ones(2)).tolist(), "numba" in sys.modules)"""
+    assert run("-c", code).stdout == "False [1.0, 1.0] True\n"
+
+
 def test_the_doctor_runs_without_numba():
     code = (
         "import sys; sys.modules.update(numba=None, llvmlite=None); from minidl.__main__ import main; main(['doctor'])"
@@ -87,7 +95,7 @@ def test_the_context_holds_for_its_thread_until_its_end(monkeypatch):
         thread.start()
         thread.join()
         assert kernels._mode.reference
-    assert states == [not kernels.CPU]
+    assert states == [not kernels.COMPILING]
     assert not kernels._mode.reference
     assert called == ["MainThread"]
 

@@ -18,31 +18,7 @@ SMALL = 2**14  # elements, which take one thread a few microseconds
 
 
 def set_num_threads(n: int) -> None:
-    """Run minidl's kernels on `n` threads from now on, whichever Python thread calls them.
-
-    Results do not depend on it, to the last bit. Until it is called, the kernels run on as many threads as Numba would:
-    one per core, or what ``NUMBA_NUM_THREADS`` or ``numba.set_num_threads`` say. Numba's own setting, for the caller's
-    own compiled code, is left as it is.
-
-    Parameters
-    ----------
-    n : int
-        At least 1 and at most ``numba.config.NUMBA_NUM_THREADS``, which is the number of cores unless the
-        environment variable ``NUMBA_NUM_THREADS`` says otherwise when the process starts.
-
-    Raises
-    ------
-    RuntimeError
-        If `n` is not an int, is less than 1, or is more than the threads that Numba can start.
-
-    Examples
-    --------
-    >>> before = get_num_threads()
-    >>> set_num_threads(1)
-    >>> get_num_threads()
-    1
-    >>> set_num_threads(before)
-    """
+    """See `minidl.set_num_threads`."""
     global _wanted
     most = _numbas.NUMBA_NUM_THREADS
     if isinstance(n, bool) or not isinstance(n, numbers.Integral):
@@ -58,13 +34,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The number of threads that minidl's kernels run on when called from here.
-
-    Examples
-    --------
-    >>> get_num_threads() >= 1
-    True
-    """
+    """See `minidl.get_num_threads`."""
     if _wanted is not None:
         return _wanted
     if _threading_layer() is None:  # Numba's answer would start its threads
