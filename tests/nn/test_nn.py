@@ -355,6 +355,13 @@ def test_norms_differ_in_what_they_take_a_mean_over():
         assert (layer(x) - layer.eval()(x)).abs().max().item() == 0
 
 
+def test_norms_scale_and_shift_each_channel_by_its_own_weight_and_bias():
+    x, w, b = minidl.randn(3, 4, 2, 5), minidl.randn(4), minidl.randn(4)
+    for norm in (nn.functional.instance_norm, lambda x, **given: nn.functional.group_norm(x, 2, **given)):
+        expected = norm(x).numpy() * w.numpy().reshape(4, 1, 1) + b.numpy().reshape(4, 1, 1)
+        np.testing.assert_allclose(norm(x, weight=w, bias=b), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_instance_norm_tracks_the_samples_mean():
     layer = nn.InstanceNorm1d(1, momentum=0.5, track_running_stats=True)
     layer(minidl.tensor([[[1.0, 3.0]], [[6.0, 6.0]]]))  # means 2 and 6, variances 2 and 0
