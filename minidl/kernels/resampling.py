@@ -93,8 +93,12 @@ def _chosen(inputs: int, positions: Array) -> Axis:
 
 
 def _linear(inputs: int, outputs: int, scale: float | None, corners: bool) -> Axis:
-    """out[i] = (1 - f) in[m] + f in[m + 1] at position m + f of the input, m whole and 0 <= f < 1."""
-    return _weighted(inputs, _positions(inputs, outputs, scale, corners), 1, lambda t: 1 - t)
+    """out[i] = (1 - f) in[m] + f in[m + 1] at position m + f of the input, m whole and 0 <= f < 1.
+
+    As in PyTorch, an axis of the same length is copied, whatever scale led to it.
+    """
+    positions = _positions(inputs, outputs, None if inputs == outputs else scale, corners)
+    return _weighted(inputs, positions, 1, lambda t: 1 - t)
 
 
 def _cubic(inputs: int, outputs: int, scale: float | None, corners: bool) -> Axis:
@@ -118,8 +122,6 @@ def _positions(inputs: int, outputs: int, scale: float | None, corners: bool) ->
     edges do: (i + 1/2) step - 1/2.
     """
     i = np.arange(outputs, dtype=np.float64)
-    if inputs == outputs:
-        return i
     if corners:
         return i * ((inputs - 1) / max(outputs - 1, 1))
     return (i + 0.5) * (inputs / outputs if scale is None else 1 / scale) - 0.5

@@ -45,6 +45,13 @@ def test_gradients(name):
     check_operation(operation, {"x": x})
 
 
+def test_bicubic_uses_the_scale_where_the_size_stays_and_bilinear_copies():
+    x = minidl.tensor([[[[1.0, 3.0]]]])
+    assert F.interpolate(x, scale_factor=1.25, mode="bilinear").tolist() == x.tolist()
+    y = F.interpolate(x, scale_factor=1.25, mode="bicubic")
+    np.testing.assert_allclose(y.numpy().ravel(), [0.8785004, 2.4420011], rtol=1e-6)  # at -0.1 and 0.7
+
+
 @pytest.mark.parametrize("mode", NUMPYS)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "float16"])
 def test_borders_are_numpys(mode, dtype):
