@@ -25,7 +25,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from minidl.grad_mode import is_grad_enabled as is_grad_enabled
 from minidl.grad_mode import no_grad as no_grad
 from minidl.grad_mode import set_grad_enabled as set_grad_enabled
 from minidl.kernels import devices
-from minidl.tensor import Array, Tensor
+from minidl.tensor import Array, Tensor, misfit
 
 VJP = Callable[..., Tensor]  # a gradient function: gy to gx, a vector-Jacobian product
 Edge = tuple[Tensor, VJP]
@@ -97,10 +97,7 @@ class Node:
         if not isinstance(gx, Tensor):
             raise TypeError(f"backward of {self.name}: the gradient must be a Tensor, not {type(gx).__name__}")
         if gx.array.shape != source.shape or gx.array.dtype != source.dtype:
-            raise RuntimeError(
-                f"backward of {self.name}: gradient of shape {gx.shape} and dtype {gx.dtype} for an input of shape "
-                f"{source.shape} and dtype {source.dtype}: both must be the same"
-            )
+            raise misfit(f"backward of {self.name}: gradient", gx, "for an input", source)
         shared = gx is given[0] or gx is given[-1]
         for value, _, _ in self.saved:
             shared = shared or gx is value
@@ -296,11 +293,10 @@ def _seeds(
     name: str, outputs: Tensor | Sequence[Tensor], gradients: Tensor | Sequence[Tensor | None] | None
 ) -> dict[Source, Tensor]:
     """The gradients from which the backward pass starts, by source."""
-    found = [outputs] if isinstance(outputs, Tensor) else _listed(name, "outputs", outputs)
-    if isinstance(gradients, list | tuple):
-        given = list(gradients)
-    else:
-        given = [gradients] if gradients is not None else [None] * len(found)
+    found = _listed(name, "outputs", outputs)
+    given: list[Any] = list(gradients) if isinstance(gradients, list | tuple) else [gradients]
+    if gradients is None:
+        given = [None] * len(found)
     for gradient in given:
         if not isinstance(gradient, Tensor | None):
             raise TypeError(f"{name}: gradient must be a Tensor, not {type(gradient).__name__}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -38,10 +38,8 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     tensor([[1, 2],
             [3, 4]], shape=(2, 2), dtype=int64)
     """
-    if isinstance(data, Tensor):
-        moved = to(data.detach(), data.dtype if dtype is None else dtype, device=device)
-        return Tensor(moved.array.copy(order="K"), requires_grad)
-    return _finish(np.array(_as_array(data, dtype)), device, requires_grad)
+    shared = as_tensor(data.detach() if isinstance(data, Tensor) else data, dtype, device)
+    return Tensor(shared.array.copy(order="K"), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -86,16 +84,19 @@ def _as_array(data: Any, dtype: Any) -> Array:
         array = np.asarray(data)
     except ValueError as error:
         raise ValueError(f"tensor: nested lists and arrays must have equal lengths: {error}") from None
-    own = not isinstance(_first(data), np.ndarray | np.generic)  # Python's numbers have no dtype to keep
-    if dtype is None and own and (array.dtype == np.float64 or not array.size):
-        _reject_large_ints(data, array)
-        array = cast(array, float32)
     if array.dtype.kind in "US":
         raise TypeError(f"tensor: expected numbers, not text such as {str(array.flat[0])!r}")
-    if array.dtype == object:
-        _reject_object(array)
-    if isinstance(_first(data), int) and array.dtype.kind == "u":
+    strange = [x for x in array.flat if not isinstance(x, int)] if array.dtype == object else []
+    if strange:
+        raise RuntimeError(f"tensor: expected numbers, not {strange[0]!r} of type {type(strange[0]).__name__}")
+    first = _first(data)
+    own = dtype is None and not isinstance(first, np.ndarray | np.generic)  # Python's numbers have no dtype to keep
+    # Ints beyond int64 become uint64 or objects in NumPy, or float64 where some need int64 and others uint64.
+    mixed = own and array.dtype == np.float64 and abs(array).max(initial=0) >= 2**63 and not _any_real(data)
+    if mixed or array.dtype == object or (isinstance(first, int) and array.dtype.kind == "u"):
         raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
+    if own and (array.dtype == np.float64 or not array.size):
+        array = cast(array, float32)
     wanted = as_dtype(array.dtype if dtype is None else dtype)
     if array is not data and array.dtype.kind in "if" and wanted.kind in "iu" and array.size:
         for extreme in (array.min(), array.max()):
@@ -103,21 +104,8 @@ def _as_array(data: Any, dtype: Any) -> Array:
     return cast(array, wanted, copy=False)
 
 
-def _reject_large_ints(data: Any, array: Array) -> None:
-    """Reject ints beyond int64: NumPy converts a mix of ints that need int64 and uint64 to float64."""
-    if array.dtype == np.float64 and abs(array).max(initial=0) >= 2**63 and not _any_real(data):
-        raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
-
-
 def _any_real(data: Any) -> bool:
     return any(map(_any_real, data)) if isinstance(data, list) else isinstance(data, float)
-
-
-def _reject_object(array: Array) -> NoReturn:
-    for value in array.flat:
-        if not isinstance(value, int):
-            raise RuntimeError(f"tensor: expected numbers, not {value!r} of type {type(value).__name__}")
-    raise ValueError("tensor: an int is outside of int64's -2**63 to 2**63 - 1")
 
 
 def _drawn(draw: Callable[[], Any], shape: Shape, dtype: DType, device: Any, requires_grad: bool = False) -> Tensor:
@@ -169,10 +157,9 @@ def full(
 ) -> Tensor:
     """A constant; by default the dtype follows from the value."""
     _numbers("full", fill_value)
-    kind = dtype or result_type(fill_value)
     if not isinstance(size, tuple | list):
         raise TypeError(f"full: size must be a tuple or list of ints, such as (3,), not {size!r}")
-    value = number("full", fill_value, as_dtype(kind)).array
+    value = number("full", fill_value, as_dtype(dtype or result_type(fill_value))).array
     return _finish(np.full(_shape("full", (size,)), value), device, requires_grad)
 
 

@@ -28,9 +28,7 @@ def device_count() -> int:
 
 def current_device() -> int:
     """The index of the current GPU, which "cuda" refers to."""
-    number = as_device("cuda").number
-    assert number is not None
-    return number
+    return _index("cuda")
 
 
 def set_device(which: Any) -> None:
@@ -49,7 +47,7 @@ def synchronize(which: Any = "cuda") -> None:
         gpu.synchronize()
 
 
-def _index(which: Any) -> int | None:
+def _index(which: Any) -> Any:
     return as_device(device("cuda", which) if isinstance(which, int) else device(which)).number
 
 
@@ -100,10 +98,6 @@ class capture:
         self.step = step
         self.stream: Any = None
         self.graph: Any = None
-        self.pool: Any = None  # owns the memory that the graph reads and writes
-        self.inputs: list[Tensor] = []
-        self.recording: devices.Capture | None = None  # the buffers to fill before a replay
-        self.result: Any = None
 
     def __call__(self, *inputs: Tensor) -> Any:
         if self.stream is None:
@@ -145,7 +139,9 @@ class capture:
                     f"move that out of the step. {type(error).__name__}: {error}"
                 ) from error
             graph = self.stream.end_capture()
-        self.inputs, self.recording, self.pool, self.result, self.graph = copies, recording, pool, result, graph
+        self.inputs, self.result, self.graph = copies, result, graph
+        self.recording = recording  # the buffers to fill before a replay
+        self.pool = pool  # owns the memory that the graph reads and writes
 
     def _send(self, inputs: tuple[Tensor, ...]) -> None:
         """Copy new values into the buffers that the graph reads."""
@@ -154,7 +150,6 @@ class capture:
             raise RuntimeError(f"capture: the step was recorded for inputs of {wanted}, not {found}")
         for buffer, x in zip(self.inputs, inputs, strict=True):
             buffer.array[...] = x.array
-        assert self.recording is not None
         for feed in self.recording.feeds:
             feed.buffer.set(np.asarray(feed.draw()))
         self.recording.feeds = [feed for feed in self.recording.feeds if feed.again]

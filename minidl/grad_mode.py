@@ -6,7 +6,6 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,9 +34,7 @@ class GradMode:
         self.previous.append(mode.enabled)
         mode.enabled = self.enabled
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         mode.enabled = self.previous.pop()
 
     def __call__(self, function: F) -> F:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import ReferenceType, ref
+from typing import TYPE_CHECKING, Any
+from weakref import finalize, ref
 
-from minidl.tensor import Tensor
+from minidl.tensor import Tensor, misfit
 
 if TYPE_CHECKING:
     from minidl.autograd import Node, Source
@@ -35,6 +35,9 @@ class RemovableHandle:
     def remove(self) -> None:
         """Take the hook away. Doing so twice is harmless."""
         self._hooks.pop(self.id, None)
+        for key, kinds in of_leaves.copy().items():  # a copy, since a tensor may go at any time
+            if not any(kinds):
+                of_leaves.pop(key, None)
 
     def __enter__(self) -> RemovableHandle:
         return self
@@ -43,23 +46,15 @@ class RemovableHandle:
         self.remove()
 
 
-class LeafHooks(NamedTuple):
-    """The hooks of one leaf, before and after its gradient is added to `grad`."""
-
-    leaf: ReferenceType[Tensor]
-    before: Hooks
-    after: Hooks
-
-
 RETAIN = "retain_grad"  # the key of a hook that keeps a result's gradient: always the last to run
-of_leaves: dict[int, LeafHooks] = {}  # by id; an entry goes when its tensor does
+of_leaves: dict[int, tuple[Hooks, Hooks]] = {}  # by id: those before and after its gradient is added to `grad`
 
 
-def _of_leaf(leaf: Tensor) -> LeafHooks:
-    key = id(leaf)
-    if key not in of_leaves:
-        of_leaves[key] = LeafHooks(ref(leaf, lambda _: of_leaves.pop(key, None)), {}, {})
-    return of_leaves[key]
+def _of_leaf(leaf: Tensor) -> tuple[Hooks, Hooks]:
+    if id(leaf) not in of_leaves:
+        of_leaves[id(leaf)] = {}, {}
+        finalize(leaf, of_leaves.pop, id(leaf), None)
+    return of_leaves[id(leaf)]
 
 
 def _of_node(node: Node) -> Hooks:
@@ -82,7 +77,7 @@ def register_hook(input: Tensor, hook: Hook) -> RemovableHandle:
     [20.0, 40.0]
     """
     _need_gradient("register_hook", input)
-    return RemovableHandle(_of_leaf(input).before if input.grad_fn is None else _of_node(input.grad_fn), hook)
+    return RemovableHandle(_of_leaf(input)[0] if input.grad_fn is None else _of_node(input.grad_fn), hook)
 
 
 def register_post_accumulate_grad_hook(input: Tensor, hook: Hook) -> RemovableHandle:
@@ -90,7 +85,7 @@ def register_post_accumulate_grad_hook(input: Tensor, hook: Hook) -> RemovableHa
     if not input.is_leaf:
         raise RuntimeError(f"register_post_accumulate_grad_hook: only for leaves, and {input.grad_fn!r} computed this")
     _need_gradient("register_post_accumulate_grad_hook", input)
-    return RemovableHandle(_of_leaf(input).after, hook)
+    return RemovableHandle(_of_leaf(input)[1], hook)
 
 
 def retain_grad(input: Tensor) -> None:
@@ -120,10 +115,7 @@ def changed(g: Tensor, hooks: Hooks) -> Tensor:
         if not isinstance(result, Tensor | None):
             raise TypeError(f"a hook must return a Tensor or None, not {type(result).__name__}")
         if result is not None and (result.shape, result.dtype) != (g.shape, g.dtype):
-            raise RuntimeError(
-                f"a hook returned shape {result.shape} and dtype {result.dtype} in place of a gradient of shape "
-                f"{g.shape} and dtype {g.dtype}: both must be the same"
-            )
+            raise misfit("a hook returned a tensor", result, "in place of a gradient", g)
         g = g if result is None else result
     return g
 
@@ -148,10 +140,10 @@ def complete(
 ) -> None:
     """Run the hooks of leaves whose gradient is complete, and `accumulate` it, unless that is None."""
     for leaf in leaves:
-        if leaf in totals:
-            before = of_leaves[id(leaf)].before
+        if leaf in totals and id(leaf) in of_leaves:  # a hook may have removed others
+            before, after = of_leaves[id(leaf)]
             totals[leaf] = changed(totals[leaf], before).clone() if before else totals[leaf]
             if accumulate is not None:
                 accumulate(leaf, totals.pop(leaf))
-                for hook in [*of_leaves[id(leaf)].after.values()]:
+                for hook in [*after.values()]:
                     hook(leaf)

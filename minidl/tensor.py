@@ -180,10 +180,7 @@ class Tensor(Methods):
         if value is not None and not isinstance(value, Tensor):
             raise TypeError(f"grad must be a Tensor or None, not {type(value).__name__}")
         if value is not None and (value.shape, value.dtype) != (self.shape, self.dtype):
-            raise RuntimeError(
-                f"grad of shape {value.shape} and dtype {value.dtype} given to a tensor of shape {self.shape} "
-                f"and dtype {self.dtype}: both must be the same"
-            )
+            raise misfit("grad", value, "given to a tensor", self)
         if value is not None and value.device != self.device:
             raise RuntimeError(f"grad on {value.device} given to a tensor on {self.device}: both must be the same")
         self._grad = value
@@ -225,23 +222,21 @@ class Tensor(Methods):
 
     def item(self) -> Any:
         """The value of a tensor with one element, as a Python number."""
-        if self.numel() != 1:
-            raise RuntimeError(f"item() needs one element, and a tensor of shape {self.shape} has {self.numel()}")
-        return self.array.item()
+        return self._one("item", RuntimeError)
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
         return self.array.tolist()
 
     def __float__(self) -> float:
-        return float(self._one("float"))
+        return float(self._one("float", ValueError))
 
     def __int__(self) -> int:
-        return int(self._one("int"))
+        return int(self._one("int", ValueError))
 
-    def _one(self, kind: str) -> Any:
+    def _one(self, name: str, error: type[Exception]) -> Any:
         if self.numel() != 1:
-            raise ValueError(f"{kind}() needs one element, and a tensor of shape {self.shape} has {self.numel()}")
+            raise error(f"{name}() needs one element, and a tensor of shape {self.shape} has {self.numel()}")
         return self.array.item()
 
     def __index__(self) -> int:
@@ -320,6 +315,12 @@ def _not_numbers(value: Any) -> TypeError:
     kind = value.dtype if type(value).__name__ == "ndarray" else type(value).__name__
     known = "bool, uint8, int8 to int64 or float16 to float64"
     return TypeError(f"Tensor wraps an array of {known}, and got {kind}: use minidl.tensor(data) for other data")
+
+
+def misfit(what: str, g: Tensor, whose: str, x: Any) -> RuntimeError:
+    """The error for a gradient whose shape or dtype is not that of the tensor it belongs to."""
+    found, wanted = (f"of shape {each.shape} and dtype {each.dtype}" for each in (g, x))
+    return RuntimeError(f"{what} {found} {whose} {wanted}: both must be the same")
 
 
 def zero_grads(tensors: Iterable[Tensor], set_to_none: bool) -> None:

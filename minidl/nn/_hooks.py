@@ -6,7 +6,7 @@ them: an identity around the module's results and around its arguments, whose ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minidl.function import Function
@@ -36,7 +36,6 @@ class Hooked:
 
         `with_kwargs`: ``hook(module, args, kwargs)``, which returns None or a pair of both.
         """
-
         return self._register("forward_pre", (hook, with_kwargs), prepend)
 
     def register_forward_hook(self, hook: Hook, *, prepend: bool = False, with_kwargs: bool = False) -> RemovableHandle:
@@ -92,39 +91,27 @@ def call(module: Module, hooks: dict[str, Hooks], args: tuple[Any, ...], kwargs:
             at_inputs((None,) * len(args))
         return grad_output[0]
 
-    args, watched = _through_gate(at_inputs, args)
+    watched = any(isinstance(x, Tensor) and x.requires_grad for x in args)
+    args = _Gate.apply(at_inputs, *args)
     output = _latest(hooks["forward"], module.forward(*args, **kwargs), module, (args,), kwargs)
     if isinstance(output, tuple | list):
-        parts = _through_gate(at_outputs, output)[0]
+        parts = _Gate.apply(at_outputs, *output)
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
-    return _through_gate(at_outputs, [output])[0][0]
+    return _Gate.apply(at_outputs, output)[0]
 
 
 class _Gate(Function):
-    """y = x for several tensors at once; ``report`` gets their gradients and returns those to pass on."""
+    """y = x for several values at once. ``report`` gets their gradients, and returns those to pass on.
+
+    A value that needs no gradient, or is no tensor, has None for it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, report: Callable[..., Any], *tensors: Tensor) -> Any:
-        ctx.report = report
-        return tensors
+    def forward(ctx: Any, report: Callable[..., Any], *values: Any) -> Any:
+        ctx.report, ctx.needed = report, ctx.needs_input_grad[1:]
+        ctx.mark_non_differentiable(*[x for x, needed in zip(values, ctx.needed, strict=True) if not needed])
+        return values
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return None, *ctx.report(gradients)
-
-
-def _through_gate(report: Callable[..., Any], values: Sequence[Any]) -> tuple[tuple[Any, ...], list[int]]:
-    """The values, those that need a gradient passed through a gate, and the positions of these."""
-    passed = list(values)
-    which, count = [i for i, x in enumerate(passed) if isinstance(x, Tensor) and x.requires_grad], len(values)
-
-    def at_their_places(gradients: tuple[Tensor, ...]) -> list[Any]:
-        found: list[Any] = [None] * count
-        for i, g in zip(which, gradients, strict=True):
-            found[i] = g
-        changed = report(tuple(found))
-        return [changed[i] for i in which]
-
-    for i, x in zip(which, _Gate.apply(at_their_places, *[passed[i] for i in which]) if which else (), strict=True):
-        passed[i] = x
-    return tuple(passed), which
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return None, *ctx.report(tuple(g if needed else None for g, needed in zip(gradients, ctx.needed, strict=True)))

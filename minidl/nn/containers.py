@@ -43,8 +43,9 @@ class _Numbered(_Container):
 
     def insert(self: N, index: int, value: Any) -> N:
         """Insert one before position `index`; those after it are renumbered."""
-        kept = list(self)
-        kept.insert(index, value)
+        kept, last = list(self), str(len(self))
+        self._put(last, value)  # raises if it does not belong here
+        kept.insert(index, vars(self)[self._registry][last])
         return self._renumber(kept)
 
     def pop(self, key: int) -> Any:
@@ -74,14 +75,9 @@ class _Numbered(_Container):
 
     def _renumber(self: N, values: list[Any]) -> N:
         registry = vars(self)[self._registry]
-        before = dict(registry)
         registry.clear()
-        try:
-            return self.extend(values)
-        except (TypeError, RuntimeError):
-            registry.clear()
-            registry.update(before)
-            raise
+        registry.update(zip(map(str, range(len(values))), values, strict=True))
+        return self
 
     def _part(self, named: OrderedDict[str, Any]) -> Any:
         return type(self)().extend(named.values())
@@ -107,10 +103,9 @@ class ModuleList(_Numbered):
     def __repr__(self) -> str:
         lines, first = [], 0
         for text, alike in groupby(map(repr, self)):
-            last = first + len(list(alike)) - 1
-            name = f"({first})" if last == first else f"({first}-{last})"
-            lines.append(f"{name}: " + (text if last == first else f"{last - first + 1} x {text}"))
-            first = last + 1
+            count = len(list(alike))
+            lines.append(f"({first}): {text}" if count == 1 else f"({first}-{first + count - 1}): {count} x {text}")
+            first += count
         inside = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inside}\n)" if lines else f"{type(self).__name__}()"
 

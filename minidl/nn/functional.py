@@ -1,7 +1,5 @@
 """The layers' operations as functions, under the names of ``torch.nn.functional``."""
 
-from __future__ import annotations
-
 from minidl.ops.activation import dropout, dropout2d, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
 from minidl.ops.adaptive import adaptive_avg_pool2d, adaptive_max_pool2d
 from minidl.ops.conv import conv2d, conv_transpose2d

@@ -12,8 +12,8 @@ import math
 from minidl.random import Generator
 from minidl.tensor import Tensor
 
-_GAINS = {"sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
-_LINEAR = {"linear", *[f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)]}
+_LINEAR = ["linear", *[f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)]]
+_GAINS = {**dict.fromkeys(_LINEAR, 1.0), "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
@@ -64,9 +64,9 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         if isinstance(param, bool) or not isinstance(param, int | float | None):
             raise ValueError(f"calculate_gain: the negative slope must be a number, not {param!r}")
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
-    if nonlinearity not in _GAINS and nonlinearity not in _LINEAR:
+    if nonlinearity not in _GAINS:
         raise ValueError(f"calculate_gain: nonlinearity {nonlinearity!r} is not known")
-    return _GAINS.get(nonlinearity, 1.0)
+    return _GAINS[nonlinearity]
 
 
 def _fans(tensor: Tensor) -> tuple[int, int]:

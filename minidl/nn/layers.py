@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import is_grad_enabled
-from minidl.creation import zeros
+from minidl.creation import full, randn, zeros
 from minidl.kernels.geometry import ConvGeometry, Pairlike, cached, chosen_size
 from minidl.nn import functional as F
 from minidl.nn import init
-from minidl.nn.module import Module, Parameter
+from minidl.nn.module import Module, OfFunction, Parameter
 from minidl.ops.shape import BORDERS, flatten, unflatten
 from minidl.tensor import Tensor
 
@@ -105,10 +105,10 @@ class _Conv(_Weighted):
             rule = f"must be at least 1 and divide both in_channels={in_channels} and out_channels={out_channels}"
             raise ValueError(f"{name}: groups={groups} {rule}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.dilation = _pair(kernel_size), _pair(stride), _pair(dilation)
+        self.kernel_size, self.stride, self.dilation = pair(kernel_size), pair(stride), pair(dilation)
         named = isinstance(padding, str) and not self.transposed
-        self.padding: Any = padding if named else _pair(padding)  # type: ignore[arg-type]
-        self.output_padding = _pair(output_padding)
+        self.padding: Any = padding if named else pair(padding)  # type: ignore[arg-type]
+        self.output_padding = pair(output_padding)
         if named and (padding not in ("same", "valid") or (padding == "same" and self.stride != (1, 1))):
             rule = "numbers, 'valid' or, with stride 1, 'same'"
             raise ValueError(f"{name}: padding must be {rule}, not {padding!r} with stride {self.stride}")
@@ -228,18 +228,11 @@ class ConvTranspose2d(_Conv):
         return h - least[0], w - least[1]
 
 
-class Flatten(Module):
-    """Flatten the dimensions from `start_dim` to `end_dim` into one: by default all but the batch."""
-
-    _repr_format = "start_dim={0.start_dim}, end_dim={0.end_dim}"
+class Flatten(OfFunction, of=flatten):
+    """Flatten the dimensions from `start_dim` to `end_dim` into one: by default, (N, C, H, W) to (N, C*H*W)."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        super().__init__()
-        self.start_dim, self.end_dim = start_dim, end_dim
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C*H*W)."""
-        return flatten(input, self.start_dim, self.end_dim)
+        super().__init__(start_dim, end_dim)
 
 
 class Unflatten(Module):
@@ -256,6 +249,83 @@ class Unflatten(Module):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C*H*W) to (N, C, H, W)."""
         return unflatten(input, self.dim, self.unflattened_size)
+
+
+class ReLU(OfFunction, of=F.relu):
+    """Rectified linear unit: max(x, 0), elementwise. With `inplace` the result is written into the input."""
+
+
+class LeakyReLU(OfFunction, of=F.leaky_relu):
+    """Leaky ReLU: x where x > 0, negative_slope * x elsewhere (Maas et al., ICML 2013)."""
+
+
+class Sigmoid(OfFunction, of=F.sigmoid):
+    """The logistic function, 1 / (1 + e^-x), elementwise."""
+
+
+class Tanh(OfFunction, of=F.tanh):
+    """The hyperbolic tangent, elementwise."""
+
+
+class ELU(OfFunction, of=F.elu):
+    """Exponential linear unit: x where x > 0, alpha (e^x - 1) elsewhere (Clevert et al., arXiv:1511.07289)."""
+
+
+class SELU(OfFunction, of=F.selu):
+    """Scaled ELU, which keeps mean 0 and variance 1 from layer to layer (Klambauer et al., arXiv:1706.02515)."""
+
+
+class GELU(OfFunction, of=F.gelu):
+    """Gaussian error linear unit: x times the probability of a smaller normal number (arXiv:1606.08415)."""
+
+
+class SiLU(OfFunction, of=F.silu):
+    """Sigmoid linear unit, or swish: x / (1 + e^-x)."""
+
+
+class Softplus(OfFunction, of=F.softplus):
+    """A smooth ReLU: ln(1 + e^(beta x)) / beta, and x itself where beta x > threshold."""
+
+
+class LogSigmoid(OfFunction, of=F.logsigmoid):
+    """The logarithm of ``Sigmoid``, accurate even where the sigmoid rounds to 0."""
+
+
+class Hardtanh(OfFunction, of=F.hardtanh):
+    """x between min_val and max_val, and the bounds outside."""
+
+
+class ReLU6(OfFunction, of=F.relu6):
+    """min(max(x, 0), 6)."""
+
+
+class Softmax(OfFunction, of=F.softmax):
+    """Probabilities from logits, along dimension `dim`: y_i = e^x_i / (sum over j of e^x_j)."""
+
+
+class LogSoftmax(OfFunction, of=F.log_softmax):
+    """The logarithm of ``Softmax``, accurate even where the softmax itself rounds to 0."""
+
+
+class PReLU(Module):
+    """Leaky ReLU whose slope is learned: one for all, or one for each channel (He et al., arXiv:1502.01852).
+
+    Attributes
+    ----------
+    weight : Parameter
+        (num_parameters,)
+    """
+
+    _repr_format = "num_parameters={0.num_parameters}"
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.num_parameters, self.init = num_parameters, init
+        self.weight = Parameter(full((num_parameters,), init, device=device, dtype=dtype))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape; the output has the same."""
+        return F.prelu(input, self.weight)
 
 
 class Dropout(Module):
@@ -291,6 +361,55 @@ class Dropout2d(Dropout):
     _function = staticmethod(F.dropout2d)
 
 
+class Embedding(Module):
+    """y = the rows of the weight that the indices name; see `functional.embedding`.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim : int
+        The number of rows, K, and the length of each, D.
+    padding_idx : int, optional
+        A row that starts as zeros and gets no gradient.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (K, D)
+        Initially normal, with mean 0 and variance 1.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> Embedding(10, 3)(minidl.tensor([[1, 2, 4, 5]])).shape
+    (1, 4, 3)
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        assert -num_embeddings <= (padding_idx or 0) < num_embeddings, "padding_idx must be within num_embeddings"
+        weight = randn(num_embeddings, embedding_dim, device=device, dtype=dtype)
+        if padding_idx is not None:
+            padding_idx %= num_embeddings
+            weight[padding_idx] = 0
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self.weight = Parameter(weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(...) to (..., D)."""
+        return F.embedding(input, self.weight, self.padding_idx)
+
+    def extra_repr(self) -> str:
+        """What stands in the parentheses."""
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+
+
 def _check_counts(layer: str, **counts: Any) -> None:
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int | np.integer):
@@ -299,7 +418,8 @@ def _check_counts(layer: str, **counts: Any) -> None:
             raise RuntimeError(f"{layer}: {name} must be at least 0, not {count}")
 
 
-def _pair(value: Pairlike) -> tuple[int, int]:
+def pair(value: Pairlike) -> tuple[int, int]:
+    """One int as a pair, for height and width."""
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2 or not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in pair):
         raise TypeError(f"kernel_size, stride, padding and dilation must be an int or a pair of ints, not {value!r}")

@@ -2,74 +2,63 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
-from minidl._settings import Settings
 from minidl.nn import functional as F
-from minidl.nn.module import Module
+from minidl.nn.module import Module, OfFunction
 from minidl.tensor import Tensor
 
 
-class _Loss(Settings, Module):
-    """A loss from `functional` as a module, which keeps the function's options as attributes.
+class _Loss(OfFunction):
+    """A loss from `functional` as a module: the options are attributes; `weight` and `pos_weight` are buffers."""
 
-    The function's parameters without a default are those of ``forward``; those with one are the module's. `weight` and
-    `pos_weight` are buffers.
-    """
+    _inputs = 2
+    extra_repr = Module.extra_repr  # PyTorch prints no options
 
-    function: ClassVar[Callable[..., Tensor]]
-
-    def __init_subclass__(cls, function: Callable[..., Tensor] | None = None) -> None:
-        parameters = inspect.signature(function).parameters if function else {}
-        super().__init_subclass__(**{name: p.default for name, p in parameters.items() if p.default is not p.empty})
-        if function:
-            cls.function = staticmethod(function)
-
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__()
-        for name, value in self._settings(args, named).items():
-            self.register_buffer(name, value) if name in ("weight", "pos_weight") else setattr(self, name, value)
+    def _prepare(self) -> None:
+        for name in ("weight", "pos_weight"):
+            if name in self._arguments.parameters:
+                self.register_buffer(name, vars(self).pop(name))
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """Compute the loss from the function's tensors: for most, the prediction and the target, in this order."""
         return self.function(*inputs, **named, **{name: getattr(self, name) for name in self._arguments.parameters})
 
 
-class MSELoss(_Loss, function=F.mse_loss):
+class MSELoss(_Loss, of=F.mse_loss):
     """Squared error (x - t)^2; "mean" is per element. See `functional.mse_loss`."""
 
 
-class L1Loss(_Loss, function=F.l1_loss):
+class L1Loss(_Loss, of=F.l1_loss):
     """Absolute error |x - t|; "mean" is per element. See `functional.l1_loss`."""
 
 
-class SmoothL1Loss(_Loss, function=F.smooth_l1_loss):
+class SmoothL1Loss(_Loss, of=F.smooth_l1_loss):
     """Squared error up to |x - t| = beta, absolute error beyond. See `functional.smooth_l1_loss`."""
 
 
-class HuberLoss(_Loss, function=F.huber_loss):
+class HuberLoss(_Loss, of=F.huber_loss):
     """Squared error up to |x - t| = delta, absolute error times delta beyond. See `functional.huber_loss`."""
 
 
-class NLLLoss(_Loss, function=F.nll_loss):
+class NLLLoss(_Loss, of=F.nll_loss):
     """Negative log-likelihood of the correct class, from log-probabilities (N, C). See `functional.nll_loss`."""
 
 
-class CrossEntropyLoss(_Loss, function=F.cross_entropy):
+class CrossEntropyLoss(_Loss, of=F.cross_entropy):
     """Negative log-likelihood of the correct class, from logits (N, C). See `functional.cross_entropy`."""
 
 
-class BCELoss(_Loss, function=F.binary_cross_entropy):
+class BCELoss(_Loss, of=F.binary_cross_entropy):
     """Binary cross-entropy from probabilities. See `functional.binary_cross_entropy`."""
 
 
-class BCEWithLogitsLoss(_Loss, function=F.binary_cross_entropy_with_logits):
+class BCEWithLogitsLoss(_Loss, of=F.binary_cross_entropy_with_logits):
     """Binary cross-entropy from logits. See `functional.binary_cross_entropy_with_logits`."""
 
 
-class KLDivLoss(_Loss, function=F.kl_div):
+class KLDivLoss(_Loss, of=F.kl_div):
     """Kullback-Leibler divergence from log-probabilities to probabilities. See `functional.kl_div`."""
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from minidl._settings import Settings
 from minidl.creation import as_tensor
 from minidl.nn._hooks import Hooked, call
 from minidl.ops.conversion import as_dtype
@@ -92,8 +94,7 @@ class Module(Hooked):
     # -- parts ------------------------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
-        registries = vars(self).get("_parameters"), vars(self).get("_modules")
-        for registry, kind in zip(registries, (Parameter, Module), strict=True):
+        for registry, kind in ((vars(self).get("_parameters"), Parameter), (vars(self).get("_modules"), Module)):
             known = registry is not None and name in registry
             if isinstance(value, kind) or (known and value is None):
                 if registry is None:
@@ -131,17 +132,13 @@ class Module(Hooked):
         """Register a parameter, or None for one that this variant of the layer lacks."""
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"{name!r} must be a Parameter, not {type(param).__name__}; nn.Parameter(tensor) makes one")
-        if name not in self._parameters:
-            self._check_name(name)
-        self._parameters[name] = param
+        self._enter(self._parameters, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Register a tensor that is moved and, if `persistent`, saved with the parameters, but not trained."""
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"the buffer {name!r} must be a Tensor or None, not {type(tensor).__name__}")
-        if name not in self._buffers:
-            self._check_name(name)
-        self._buffers[name] = tensor
+        self._enter(self._buffers, name, tensor)
         self._unsaved = self._unsaved - {name} if persistent else self._unsaved | {name}
 
     def add_module(self, name: str, module: Module | None) -> None:
@@ -149,18 +146,18 @@ class Module(Hooked):
         if module is not None and not isinstance(module, Module):
             kind = type(module).__name__
             raise TypeError(f"{type(self).__name__}: {name!r} must be a Module such as nn.ReLU(), not {kind}")
-        if name not in self._modules:
-            self._check_name(name)
-        self._modules[name] = module
+        self._enter(self._modules, name, module)
 
-    def _check_name(self, name: str) -> None:
-        """Reject names that are taken, or that would make dotted names ambiguous."""
-        if not isinstance(name, str):
-            raise TypeError(f"the name of a parameter or module must be a str, not {type(name).__name__}")
-        if name == "" or "." in name:
-            raise KeyError(f"the name of a parameter or module must not be empty or contain a dot: {name!r}")
-        if hasattr(self, name):
-            raise KeyError(f"{type(self).__name__} already has an attribute {name!r}")
+    def _enter(self, registry: dict[str, Any], name: str, value: Any) -> None:
+        """Register a value. A new name must not be taken, nor make dotted names ambiguous."""
+        if name not in registry:
+            if not isinstance(name, str):
+                raise TypeError(f"the name of a parameter or module must be a str, not {type(name).__name__}")
+            if name == "" or "." in name:
+                raise KeyError(f"the name of a parameter or module must not be empty or contain a dot: {name!r}")
+            if hasattr(self, name):
+                raise KeyError(f"{type(self).__name__} already has an attribute {name!r}")
+        registry[name] = value
 
     def children(self) -> Iterator[Module]:
         """The direct submodules."""
@@ -265,10 +262,9 @@ class Module(Hooked):
             converted = parameter.detach().to(*args, **kwargs)
             if not converted.is_floating_point():
                 raise TypeError(f"to: parameters can only be converted to float dtypes, not {converted.dtype}")
-            gradient = parameter.grad
-            parameter.grad = None
             parameter.data = converted
-            parameter.grad = None if gradient is None else gradient.to(*args, **kwargs)
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.to(*args, **kwargs)
         for buffer in self.buffers():
             converted = buffer.to(*args, **kwargs)
             buffer.data = converted if buffer.is_floating_point() else converted.to(buffer.dtype)
@@ -332,16 +328,15 @@ class Module(Hooked):
         faults += [f"unexpected key {key!r}" for key in keys.unexpected_keys] if strict else []
         given = {}
         for key in [key for key in own if key in state_dict]:
+            value, shape = state_dict[key], own[key].shape
             try:
-                given[key] = as_tensor(_array_of(state_dict[key]))
+                value = as_tensor(value.detach() if hasattr(value, "detach") else value)  # a parameter of PyTorch too
             except (TypeError, ValueError, RuntimeError) as error:
                 faults.append(f"{key!r} is not an array of numbers: {error}")
-            else:
-                if own[key].ndim == 0 and given[key].shape == (1,):  # numpy.ascontiguousarray makes it so
-                    given[key] = given[key][0]
-        for key, value in given.items():
-            if value.shape != own[key].shape:
-                faults.append(f"{key!r} has shape {value.shape} in the state, {own[key].shape} in the model")
+                continue
+            given[key] = value[0] if shape == () and value.shape == (1,) else value  # by numpy.ascontiguousarray
+            if given[key].shape != shape:
+                faults.append(f"{key!r} has shape {value.shape} in the state, {shape} in the model")
         if faults:
             raise RuntimeError(f"load_state_dict of {type(self).__name__}: " + "; ".join(faults))
         for key in given:
@@ -364,6 +359,43 @@ class Module(Hooked):
         return f"{type(self).__name__}(\n  " + "\n  ".join(extra + lines) + "\n)"
 
 
+class OfFunction(Settings, Module):
+    """A layer that is one function: ``class ELU(OfFunction, of=F.elu)``.
+
+    The function's parameters after the input are the layer's arguments, which it keeps as attributes and prints.
+    """
+
+    function: ClassVar[Callable[..., Any]]
+    _inputs = 1  # how many of the function's parameters are those of `forward`
+
+    def __init_subclass__(cls, of: Callable[..., Any] | None = None) -> None:
+        super().__init_subclass__()
+        if of is not None:
+            cls.function = staticmethod(of)
+            arguments = [*inspect.signature(of).parameters.values()][cls._inputs :]
+            cls._declare(argument for argument in arguments if argument.name != "dtype")
+        if "__init__" in vars(cls):  # with defaults of its own
+            cls.__signature__ = None
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__()
+        vars(self).update(self._settings(args, named))
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Called once the arguments are attributes, which a subclass may change here."""
+
+    def forward(self, input: Any) -> Any:
+        """The function of the input, with the layer's settings."""
+        names = self._arguments.parameters
+        return self.function(input, **dict(zip(names, map(vars(self).get, names), strict=True)))
+
+    def extra_repr(self) -> str:
+        """The settings, as PyTorch prints them."""
+        shown = [f"{name}={vars(self)[name]!r}" for name in self._arguments.parameters if name != "inplace"]
+        return super().extra_repr() or ", ".join(shown + ["inplace=True"] * vars(self).get("inplace", False))
+
+
 def _unique(named: Iterable[tuple[str, V]]) -> Iterator[tuple[str, V]]:
     """Each value under the first of its names."""
     seen: set[int] = set()
@@ -371,8 +403,3 @@ def _unique(named: Iterable[tuple[str, V]]) -> Iterator[tuple[str, V]]:
         if id(value) not in seen:
             seen.add(id(value))
             yield name, value
-
-
-def _array_of(value: Any) -> Any:
-    """A tensor of any library in a form that NumPy can read: a parameter of PyTorch must be detached first."""
-    return value.detach() if hasattr(value, "detach") else value

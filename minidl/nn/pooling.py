@@ -1,4 +1,4 @@
-"""Layers without parameters that change an image's size: pooling, unpooling, upsampling.
+"""Layers without parameters that change an image's size: pooling, unpooling, upsampling, padding, im2col.
 
 Arguments, defaults and printed forms are PyTorch's. N images in a batch, C channels, H x W pixels.
 """
@@ -9,25 +9,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from minidl.kernels.geometry import Pairlike
-from minidl.nn._of_function import OfFunction
-from minidl.nn.module import Module
+from minidl.nn.layers import pair
+from minidl.nn.module import Module, OfFunction
 from minidl.ops.adaptive import adaptive_avg_pool2d, adaptive_max_pool2d
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
+from minidl.ops.shape import pad
+from minidl.ops.unfold import fold, unfold
 from minidl.ops.upsampling import channel_shuffle, interpolate, pixel_shuffle, pixel_unshuffle
 from minidl.tensor import Tensor
 
 _WINDOW = "kernel_size={0.kernel_size}, stride={0.stride}, padding={0.padding}"
 
 
-class MaxPool2d(Module):
-    """The maximum of each window; see `functional.max_pool2d`.
+class MaxPool2d(OfFunction, of=max_pool2d):
+    """The maximum of each window, (N, C, H, W) to (N, C, OH, OW); see `functional.max_pool2d`.
 
     Parameters
     ----------
     kernel_size, stride, padding, dilation : int or (int, int)
         The stride is kernel_size by default.
     return_indices : bool
-        Also return the positions of the maxima, for ``MaxUnpool2d``.
+        Return a pair: also the positions of the maxima, for ``MaxUnpool2d``, of the same shape.
     ceil_mode : bool
         Round the output size up: the last window may extend beyond the border.
     """
@@ -43,15 +45,8 @@ class MaxPool2d(Module):
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
-        super().__init__()
-        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
-        self.padding, self.dilation = padding, dilation
-        self.return_indices, self.ceil_mode = return_indices, ceil_mode
-
-    def forward(self, input: Tensor) -> Any:
-        """(N, C, H, W) to (N, C, OH, OW), or to a pair of these with `return_indices`."""
-        settings = self.dilation, self.ceil_mode, self.return_indices
-        return max_pool2d(input, self.kernel_size, self.stride, self.padding, *settings)
+        window = kernel_size, kernel_size if stride is None else stride, padding, dilation
+        super().__init__(*window, return_indices=return_indices, ceil_mode=ceil_mode)
 
 
 class MaxUnpool2d(Module):
@@ -69,8 +64,8 @@ class MaxUnpool2d(Module):
 
     def __init__(self, kernel_size: Pairlike, stride: Pairlike | None = None, padding: Pairlike = 0) -> None:
         super().__init__()
-        self.kernel_size, self.padding = _pair(kernel_size), _pair(padding)
-        self.stride = self.kernel_size if stride is None else _pair(stride)
+        self.kernel_size, self.padding = pair(kernel_size), pair(padding)
+        self.stride = self.kernel_size if stride is None else pair(stride)
 
     def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """Two (N, C, OH, OW) to (N, C, H, W); `output_size` chooses among the sizes that pool to OH x OW."""
@@ -94,8 +89,7 @@ class AvgPool2d(OfFunction, of=avg_pool2d):
 
     _repr_format = _WINDOW
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
+    def _prepare(self) -> None:
         self.stride: Any = vars(self)["kernel_size" if vars(self)["stride"] is None else "stride"]
 
 
@@ -136,8 +130,7 @@ class Upsample(OfFunction, of=interpolate):
         Step by the ratio of the sizes, not by 1 / scale_factor.
     """
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
+    def _prepare(self) -> None:
         factor = vars(self)["scale_factor"]
         self.scale_factor = tuple(map(float, factor)) if isinstance(factor, tuple) else factor and float(factor)
 
@@ -161,6 +154,87 @@ class UpsamplingBilinear2d(Upsample):
         super().__init__(size, scale_factor, mode="bilinear", align_corners=True)
 
 
-def _pair(value: Any) -> Any:
-    """A window as PyTorch prints it: an int as a pair, any sequence as a tuple."""
-    return (value, value) if isinstance(value, int) else tuple(value)
+class _Pad(Module):
+    """A border of zeros, or by the mode, of an image (2 dimensions) or a sequence (1); see `functional.pad`."""
+
+    _mode, _dimensions, value = "constant", 2, 0.0
+    _repr_format = "{0.padding}"
+
+    def __init__(self, padding: int | Sequence[int]) -> None:
+        super().__init__()
+        widths = tuple(padding) if isinstance(padding, Sequence) else (padding,) * (2 * self._dimensions)
+        self.padding: tuple[int, ...] = widths
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) or (N, C, L), or without N, to the same with a border."""
+        return pad(input, self.padding, self._mode, self.value)
+
+
+class ConstantPad2d(_Pad):
+    """A border of `value` around images; `padding` is one int or (left, right, top, bottom)."""
+
+    _repr_format = "padding={0.padding}, value={0.value}"
+
+    def __init__(self, padding: int | Sequence[int], value: float) -> None:
+        super().__init__(padding)
+        self.value = value
+
+
+class ConstantPad1d(ConstantPad2d):
+    """A border of `value` around sequences; `padding` is one int or (left, right)."""
+
+    _dimensions = 1
+
+
+class ZeroPad2d(_Pad):
+    """A border of zeros around images; `padding` is one int or (left, right, top, bottom)."""
+
+
+class ReflectionPad2d(_Pad):
+    """Images mirrored at their border pixels: c b | a b c | b a; `padding` is one int or (left, right, top, bottom)."""
+
+    _mode = "reflect"
+
+
+class ReflectionPad1d(ReflectionPad2d):
+    """Sequences mirrored at their ends: c b | a b c | b a; `padding` is one int or (left, right)."""
+
+    _dimensions = 1
+
+
+class ReplicationPad2d(_Pad):
+    """The border pixels repeated: a a | a b c | c c; `padding` is one int or (left, right, top, bottom)."""
+
+    _mode = "replicate"
+
+
+class ReplicationPad1d(ReplicationPad2d):
+    """The ends repeated: a a | a b c | c c; `padding` is one int or (left, right)."""
+
+    _dimensions = 1
+
+
+class CircularPad2d(_Pad):
+    """The opposite side of the image: b c | a b c | a b; `padding` is one int or (left, right, top, bottom)."""
+
+    _mode = "circular"
+
+
+class Unfold(OfFunction, of=unfold):
+    """The windows of images as columns, (N, C, H, W) to (N, C KH KW, OH OW); see `functional.unfold`.
+
+    Parameters
+    ----------
+    kernel_size, dilation, padding, stride : int or (int, int)
+    """
+
+
+class Fold(OfFunction, of=fold):
+    """Columns added up to images, (N, C KH KW, OH OW) to (N, C, H, W); see `functional.fold`.
+
+    Parameters
+    ----------
+    output_size : int or (int, int)
+        Height and width of the images.
+    kernel_size, dilation, padding, stride : int or (int, int)
+    """

@@ -73,6 +73,23 @@ def test_hooks_go_with_their_tensor():
     assert len(hooks.of_leaves) == before
 
 
+def test_no_leaf_is_remembered_for_a_hook_that_was_removed():
+    before, x = set(hooks.of_leaves), leaf(1.0)
+    first, second = x.register_hook(lambda g: g), x.register_post_accumulate_grad_hook(lambda leaf: None)
+    first.remove()
+    assert set(hooks.of_leaves) == before | {id(x)}
+    second.remove()
+    assert set(hooks.of_leaves) == before
+
+
+def test_a_hook_may_remove_those_of_a_leaf_that_is_completed_later():
+    called, a, b = [], leaf(2.0), leaf(3.0)
+    removed = [a.register_hook(called.append), a.register_post_accumulate_grad_hook(called.append)]
+    own = b.register_hook(lambda g: [handle.remove() for handle in (*removed, own)] and None)
+    (a * 1 * b).backward()
+    assert (called, a.grad.item(), b.grad.item()) == ([], 3.0, 2.0)
+
+
 def test_a_leaf_is_complete_while_the_pass_goes_on():
     order = []
     layers = [leaf(2.0) for _ in range(3)]
