@@ -166,15 +166,11 @@ def _encode(obj: Any, where: str, arrays: dict[str, Array]) -> Any:
         kind = "list" if isinstance(obj, list) else "tuple"
         return [kind, [_encode(value, f"{where}[{i}]", arrays) for i, value in enumerate(obj)]]
     if isinstance(obj, dict):
-        items = [(_encode_key(key, where), _encode(value, f"{where}[{key!r}]", arrays)) for key, value in obj.items()]
-        return ["dict", items]
+        if wrong := [key for key in obj if not isinstance(key, str | int)]:
+            found = f"the key {wrong[0]!r} of type {type(wrong[0]).__name__}"
+            raise TypeError(f"save: {where} has {found}; use a string or an int")
+        return ["dict", [(key, _encode(value, f"{where}[{key!r}]", arrays)) for key, value in obj.items()]]
     raise TypeError(f"save: cannot save {where}, a {type(obj).__name__}; for models and optimizers, save state_dict()")
-
-
-def _encode_key(key: Any, where: str) -> Any:
-    if not isinstance(key, str | int):
-        raise TypeError(f"save: {where} has the key {key!r} of type {type(key).__name__}; use a string or an int")
-    return key
 
 
 def _encode_array(obj: Any, where: str, arrays: dict[str, Array]) -> Any:

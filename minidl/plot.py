@@ -168,21 +168,19 @@ def show_images(
         names, rows = list(images), [_as_colours(row) for row in images.values()]
         if not rows:
             raise ValueError("expected at least one row of images, but the dict is empty")
-        above = [titles] if titles is not None else []
-        expected = max(len(row) for row in rows)
+        nrow = expected = max(len(row) for row in rows)
     else:
         batch = _as_colours(images)
         if nrow < 1:
             raise ValueError(f"nrow must be at least 1, not {nrow}")
-        starts = range(0, len(batch), nrow)
-        names, rows = [], [batch[i : i + nrow] for i in starts]
-        above = [titles[i : i + nrow] for i in starts] if titles is not None else []
         expected = len(batch)
+        names, rows = [], [batch[i : i + nrow] for i in range(0, expected, nrow)]
     thing = "column" if isinstance(images, Mapping) else "image"
     if isinstance(titles, str):
         raise TypeError(f"titles: expected a word for each {thing}, not a text; path= and title= take one")
     if titles is not None and len(titles) != expected:
         raise ValueError(f"titles: expected {expected}, one for each {thing}, not {len(titles)}")
+    above = [titles[i : i + nrow] for i in range(0, expected, nrow)] if titles is not None else []
     return _saved(_draw_sheet(rows, names, above, title), path)
 
 
@@ -343,7 +341,12 @@ def curves(
         where = np.arange(1, len(y) + 1) if x is None else np.asarray(x)
         if where.shape != y.shape or y.ndim != 1:
             raise ValueError(f"curve {name!r} has shape {y.shape}, but x has {where.shape}: both must be the same (n,)")
-        _draw_curve(axis, where, y, name, f"C{i}", smooth, log)
+        smoothed = _smooth(y, smooth, log) if smooth else None
+        if smoothed is not None:
+            axis.plot(where, y, color=f"C{i}", alpha=0.25, linewidth=1)
+            axis.plot(where, smoothed, color=f"C{i}", label=name)
+        else:
+            axis.plot(where, y, ".-" if len(y) <= 50 else "-", color=f"C{i}", label=name)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
     _whole_ticks(axis)
     if log:
@@ -354,15 +357,6 @@ def curves(
     axis.grid(alpha=0.3, which="both")
     axis.legend()
     return _saved(figure, path)
-
-
-def _draw_curve(axis: Axes, x: Array, y: Array, name: str, colour: str, smooth: int, log: bool) -> None:
-    smoothed = _smooth(y, smooth, log) if smooth else None
-    if smoothed is not None:
-        axis.plot(x, y, color=colour, alpha=0.25, linewidth=1)
-        axis.plot(x, smoothed, color=colour, label=name)
-    else:
-        axis.plot(x, y, ".-" if len(y) <= 50 else "-", color=colour, label=name)
 
 
 def _smooth(y: Array, window: int, log: bool) -> Array | None:

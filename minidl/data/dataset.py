@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import index
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -86,11 +86,6 @@ class MapStyle(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: Any, /) -> Any: ...
-
-
-@runtime_checkable
-class _Gathers(Protocol):
-    def gather(self, indices: Array) -> tuple[Tensor, ...]: ...
 
 
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
@@ -174,9 +169,11 @@ class PixelDataset(Dataset[tuple[Tensor, Any]]):
 
     def __init__(self, images: Array, labels: Array) -> None:
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
-            raise ValueError(f"images must be uint8 (n, H, W) or (n, H, W, C), not {_kind(images)}")
+            raise ValueError(f"images must be uint8 (n, H, W) or (n, H, W, C), not {images.dtype} {images.shape}")
         if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-            raise ValueError(f"labels must be int64 {images.shape[:1]}, one per image, not {_kind(labels)}")
+            raise ValueError(
+                f"labels must be int64 {images.shape[:1]}, one per image, not {labels.dtype} {labels.shape}"
+            )
         self.images = images
         self.labels = self.targets = labels
 
@@ -190,10 +187,6 @@ class PixelDataset(Dataset[tuple[Tensor, Any]]):
     def gather(self, indices: Array) -> tuple[Tensor, Tensor]:
         """Return a batch: images float32 (N, C, H, W) between 0 and 1, and labels int64 (N,)."""
         return Tensor(_to_floats(self.images[indices])), Tensor(self.labels[indices])
-
-
-def _kind(array: Array) -> str:
-    return f"{array.dtype} {array.shape}"
 
 
 def _to_floats(pixels: Array) -> Array:
@@ -348,8 +341,7 @@ def _fractions_to_sizes(n: int, fractions: Sequence[float]) -> list[int | float]
         if not 0 <= fraction <= 1:
             raise ValueError(f"Fraction at index {i} is not between 0 and 1: {fraction}")
     sizes: list[int | float] = [math.floor(n * fraction) for fraction in fractions]
-    left = n - int(sum(sizes))
-    for i in range(left):
+    for i in range(n - int(sum(sizes))):  # what is left
         sizes[i % len(sizes)] += 1
     for i, size in enumerate(sizes):
         if size == 0:
@@ -360,38 +352,32 @@ def _fractions_to_sizes(n: int, fractions: Sequence[float]) -> list[int | float]
 def fetcher(dataset: MapStyle, collate_fn: Callable[[Any], Any] = default_collate) -> Callable[[Any], Any]:
     """What makes a batch of indices: the data set's own `gather` if it has one and `collate_fn` is the default."""
     gather = _gatherer(dataset) if collate_fn is default_collate else None
-    if gather is None:
-        return lambda indices: _collated(dataset, indices, collate_fn)
 
-    def gathered(indices: Any) -> Any:
-        batch = gather(_positions(indices))
-        return list(batch) if type(batch) is tuple else batch  # as PyTorch: [images, labels]
+    def fetched(indices: Any) -> Any:
+        if gather is not None:  # a sampler of one's own may yield lists of indices
+            at = indices if isinstance(indices, np.ndarray) else np.array([index(i) for i in indices], np.int64)
+            batch = gather(at)
+            return list(batch) if type(batch) is tuple else batch  # as PyTorch: [images, labels]
+        keys = indices.tolist() if isinstance(indices, np.ndarray) else list(indices)  # ints, not NumPy's
+        items = [dataset[key] for key in keys]
+        return collate(items, keys) if collate_fn is default_collate else collate_fn(items)
 
-    return gathered
-
-
-def _collated(dataset: MapStyle, indices: Any, collate_fn: Callable[[Any], Any]) -> Any:
-    keys = indices.tolist() if isinstance(indices, np.ndarray) else list(indices)  # ints, not NumPy's
-    items = [dataset[key] for key in keys]
-    return collate(items, keys) if collate_fn is default_collate else collate_fn(items)
+    return fetched
 
 
-def _gatherer(dataset: MapStyle) -> Callable[[Array], Any] | None:
+def _gatherer(dataset: Any) -> Callable[[Array], Any] | None:
     """The method `gather` of a data set, or None."""
     if type(dataset) is Subset:  # look at the inner data set once, not for each batch
         inner, positions = _gatherer(dataset.dataset), dataset.indices
         return None if inner is None else lambda indices: inner(positions[indices])
-    if isinstance(dataset, Tensor) or not isinstance(dataset, _Gathers):  # a tensor's `gather` is another
+    if isinstance(dataset, Tensor):  # its `gather` is another
         return None
-    return dataset.gather if _gathers_its_items(type(dataset)) else None
-
-
-def _gathers_its_items(kind: type) -> bool:
-    """False if a subclass overrides ``__getitem__`` alone: the inherited `gather` would not see the change."""
-    for owner in kind.__mro__:
-        if "gather" in vars(owner) or "__getitem__" in vars(owner):
-            return "gather" in vars(owner)
-    return False
+    for owner in type(dataset).__mro__:
+        if "gather" in vars(owner):
+            return dataset.gather
+        if "__getitem__" in vars(owner):  # an inherited `gather` would not see what a subclass overrides alone
+            return None
+    return None
 
 
 def _position(dataset: Any, i: Any) -> int:
@@ -399,13 +385,5 @@ def _position(dataset: Any, i: Any) -> int:
     try:
         return index(i)
     except (TypeError, RuntimeError):  # Tensor's, for several elements
-        name, several = (
-            type(dataset).__name__,
-            "for several items take Subset(dataset, range(start, stop)) or a DataLoader",
-        )
-        raise TypeError(f"{name}: the index of an item is an int, not {i!r}; {several}") from None
-
-
-def _positions(indices: Any) -> Array:
-    """Indices as an array; a sampler of one's own may yield lists of them."""
-    return indices if isinstance(indices, np.ndarray) else np.array([index(i) for i in indices], np.int64)
+        told = f"{type(dataset).__name__}: the index of an item is an int, not {i!r}"
+        raise TypeError(f"{told}; for several items take Subset(dataset, range(start, stop)) or a DataLoader") from None

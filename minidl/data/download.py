@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from functools import partial
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from queue import Empty, Queue
 from typing import IO, Any
 
 try:
@@ -72,15 +72,15 @@ def fetch(
     """
     path = Path(folder) / name
     if path.is_file():
-        if _has_digest(path, sha256):
+        if has_digest(path, sha256):
             return path
         print(f"{path}: damaged, or a different file (its sha256 differs): downloading it again", flush=True)
-    _packages()  # fail early if one is missing
+    for package in ("pooch", "requests", "tqdm"):
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f"downloads need {package}: pip install {package}")
     failures: list[str] = []
     said = 0
-    urls = [mirror + name for mirror in mirrors]
-    answers = _answers(urls, patience)
-    for url, problem in _in_order(urls, answers) if in_order else answers:
+    for url, problem in _answers([mirror + name for mirror in mirrors], patience, in_order):
         if problem is None:
             for failure in failures[said:]:
                 print(f"skipped {failure}", flush=True)
@@ -95,78 +95,51 @@ def fetch(
     raise DownloadError("\n  ".join([f"could not download {name}:", *failures]))
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 digest of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _has_digest(path: Path, known: str) -> bool:
+def has_digest(path: Path, known: str) -> bool:
+    """Whether a file has the known digest: SHA-256 in hexadecimal, or another with its name, "md5:..."."""
     algorithm, _, digest = known.rpartition(":")
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm or "sha256").hexdigest() == digest
 
 
-def _packages() -> tuple[Any, Any, Any]:
-    try:
-        import pooch
-        import requests
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError(f"downloads need {error.name}: pip install {error.name}") from error
-    return pooch, requests, tqdm
+def _answers(urls: Sequence[str], patience: float, in_order: bool) -> Iterator[tuple[str, str | None]]:
+    """Request all `urls` at once; yield (url, problem or None) as the answers arrive, or in the order of `urls`.
 
-
-def _answers(urls: Sequence[str], patience: float) -> Iterator[tuple[str, str | None]]:
-    """Request all `urls` at once; yield (url, problem or None) in the order in which the answers arrive.
-
-    A thread that waits for a name server cannot be stopped, only abandoned: hence daemon threads and a queue instead
-    of a pool, whose threads Python would join at exit.
+    A thread that waits for a name server cannot be stopped, only abandoned: hence daemon threads instead of a pool,
+    whose threads Python would join at exit.
     """
-    answers: Queue[tuple[str, str | None]] = Queue()
-    silent = list(urls)
-    for url in urls:
-        threading.Thread(target=_ask, args=(url, patience, answers), daemon=True).start()
+    answers: dict[str, Future[str | None]] = {url: Future() for url in urls}
+    for url, answer in answers.items():
+        threading.Thread(target=_ask, args=(url, patience, answer), daemon=True).start()
     deadline = time.monotonic() + patience
-    while silent:
-        try:
-            answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-        except Empty:
-            break
-        silent.remove(answer[0])
-        yield answer
-    for url in silent:
-        yield url, f"no answer within {patience:g} s"
+    while answers:
+        candidates = list(answers)[:1] if in_order else list(answers)
+        wait([answers[url] for url in candidates], max(0.0, deadline - time.monotonic()), FIRST_COMPLETED)
+        url = next((url for url in candidates if answers[url].done()), candidates[0])
+        answer = answers.pop(url)
+        yield url, answer.result() if answer.done() else f"no answer within {patience:g} s"
 
 
-def _in_order(urls: Sequence[str], answers: Iterator[tuple[str, str | None]]) -> Iterator[tuple[str, str | None]]:
-    """The answers in the order of `urls`, each as soon as those before it have arrived."""
-    known: dict[str, str | None] = {}
-    for url in urls:
-        while url not in known:
-            known.update([next(answers)])
-        yield url, known[url]
+def _ask(url: str, patience: float, answer: Future[str | None]) -> None:
+    """Set `answer` to why `url` is not available, or to None, without reading the body."""
+    import requests
 
-
-def _ask(url: str, patience: float, answers: Queue[tuple[str, str | None]]) -> None:
-    """Put into `answers` whether `url` is available, without reading the body."""
-    _, requests, _ = _packages()
     try:
         with requests.get(url, stream=True, timeout=patience) as response:
-            answers.put((url, None if response.ok else f"HTTP status {response.status_code} {response.reason}"))
+            answer.set_result(None if response.ok else f"HTTP status {response.status_code} {response.reason}")
     # What requests raises, and what it lets through: missing certificates, redirects without an address.
     except (OSError, ValueError) as error:
-        answers.put((url, _reason(error)))
+        answer.set_result(_reason(error))
 
 
 def _download(url: str, path: Path, sha256: str, patience: float) -> str | None:
     """Download `url` to `path`, resuming from its partial file; return what went wrong, or None."""
     with _usable_part(path) as part:
         before = _size(part)
-        problem, broken = _retrieve(url, path, part, sha256, patience)
-        if problem and not broken and _size(part) < before:  # the partial file was used: it may be the one at fault
+        problem = _retrieve(url, path, part, sha256, patience)
+        if problem and _size(part) < before:  # the partial file was used up: it may be the one at fault
             print(f"what {_part(path).name} holds is not the start of the file: starting again", flush=True)
-            problem, broken = _retrieve(url, path, part, sha256, patience)
+            problem = _retrieve(url, path, part, sha256, patience)
         if problem is None or not _size(part):
             part.unlink(missing_ok=True)
     return problem
@@ -192,12 +165,13 @@ def _usable_part(path: Path) -> Iterator[Path]:
             os.replace(own, _part(path))
 
 
-def _retrieve(url: str, path: Path, part: Path, sha256: str, patience: float) -> tuple[str | None, bool]:
-    """Let pooch download `url` to `path`; return what went wrong or None, and whether the connection broke.
+def _retrieve(url: str, path: Path, part: Path, sha256: str, patience: float) -> str | None:
+    """Let pooch download `url` to `path`; return what went wrong, or None.
 
     Pooch announces the download, passes a temporary name, and moves that file once its digest is verified.
     """
-    pooch, requests, _ = _packages()
+    import pooch
+    import requests
     from urllib3.exceptions import HTTPError  # a dependency of requests
 
     def transfer(url: str, target: str, _: Any) -> None:
@@ -205,14 +179,12 @@ def _retrieve(url: str, path: Path, part: Path, sha256: str, patience: float) ->
             _transfer(url, file, start, path.name, patience)
 
     try:
-        pooch.retrieve(
-            url, sha256 if ":" in sha256 else f"sha256:{sha256}", path.name, path.parent, downloader=transfer
-        )
+        pooch.retrieve(url, sha256, path.name, path.parent, downloader=transfer)
     except (requests.RequestException, HTTPError, TimeoutError) as error:
-        return _reason(error), True
+        return _reason(error)
     except ValueError as error:  # the digest differs, or the file is too large
-        return str(error), False
-    return None, False
+        return str(error)
+    return None
 
 
 def _transfer(url: str, file: IO[bytes], part: IO[bytes], name: str, patience: float) -> None:
@@ -221,52 +193,49 @@ def _transfer(url: str, file: IO[bytes], part: IO[bytes], name: str, patience: f
     If the mirror ignores the range and sends the whole file, or another process holds the lock, write directly to
     `file` and leave `part` alone: the response may be a captive portal's page.
     """
-    _, requests, tqdm = _packages()
+    import requests
+
     mine = _lock(part)
     start = part.seek(0, os.SEEK_END) if mine else 0
     # "identity": offsets count the bytes of the file on the mirror, not of a compressed response.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, stream=True, timeout=patience, headers=headers) as response:
         whole = start > 0 and response.status_code == RANGE_NOT_SATISFIABLE
-        if not whole:
-            response.raise_for_status()
         goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         to_part = mine and (start == 0 or goes_on or whole)
         if not whole:
-            bar = partial(tqdm, unit="B", unit_scale=True, desc=name)
-            _write(response, part if to_part else file, start if to_part else 0, bar, patience)
+            response.raise_for_status()
+            _write(response, part if to_part else file, start if to_part else 0, name, patience)
     if to_part:
         part.seek(0)
         shutil.copyfileobj(part, file)
         part.truncate(0)
 
 
-def _write(response: Any, file: IO[bytes], start: int, progress: Any, patience: float) -> None:
-    """Append the body of a response to the `start` bytes already there, unless it is too large."""
+def _write(response: Any, file: IO[bytes], start: int, name: str, patience: float) -> None:
+    """Append the body of a response to the `start` bytes already there, unless it is too large or too slow.
+
+    It is not decoded, even if a mirror declares the archive's gzip as an encoding.
+    """
+    from tqdm import tqdm
+
     size = int(response.headers.get("Content-Length", 0))
     if start + size > LARGEST:
         raise ValueError(f"announces {start + size:,} bytes, but no file here has more than {LARGEST:,}")
-    with progress(total=start + size if size else None, initial=start) as bar:
-        for chunk in _chunks(response, patience):
-            bar.update(file.write(chunk))
-            start += len(chunk)
+    read = getattr(response.raw, "read1", response.raw.read)  # read1, in newer urllib3, does not wait for a full chunk
+    began, before = time.monotonic(), start
+    with tqdm(total=start + size if size else None, initial=start, unit="B", unit_scale=True, desc=name) as bar:
+        while chunk := read(2**16, decode_content=False):
+            start += file.write(chunk)
+            bar.update(len(chunk))
             if start > LARGEST:
                 file.truncate(0)
                 raise ValueError(f"sends more than {LARGEST:,} bytes, more than any file here has")
-
-
-def _chunks(response: Any, patience: float) -> Iterator[bytes]:
-    """The undecoded body, even if a mirror declares the archive's gzip as an encoding; raises if it is too slow."""
-    read = getattr(response.raw, "read1", response.raw.read)  # read1, in newer urllib3, does not wait for a full chunk
-    began, count = time.monotonic(), 0
-    while chunk := read(2**16, decode_content=False):
-        yield chunk
-        count += len(chunk)
-        seconds = time.monotonic() - began
-        if seconds >= patience:
-            if count < SLOWEST * seconds:
-                raise TimeoutError(f"only {count:,} bytes in {seconds:.1f} s")
-            began, count = time.monotonic(), 0
+            seconds, count = time.monotonic() - began, start - before
+            if seconds >= patience:
+                if count < SLOWEST * seconds:
+                    raise TimeoutError(f"only {count:,} bytes in {seconds:.1f} s")
+                began, before = time.monotonic(), start
 
 
 def _part(path: Path) -> Path:
@@ -279,13 +248,11 @@ def _size(path: Path) -> int:
 
 def _lock(file: IO[bytes]) -> bool:
     """Lock `file` until it is closed, and return whether that worked: two writers would corrupt a partial file."""
-    if fcntl is None:  # see _usable_part
+    with contextlib.suppress(OSError):
+        if fcntl is not None:  # else see _usable_part
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    return False
 
 
 def _reason(error: BaseException) -> str:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
+from itertools import chain, pairwise, repeat
 from types import GenericAlias
 from typing import Any
 
 from minidl.data.collate import convert, default_collate, default_convert
 from minidl.data.dataset import IterableDataset, MapStyle, fetcher
 from minidl.data.sampler import BatchSampler, RandomSampler, SequentialSampler, in_batches, index_batches
-from minidl.data.worker import END, WorkerInfo, Workers
 from minidl.device import as_device
 from minidl.kernels import devices
 from minidl.random import Generator, rng_of
 from minidl.tensor import Tensor
 
 FIXED = "dataset batch_size sampler batch_sampler drop_last persistent_workers".split()
+END = object()  # returned by a task of a thread that has nothing more to do
+Turn = tuple[ThreadPoolExecutor, Callable[[Any], Any]]
+_this_thread = threading.local()
 
 
 class DataLoader:
@@ -158,7 +164,7 @@ class DataLoader:
         elif isinstance(self.dataset, IterableDataset):
             batches = self._stream(self.dataset)
         else:
-            batches = map(self._fetcher(), self._indices())
+            batches = map(*self._fetcher())
         if self.device == devices.CPU:
             return map(_on_cpu, batches)
         return batches if self.device is None else _uploaded(batches, devices.uploads(self.device))
@@ -168,9 +174,10 @@ class DataLoader:
         if self.persistent_workers:
             self._workers = workers
         if not isinstance(self.dataset, IterableDataset):
-            return workers.run([self._fetcher()] * self.num_workers, self._indices())
+            fetch, indices = self._fetcher()
+            return workers.run([fetch] * self.num_workers, indices)
         streams = [self._stream(info.dataset) for info in workers.infos]
-        return workers.run([partial(_advance, stream) for stream in streams], repeat(None))
+        return workers.run([partial(next, stream) for stream in streams], repeat(END))  # next(stream, END)
 
     def _new_workers(self) -> Workers:
         n, own = self.num_workers, copy.copy if isinstance(self.dataset, IterableDataset) else lambda dataset: dataset
@@ -180,24 +187,17 @@ class DataLoader:
         ahead = (self.prefetch_factor or 0) * n
         return Workers(infos, self.worker_init_fn, self.persistent_workers, ahead, self.timeout)
 
-    def _indices(self) -> Iterator[Any]:
-        """The indices of each batch, or of each item if there are no batches."""
-        return iter(self.sampler) if self.batch_sampler is None else index_batches(self.batch_sampler)
-
-    def _fetcher(self) -> Callable[[Any], Any]:
+    def _fetcher(self) -> tuple[Callable[[Any], Any], Iterator[Any]]:
+        """What makes a batch, or an item if there are no batches, and the indices of each."""
         if self.batch_sampler is None:
-            return lambda index: self.collate_fn(self.dataset[index])
-        return fetcher(self.dataset, self.collate_fn)
+            return lambda index: self.collate_fn(self.dataset[index]), iter(self.sampler)
+        return fetcher(self.dataset, self.collate_fn), index_batches(self.batch_sampler)
 
     def _stream(self, dataset: Iterable[Any]) -> Iterator[Any]:
         """The batches of an iterable data set."""
         items, sampler = iter(dataset), self.batch_sampler
         batches = items if sampler is None else in_batches(items, sampler.batch_size, sampler.drop_last)
         yield from map(self.collate_fn, batches)
-
-
-def _advance(stream: Iterator[Any], _: None) -> Any:
-    return next(stream, END)
 
 
 def _default_sampler(dataset: Any, shuffle: bool | None, generator: Generator | None) -> Iterable[Any]:
@@ -252,14 +252,9 @@ def _check_exclusive(
 
 def _uploaded(batches: Iterator[Any], uploads: devices.Uploads) -> Iterator[Any]:
     """The batches on a GPU; the next one is transferred while the current one is used."""
-    waiting: Callable[[], Any] | None = None
-    for batch in batches:
-        coming = _upload(batch, uploads)
-        if waiting is not None:
-            yield waiting()
-        waiting = coming
-    if waiting is not None:
-        yield waiting()
+    sent = (_upload(batch, uploads) for batch in batches)
+    for arrived, _ in pairwise(chain(sent, [list])):
+        yield arrived()
 
 
 def _upload(batch: Any, uploads: devices.Uploads) -> Callable[[], Any]:
@@ -285,3 +280,117 @@ def _tensors(batch: Any) -> list[Tensor]:
 
 def _each(batch: Any, change: Callable[[Tensor], Any]) -> Any:
     return convert(batch, lambda x: change(x) if isinstance(x, Tensor) else x)
+
+
+# -- workers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker thread of a `DataLoader`: what `get_worker_info` returns in it.
+
+    Attributes
+    ----------
+    id : int
+        From 0 to ``num_workers - 1``.
+    num_workers : int
+    seed : int
+        For a generator of the worker's own: the workers' seeds are consecutive and follow from the state of the
+        loader's generator, which they do not change.
+    dataset : data set
+        The loader's; if it is iterable, a shallow copy that this worker alone uses.
+    """
+
+    id: int
+    num_workers: int
+    seed: int
+    dataset: Any
+
+
+def get_worker_info() -> WorkerInfo | None:
+    """Return the `WorkerInfo` of the thread that runs this, or None outside of a `DataLoader`'s workers."""
+    return getattr(_this_thread, "info", None)
+
+
+@dataclass
+class Workers:
+    """Threads that take turns, so that thread k runs every n-th task and nobody else runs those.
+
+    Parameters
+    ----------
+    infos : sequence of WorkerInfo
+        One for each thread.
+    init : callable, optional
+        Called with a worker's id, first of all in its thread.
+    persistent : bool
+        The threads stay when an iteration ends; they end with this object.
+    ahead : int
+        How many tasks may run or wait beside the one whose result is asked for.
+    timeout : float
+        Seconds to wait for a result; 0 for ever.
+    """
+
+    infos: Sequence[WorkerInfo]
+    init: Callable[[int], Any] | None
+    persistent: bool
+    ahead: int
+    timeout: float
+    threads: list[ThreadPoolExecutor] = field(default_factory=list, init=False)
+    started: list[Future[None]] = field(default_factory=list, init=False)
+
+    def run(self, tasks: Sequence[Callable[[Any], Any]], inputs: Iterable[Any]) -> Iterator[Any]:
+        """Yield ``tasks[k](x)``, run in thread k, for one x after another; k takes turns until its task returns END."""
+        waiting: deque[tuple[Turn, Future[Any]]] = deque()
+        try:
+            self._start()
+            turns = deque(zip(self.threads, tasks, strict=True))
+            for x in inputs:
+                thread, task = turns[0]
+                waiting.append((turns[0], thread.submit(task, x)))
+                turns.rotate(-1)
+                yield from self._finished(waiting, turns, self.ahead)
+                if not turns:
+                    break
+            yield from self._finished(waiting, turns, 0)
+        finally:  # also after a break in the consumer's loop: Python closes a generator that is no longer referenced
+            self._stop(waiting)
+
+    def _start(self) -> None:
+        if not self.threads:
+            self.threads = [ThreadPoolExecutor(1, thread_name_prefix="minidl-loader") for _ in self.infos]
+            pairs = zip(self.threads, self.infos, strict=True)
+            self.started = [thread.submit(_introduce, info, self.init) for thread, info in pairs]
+        for start in self.started:
+            self._result(start)
+
+    def _finished(self, waiting: deque[tuple[Turn, Future[Any]]], turns: deque[Turn], left: int) -> Iterator[Any]:
+        """The results, in order, of all but `left` tasks; whoever is at its end has no more turns."""
+        while len(waiting) > left:
+            turn, future = waiting.popleft()
+            result = self._result(future)
+            if result is not END:
+                yield result
+            elif turn in turns:
+                turns.remove(turn)
+
+    def _result(self, future: Future[Any]) -> Any:
+        try:
+            return future.result(self.timeout or None)
+        except TimeoutError:
+            if future.done():  # the data set's own
+                raise
+            raise RuntimeError(f"DataLoader timed out after {self.timeout} seconds") from None
+
+    def _stop(self, waiting: Iterable[tuple[Turn, Future[Any]]]) -> None:
+        for _, future in waiting:
+            future.cancel()
+        if not self.persistent:
+            for thread in self.threads:
+                thread.shutdown(wait=not self.timeout, cancel_futures=True)  # a task that timed out may never end
+            self.threads = []
+
+
+def _introduce(info: WorkerInfo, init: Callable[[int], Any] | None) -> None:
+    _this_thread.info = info
+    if init is not None:
+        init(info.id)

@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from minidl.tensor import Array
 
 Stream = IO[bytes] | gzip.GzipFile
 
-MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 ARCHIVES = {  # sha256 of the gzip archives on the mirrors
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -37,18 +36,7 @@ UNPACKED = {  # sha256 of the files after decompression
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-DOWNLOADS = "mnist"
-SUBFOLDERS = (".", DOWNLOADS, "MNIST/raw", "MNIST")  # the third is torchvision's
-FASHION_MIRRORS = (
-    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-)
-FASHION_ARCHIVES = {  # the publishers name only these digests
-    "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
-}
+SUBFOLDERS = (".", "mnist", "MNIST/raw", "MNIST")  # the third is torchvision's
 UNSIGNED_BYTE = 8
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -96,11 +84,14 @@ class MNIST(PixelDataset):
     ((1, 28, 28), 5)
     """
 
-    _mirrors: Sequence[str] = MIRRORS
-    _archives: Mapping[str, str] = ARCHIVES
-    _unpacked: Mapping[str, str] = UNPACKED
+    _mirrors: Sequence[str] = (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    )
+    _archives: ClassVar[Mapping[str, str]] = ARCHIVES
+    _unpacked: ClassVar[Mapping[str, str]] = UNPACKED
     _subfolders: Sequence[str] = SUBFOLDERS
-    _downloads = DOWNLOADS
+    _downloads = "mnist"
     _elsewhere = ", --data-dir in the examples"
 
     def __init__(self, root: PathLike | None = None, train: bool = True, *, download: bool = False) -> None:
@@ -157,8 +148,17 @@ class FashionMNIST(MNIST):
     ((1, 28, 28), 9)
     """
 
-    _mirrors, _archives = FASHION_MIRRORS, FASHION_ARCHIVES
-    _unpacked: Mapping[str, str] = {}
+    _mirrors = (
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    )
+    _archives: ClassVar = {  # the publishers name only these digests
+        "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
+    }
+    _unpacked: ClassVar[Mapping[str, str]] = {}
     _subfolders = ("FashionMNIST/raw",)
     _downloads = "FashionMNIST/raw"
     _elsewhere = ""  # no example uses it
@@ -263,6 +263,10 @@ def _check_pair(images: Array, labels: Array, images_path: Path, labels_path: Pa
         raise ValueError(f"{labels_path}: labels of shape {labels.shape}, expected (n,)")
     if len(labels) != len(images):
         raise ValueError(f"{labels_path}: {len(labels)} labels, but {images_path} holds {len(images)} images")
-    if wrong := np.flatnonzero(labels > 9).tolist():
-        at = wrong[0]
-        raise ValueError(f"{labels_path}: label {labels[at]} at position {at}, expected digits 0 to 9")
+    check_classes(labels, labels_path, "digits")
+
+
+def check_classes(labels: Array, path: Path, kind: str = "classes") -> None:
+    """Raise a ValueError if one of the ten classes is not from 0 to 9."""
+    if wrong := np.flatnonzero((labels < 0) | (labels > 9)).tolist():
+        raise ValueError(f"{path}: label {labels[wrong[0]]} at position {wrong[0]}, expected {kind} 0 to 9")

@@ -130,10 +130,8 @@ class RandomSampler(_DrawnAtOnce):
         n, rng = len(self.data_source), rng_of(self.generator)
         if self.replacement:
             return rng.integers(0, n, self.num_samples)
-        if self.num_samples == n:
-            return rng.permutation(n)
-        permutations = -(-self.num_samples // n)
-        return np.concatenate([rng.permutation(n) for _ in range(permutations)])[: self.num_samples]
+        permutations = [rng.permutation(n) for _ in range(0, self.num_samples, n)]
+        return np.concatenate(permutations)[: self.num_samples]
 
 
 class SubsetRandomSampler(Sampler[Any]):

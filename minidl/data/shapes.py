@@ -156,7 +156,7 @@ def regular(count: int, *radii: float) -> Callable[[Array, Array], Array]:
     """A polygon with `count` corners at equal angles, whose distances from the centre cycle through `radii`."""
     angle = 2 * np.pi * np.arange(count) / count
     radius = np.resize(radii, count)
-    return polygon(*zip((radius * np.cos(angle)).tolist(), (radius * np.sin(angle)).tolist(), strict=True))
+    return polygon(*np.column_stack([radius * np.cos(angle), radius * np.sin(angle)]).tolist())
 
 
 def heart() -> Callable[[Array, Array], Array]:
@@ -164,7 +164,7 @@ def heart() -> Callable[[Array, Array], Array]:
     t = 2 * np.pi * np.arange(24) / 24
     x = 16 * np.sin(t) ** 3
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return polygon(*zip((x / 15.5).tolist(), ((2 - y) / 15.5).tolist(), strict=True))
+    return polygon(*np.column_stack([x / 15.5, (2 - y) / 15.5]).tolist())
 
 
 SHAPES: dict[str, Callable[[Array, Array], Array]] = {

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.autograd import Node, enable_grad, grad
+from minidl.autograd import Node, enable_grad, grad, nodes_below
 from minidl.nn.module import Module
 from minidl.tensor import Array, Tensor
-from minidl.testing._diagnosis import ROUNDING, Suspect, Tolerance, explain, is_fault
+from minidl.testing._diagnosis import ROUNDING, Sweep, Tolerance
 
 LARGEST_JACOBIAN = 4096  # elements; beyond this, PROJECTIONS random combinations of rows are compared
 PROJECTIONS = 3
@@ -81,10 +81,9 @@ def gradcheck(
     True
     """
     __tracebackhide__ = True  # pytest shows the caller's line
-    listed = _listed(inputs)
-    own = _own_copies("gradcheck", listed)
+    listed, own = _own_copies("gradcheck", inputs)
     function = _Function("gradcheck", func, own, functools.partial(func, *own), listed)
-    return _checked(function, _tolerance("gradcheck", eps, atol, rtol), raise_exception)
+    return _checked(function, Tolerance(eps, atol, rtol), raise_exception)
 
 
 def gradgradcheck(
@@ -125,8 +124,7 @@ def gradgradcheck(
     True
     """
     __tracebackhide__ = True
-    listed = _listed(inputs)
-    own = _own_copies("gradgradcheck", listed)
+    listed, own = _own_copies("gradgradcheck", inputs)
     cotangents = _cotangents(func, own, grad_outputs)
 
     def gradient(*args: Any) -> list[Tensor]:
@@ -134,7 +132,7 @@ def gradgradcheck(
         return _gradients(_real_outputs("gradgradcheck", func(*args[: len(own)])), x, args[len(own) :], True)
 
     function = _Function("gradgradcheck", gradient, [*own, *cotangents], functools.partial(func, *own), listed)
-    return _checked(function, _tolerance("gradgradcheck", eps, atol, rtol), raise_exception)
+    return _checked(function, Tolerance(eps, atol, rtol), raise_exception)
 
 
 def _cotangents(func: Callable[..., Any], inputs: list[Any], given: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
@@ -149,18 +147,9 @@ def _cotangents(func: Callable[..., Any], inputs: list[Any], given: Tensor | Seq
     return [Tensor(np.array(gy.array, y.dtype), requires_grad=True) for gy, y in zip(listed, outputs, strict=True)]
 
 
-def _tolerance(name: str, eps: float, atol: float, rtol: float) -> Tolerance:
-    if not (eps > 0 and atol >= 0 and rtol >= 0):
-        raise ValueError(f"{name}: eps must be above 0, atol and rtol at least 0, not {eps}, {atol} and {rtol}")
-    return Tolerance(eps, atol, rtol)
-
-
-def _listed(inputs: Tensor | Sequence[Any]) -> list[Any]:
-    return [inputs] if isinstance(inputs, Tensor) else list(inputs)
-
-
-def _own_copies(name: str, listed: list[Any]) -> list[Any]:
-    """Copies of the inputs: the caller's tensors may share memory with each other, and must not change."""
+def _own_copies(name: str, inputs: Tensor | Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The inputs, and copies: the caller's tensors may share memory with each other, and must not change."""
+    listed = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if not any(isinstance(x, Tensor) and x.requires_grad for x in listed):
         raise ValueError(f"{name}: no input requires grad: make one with requires_grad=True")
     for i, x in enumerate(listed):
@@ -169,11 +158,14 @@ def _own_copies(name: str, listed: list[Any]) -> list[Any]:
         if isinstance(x, Tensor) and x.requires_grad and x.dtype != np.float64:
             why = "it keeps too few digits for differences over a small step, and the check will probably fail"
             warnings.warn(f"{name}: input {i} is {x.dtype}: {why}; convert it with .double()", stacklevel=3)
-    return [Tensor(x.array.copy(order="K"), x.requires_grad) if isinstance(x, Tensor) else x for x in listed]
+    return listed, [Tensor(x.array.copy(order="K"), x.requires_grad) if isinstance(x, Tensor) else x for x in listed]
 
 
 def _checked(function: _Function, tolerance: Tolerance, raise_exception: bool) -> bool:
     __tracebackhide__ = True
+    if not (tolerance.eps > 0 and tolerance.atol >= 0 and tolerance.rtol >= 0):
+        found = "{}, {} and {}".format(*tolerance)
+        raise ValueError(f"{function.name}: eps must be above 0, atol and rtol at least 0, not {found}")
     try:
         with enable_grad():
             _compare(function, tolerance)
@@ -323,9 +315,9 @@ def _allowed(tolerance: Tolerance, numeric: Array, y: Array) -> Tolerance:
 
 def _reject_outside(f: _Function, outputs: Sequence[Tensor]) -> None:
     """Reject a function that uses the caller's tensor instead of its argument: both gradients would be 0."""
-    leaves = _leaves(outputs)
+    sources = [source for node in _nodes(outputs) for source, _ in node.edges or ()]
     for i, x in enumerate(f.given):
-        if isinstance(x, Tensor) and any(leaf is x for leaf in leaves):
+        if isinstance(x, Tensor) and any(source is x for source in [*sources, *outputs]):
             raise ValueError(
                 f"{f.name}: the function uses the tensor of input {i} from outside, not its argument, which is a copy; "
                 "pass all that it needs as arguments. For a model use minidl.testing.check_operation"
@@ -360,24 +352,23 @@ def _message(
     """Describe what is wrong with the gradient in input i, and the likely cause."""
     x, outputs = f.inputs[i], f.outputs()
 
-    def suspect_at(k: int, j: int) -> Suspect:
+    def sweep_at(k: int, j: int) -> Sweep:
         size = float(np.abs(rows.cotangents[k] / rows.factors[k]) @ np.abs(f.values()))
         values = float(analytic[k, j]), float(numeric[k, j])
-        return Suspect(lambda step: float(rows.of(f.moved(i, j, step))[k]), size, *values)
+        return Sweep(lambda step: float(rows.of(f.moved(i, j, step))[k]), size, *values, tolerance)
 
     positions = _worst(analytic, numeric, wrong)
     # A kink at one element must not hide an error at another.
-    k, j = next((position for position in positions if is_fault(suspect_at(*position), tolerance)), positions[0])
-    suspect = suspect_at(k, j)
+    k, j = next((position for position in positions if sweep_at(*position).excuse() is None), positions[0])
     y = _element(outputs, k) if rows.single else f"(random combination {k} of the outputs)"
     what = "of the Jacobian" if rows.single else "of random combinations of the Jacobian's rows"
     index = np.unravel_index(j, x.shape)
     lines = [
         f"{f.title()}: {wrong.sum()} of {wrong.size} elements {what} in input {i} of shape {x.shape} are wrong",
         f"  worst: d {y} / d input {i}{_brackets(index)}, where that element is {x.array[index]:.6g}",
-        f"  {suspect.backward:.8g} from backward, {suspect.numeric:.8g} from differences with eps={tolerance.eps}",
+        f"  {analytic[k, j]:.8g} from backward, {numeric[k, j]:.8g} from differences with eps={tolerance.eps}",
     ]
-    return "\n".join(lines + explain(suspect, analytic[wrong], numeric[wrong], tolerance))
+    return "\n".join(lines + sweep_at(k, j).lines(analytic[wrong], numeric[wrong]))
 
 
 def _worst(analytic: Array, numeric: Array, wrong: Array, most: int = 8) -> list[tuple[int, int]]:
@@ -402,23 +393,9 @@ def _element(outputs: Sequence[Tensor], k: int) -> str:
 
 def _operations(outputs: Sequence[Tensor], most: int = 8) -> list[str]:
     """The names of the recorded operations in order; the last ones if there are many."""
-    nodes = [source for source in _sources(outputs) if isinstance(source, Node)]
-    names = [node.name for node in sorted(nodes, key=lambda node: node.order)]
+    names = [node.name for node in _nodes(outputs)]
     return names if len(names) <= most else ["...", *names[-most:]]
 
 
-def _leaves(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """The leaves of the graph: the tensors that the outputs were computed from."""
-    return [source for source in _sources(outputs) if isinstance(source, Tensor)]
-
-
-def _sources(outputs: Sequence[Tensor]) -> set[Node | Tensor]:
-    """All nodes and leaves of the graph."""
-    stack: list[Any] = [y if y.grad_fn is None else y.grad_fn for y in outputs]
-    found: set[Node | Tensor] = set()
-    while stack:
-        source = stack.pop()
-        if source not in found:
-            found.add(source)
-            stack += [below for below, _ in source.edges or ()] if isinstance(source, Node) else []
-    return found
+def _nodes(outputs: Sequence[Tensor]) -> list[Node]:
+    return nodes_below(y.grad_fn or y for y in outputs)

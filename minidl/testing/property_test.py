@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl import cuda, kernels, nn
+from minidl import cuda, kernels
 from minidl.kernels import devices
 from minidl.tensor import Tensor
 from minidl.testing.gradcheck import gradcheck, gradgradcheck, tensors_in
@@ -143,8 +143,9 @@ class _Run(NamedTuple):
     outputs: list[Tensor]
     cotangents: list[Tensor]
 
-    def gradients(self) -> list[Tensor | None]:
-        return [x.grad for x in self.inputs]
+    def results(self) -> list[tuple[str, Tensor | None]]:
+        gradients = [(f"gradient {i}", x.grad) for i, x in enumerate(self.inputs)]
+        return [(f"output {i}", y) for i, y in enumerate(self.outputs)] + gradients
 
 
 class _Call:
@@ -154,20 +155,27 @@ class _Call:
         self.operation, self.arguments = operation, arguments
         self.name: str = getattr(operation, "__name__", repr(operation))
 
+    def tensors(self) -> list[Tensor]:
+        return list(dict.fromkeys(tensors_in(self.arguments)))
+
     def inputs(self) -> list[Tensor]:
-        return [x for x in tensors_in(self.arguments) if x.requires_grad]
+        return [x for x in self.tensors() if x.requires_grad]
 
     def __call__(self, *inputs: Tensor) -> Any:
         given = iter(inputs)
-        return self.operation(**_replaced(self.arguments, lambda x: next(given) if x.requires_grad else x))
+        return self.operation(**self._replaced(lambda x: next(given) if x.requires_grad else x))
 
     def to(self, dtype: np.dtype, device: devices.Device, order: Any = "K") -> _Call:
         """The same call with copies of all tensors; float tensors are converted to this dtype."""
-        return _Call(self.operation, _replaced(self.arguments, lambda x: _copy(x, dtype, device, order)))
+        return _Call(self.operation, self._replaced(lambda x: _copy(x, dtype, device, order)))
+
+    def _replaced(self, new: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """The same nested containers and modules with each tensor replaced."""
+        return copy.deepcopy(self.arguments, {id(x): new(x) for x in self.tensors()})
 
     def run(self) -> _Run:
         """Run forward and backward; raises if the operation changes an argument."""
-        inputs, held = self.inputs(), list(tensors_in(self.arguments))
+        inputs, held = self.inputs(), self.tensors()
         before = [x.array.copy() for x in held]
         outputs = [y for y in tensors_in(self(*inputs)) if y.requires_grad]
         rng = np.random.default_rng(0)
@@ -192,37 +200,13 @@ def _copy(x: Tensor, dtype: np.dtype, device: devices.Device, order: Any) -> Ten
     return Tensor(devices.moved(array, device), requires_grad=x.requires_grad)
 
 
-def _replaced(value: Any, new: Callable[[Tensor], Tensor]) -> Any:
-    """The same nested containers and modules with each tensor replaced."""
-    if isinstance(value, Tensor):
-        return new(value)
-    if isinstance(value, nn.Module):
-        return _with_parameters(copy.deepcopy(value), new)
-    if isinstance(value, dict):
-        return {key: _replaced(part, new) for key, part in value.items()}
-    if not isinstance(value, list | tuple):
-        return value
-    parts = [_replaced(part, new) for part in value]
-    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-
-
-def _with_parameters(module: nn.Module, new: Callable[[Tensor], Any]) -> nn.Module:
-    known: dict[int, Any] = {}
-    for part in module.modules():
-        for name, p in part._parameters.items():
-            if p is not None:  # keep shared parameters shared
-                part._parameters[name] = known[id(p)] if id(p) in known else known.setdefault(id(p), new(p))
-    return module
-
-
 def _check_dtypes(call: _Call, run: _Run, dtype: np.dtype) -> None:
-    for what, found in (("output", run.outputs), ("gradient", run.gradients())):
-        for number, x in enumerate(found):
-            assert x is None or x.dtype == dtype, f"{call.name}: {what} {number} is {x.dtype}, of inputs in {dtype}"
+    for what, x in run.results():
+        assert x is None or x.dtype == dtype, f"{call.name}: {what} is {x.dtype}, of inputs in {dtype}"
 
 
 def _check_memory(call: _Call, run: _Run) -> None:
-    gradients = [(f"gradient {i}", g) for i, g in enumerate(run.gradients()) if g is not None]
+    gradients = [(what, g) for what, g in run.results()[len(run.outputs) :] if g is not None]
     others = [("an input", x) for x in run.inputs] + [("an output", y) for y in run.outputs]
     others += [("the gradient passed in", gy) for gy in run.cotangents]
     pairs = itertools.chain(itertools.combinations(gradients, 2), itertools.product(gradients, others))
@@ -233,14 +217,11 @@ def _check_memory(call: _Call, run: _Run) -> None:
 def _check_agreement(call: _Call, run: _Run, defined: _Run, tolerance: float, other: str) -> None:
     """Compare up to rounding, which scales with the largest value involved."""
     size = max((_largest(x) for x in defined.inputs), default=0.0)
-    pairs = ("output", run.outputs, defined.outputs), ("gradient", run.gradients(), defined.gradients())
-    for what, mine, wanted in pairs:
-        for number, (a, b) in enumerate(zip(mine, wanted, strict=True)):
-            assert (a is None) == (b is None), f"{call.name}: {what} {number} is missing from one of the backends"
-            if a is not None and b is not None:
-                message = f"{call.name}: {what} {number} differs from {other}"
-                atol = tolerance * max(size, _largest(b))
-                np.testing.assert_allclose(a.cpu().array, b.array, tolerance, atol, err_msg=message)
+    for (what, a), (_, b) in zip(run.results(), defined.results(), strict=True):
+        assert (a is None) == (b is None), f"{call.name}: {what} is missing from one of the backends"
+        if a is not None and b is not None:
+            message, atol = f"{call.name}: {what} differs from {other}", tolerance * max(size, _largest(b))
+            np.testing.assert_allclose(a.cpu().array, b.array, tolerance, atol, err_msg=message)
 
 
 def _largest(x: Tensor) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,30 +150,20 @@ def models(draw: st.DrawFn, *, max_layers: int = 8, dtype: Any = np.float64) -> 
 
     The layers are convolutions, transposed convolutions, pooling, upsampling, linear, flatten and activations.
     """
-    x = draw(tensors((draw(st.integers(1, 3)), *draw(_image_sizes())), dtype, requires_grad=False))
+    sizes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
+    x = draw(tensors(sizes, dtype, requires_grad=False))
     model, shape = nn.Sequential(), x.shape
-    with _generator_as_it_was():
+    state = default_generator.get_state()  # layers draw their initial values from the user's generator
+    try:
         for number in range(draw(st.integers(1, max_layers))):
             model.append(draw(_layers(shape, trained=number == 0)).to(np.dtype(dtype)))
             shape = model[-1](Tensor(np.zeros(shape, dtype))).shape
+    finally:
+        default_generator.set_state(state)
     rng = np.random.default_rng(draw(SEEDS))
     for p in model.parameters():
         p.data.copy_(Tensor(rng.uniform(-1, 1, p.shape).astype(dtype) / math.sqrt(math.prod(p.shape[1:]))))
     return model, x
-
-
-@contextlib.contextmanager
-def _generator_as_it_was() -> Iterator[None]:
-    """Restore minidl's generator, from which layers draw their initial values: it is the user's."""
-    state = default_generator.get_state()
-    try:
-        yield
-    finally:
-        default_generator.set_state(state)
-
-
-def _image_sizes() -> st.SearchStrategy[tuple[int, int, int]]:
-    return st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 
 
 def _layers(shape: Shape, trained: bool) -> st.SearchStrategy[nn.Module]:

@@ -6,7 +6,7 @@ Letters: k, s, p, d are window, stride, padding and dilation along one axis, o i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from minidl import nn
@@ -21,41 +21,39 @@ WEIGHTED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 class Field(NamedTuple):
     """What each unit of a layer's output sees of the model's input, along one axis.
 
-    Unit i sees the pixels lows[i] to highs[i], and the unit after these P = len(lows) units sees `shift` pixels
-    further on, and so forth: the step from unit to unit is shift / P. Pixels in the padding have numbers too.
+    Unit i sees the pixels from the first to the last of spans[i], and the unit after these P = len(spans) units sees
+    `shift` pixels further on, and so forth: the step from unit to unit is shift / P. Pixels in the padding have
+    numbers too.
     """
 
-    lows: tuple[int, ...]
-    highs: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
     shift: int
     units: int  # along the axis
 
     @property
     def size(self) -> int:
         """How many pixels the unit sees that sees most."""
-        return max(high - low + 1 for low, high in zip(self.lows, self.highs, strict=True))
+        return max(last - first + 1 for first, last in self.spans)
 
     @property
     def step(self) -> float:
         """How far from it its neighbour's pixels lie, on average; 0 where all see the same."""
-        return self.shift / len(self.lows)
+        return self.shift / len(self.spans)
 
-    def low(self, unit: int) -> int:
-        """The first pixel that a unit sees."""
-        return self.lows[unit % len(self.lows)] + unit // len(self.lows) * self.shift
-
-    def high(self, unit: int) -> int:
-        """The last pixel that it sees."""
-        return self.highs[unit % len(self.lows)] + unit // len(self.lows) * self.shift
+    def span(self, unit: int) -> tuple[int, int]:
+        """The first and the last pixel that a unit sees."""
+        periods, i = divmod(unit, len(self.spans))
+        first, last = self.spans[i]
+        return first + periods * self.shift, last + periods * self.shift
 
 
-Fields = tuple[Field, Field]  # along the height and the width
-Index = Callable[[int], int]
+Fields = tuple[Field, ...]  # along the height and the width
+Reads = Callable[[int], tuple[int, int]]
 
 
 def fields_of_pixels(height: int, width: int) -> Fields:
     """Each pixel of the input sees itself."""
-    return Field((0,), (0,), 1, height), Field((0,), (0,), 1, width)
+    return Field(((0, 0),), 1, height), Field(((0, 0),), 1, width)
 
 
 def windows(layer: Any) -> list[tuple[int, int, int, int]]:
@@ -69,14 +67,14 @@ def receptive_fields(layer: Any, fields: Fields, x: Tensor, y: Tensor, image: tu
     if isinstance(layer, (*READ, *WRITTEN, nn.Upsample)) and not x.ndim == y.ndim == 4:
         return None
     if isinstance(layer, READ):
-        return _both(_reading(f, n, *w) for f, n, w in zip(fields, y.shape[2:], windows(layer), strict=True))
+        return tuple(_reading(f, n, *w) for f, n, w in zip(fields, y.shape[2:], windows(layer), strict=True))
     if isinstance(layer, WRITTEN):
-        return _both(_written(f, n, *w) for f, n, w in zip(fields, y.shape[2:], windows(layer), strict=True))
+        return tuple(_written(f, n, *w) for f, n, w in zip(fields, y.shape[2:], windows(layer), strict=True))
     if isinstance(layer, nn.Upsample):
-        return _both(_resized(layer, f, n) for f, n in zip(fields, y.shape[2:], strict=True))
+        return tuple(_resized(layer, f, n) for f, n in zip(fields, y.shape[2:], strict=True))
     if isinstance(layer, nn.Linear) and x.ndim == 2:  # a unit sees what the units of its input see together
-        return _both(
-            Field((max(f.low(0), 0),), (min(f.high(f.units - 1), n - 1),), 0, 1)
+        return tuple(
+            Field(((max(f.span(0)[0], 0), min(f.span(f.units - 1)[1], n - 1)),), 0, 1)
             for f, n in zip(fields, image, strict=True)
         )
     if isinstance(layer, nn.Linear | nn.Unfold):
@@ -88,12 +86,12 @@ def on_grid(fields: Fields, size: tuple[int, ...]) -> Fields | None:
     """The fields of units in this height and width, if there were as many, or if each sees the same."""
     if any(f.shift and f.units != n for f, n in zip(fields, size, strict=True)):
         return None
-    return _both(f._replace(units=n) for f, n in zip(fields, size, strict=True))
+    return tuple(f._replace(units=n) for f, n in zip(fields, size, strict=True))
 
 
 def _reading(f: Field, units: int, k: int, s: int, p: int, d: int) -> Field:
     """Unit o reads the units o s - p to o s - p + d (k - 1): the size grows by d (k - 1) steps, the step s-fold."""
-    return _seen(f, units, lambda o: o * s - p, lambda o: o * s - p + d * (k - 1), (1, s))
+    return _seen(f, units, lambda o: (o * s - p, o * s - p + d * (k - 1)), (1, s))
 
 
 def _written(f: Field, units: int, k: int, s: int, p: int, d: int) -> Field:
@@ -101,7 +99,7 @@ def _written(f: Field, units: int, k: int, s: int, p: int, d: int) -> Field:
 
     First and last are the outermost that could write to o; with d > 1 they may write past it, so this is a bound.
     """
-    return _seen(f, units, lambda o: -((d * (k - 1) - o - p) // s), lambda o: (o + p) // s, (s, 1))
+    return _seen(f, units, lambda o: (-((d * (k - 1) - o - p) // s), (o + p) // s), (s, 1))
 
 
 def _resized(layer: Any, f: Field, units: int) -> Field:
@@ -110,28 +108,21 @@ def _resized(layer: Any, f: Field, units: int) -> Field:
     a, b = f.units - corners, max(units - corners, 1)
     a, b = a // math.gcd(a, b), b // math.gcd(a, b)
     if layer.mode == "nearest":
-        return _seen(f, units, lambda o: o * a // b, lambda o: o * a // b, (b, a))
+        return _seen(f, units, lambda o: (o * a // b, o * a // b), (b, a))
     offset = 0 if corners else a - b  # in parts of 2 b: the position is o a / b, or (o + 1/2) a / b - 1/2
-    below, above = lambda o: (2 * o * a + offset) // (2 * b), lambda o: -((-2 * o * a - offset) // (2 * b))
-    return _seen(f, units, below, above, (b, a))
+    return _seen(f, units, lambda o: ((2 * o * a + offset) // (2 * b), -((-2 * o * a - offset) // (2 * b))), (b, a))
 
 
-def _seen(f: Field, units: int, first: Index, last: Index, period: tuple[int, int]) -> Field:
-    """What the units of the output see, where o reads the input's units first(o) to last(o).
+def _seen(f: Field, units: int, reads: Reads, period: tuple[int, int]) -> Field:
+    """What the units of the output see, where o reads the input's units from the first to the last of reads(o).
 
     The unit o + period[0] reads period[1] units further on.
     """
-    if units == 1:
-        return Field((f.low(first(0)),), (f.high(last(0)),), 0, 1)
-    repeats = len(f.lows) // math.gcd(len(f.lows), period[1])  # until the input's period is over too
-    outputs = range(period[0] * repeats)
-    shift = f.shift * period[1] * repeats // len(f.lows)
-    return Field(tuple(f.low(first(o)) for o in outputs), tuple(f.high(last(o)) for o in outputs), shift, units)
-
-
-def _both(fields: Iterable[Field]) -> Fields:
-    height, width = fields
-    return height, width
+    repeats = len(f.spans) // math.gcd(len(f.spans), period[1])  # until the input's period is over too
+    outputs = range(period[0] * repeats if units > 1 else 1)
+    shift = f.shift * period[1] * repeats // len(f.spans) if units > 1 else 0
+    spans = [(f.span(first)[0], f.span(last)[1]) for first, last in map(reads, outputs)]
+    return Field(tuple(spans), shift, units)
 
 
 def multiply_adds(layer: Any, x: Tensor, y: Tensor) -> int:

@@ -101,10 +101,9 @@ def extras() -> Finding:
 
 
 def _version(name: str) -> str:
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
+    return ""
 
 
 def _older(version: str, least: str) -> bool:
@@ -249,10 +248,6 @@ def kernel_results(k: Any) -> Iterator[tuple[str, np.ndarray]]:
         yield f"pick, {channels} channels", k.pick(drawn(*pool.image_shape), indices)
         yield f"put, {channels} channels", k.put(y, indices, pool.image_size)
     yield "resample", k.resample(drawn(2, 3, 5, 7), axis_of("bilinear", 5, 9), axis_of("nearest", 7, 14))
-    yield from _elementwise_results(k, drawn)
-
-
-def _elementwise_results(k: Any, drawn: Callable[..., np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     x, gy, classes = drawn(50, 7), drawn(50, 7), np.arange(50) % 7
     yield "relu", k.relu(x)
     yield "relu_backward", k.relu_backward(gy, k.relu(x))
@@ -262,8 +257,8 @@ def _elementwise_results(k: Any, drawn: Callable[..., np.ndarray]) -> Iterator[t
     yield "total_squared_error", np.asarray(k.total_squared_error(x, gy))
     yield "channel_sums", k.channel_sums(drawn(3, 5, 4, 6))
     yield "cross_entropy", np.asarray(k.cross_entropy(x, classes))
-    p, m, v = (np.zeros((50, 7), np.float32) for _ in range(3))
-    k.adam_step([p], [gy], [m], [v], (1e-2, 0.03), 0.9, 0.999, 1e-8, 0.0)
+    p, moment, square = (np.zeros((50, 7), np.float32) for _ in range(3))
+    k.adam_step([p], [gy], [moment], [square], (1e-2, 0.03), 0.9, 0.999, 1e-8, 0.0)
     yield "adam_step", p
 
 

@@ -71,7 +71,7 @@ def explain(model: Module, input_shape: Sequence[int]) -> Explanation:
     receptive field: the input's pixels that one unit sees, padding included.
     step: to those of the unit beside it. bytes: 0 where an output shares memory with an earlier one.
     """
-    from minidl.tools._calls import Calls  # at the first use, so that it costs `import minidl` no time
+    from minidl.tools._explanation import Calls  # at the first use, so that it costs `import minidl` no time
 
     if not isinstance(model, Module):
         raise TypeError(f"explain: model must be a Module, not {type(model).__name__}")
@@ -86,10 +86,8 @@ def explain(model: Module, input_shape: Sequence[int]) -> Explanation:
         with no_grad():
             watched(calls.input)
     except Exception as error:
-        before = (
-            f"The layers before it:\n\n{calls.explanation(complete=False)}" if calls.rows else "It is the first layer."
-        )
-        error.add_note(f"explain: {calls.place}. {before}")
+        table = f"The layers before it:\n\n{calls.explanation(complete=False)}"
+        error.add_note(f"explain: {calls.place}. {table if calls.rows else 'It is the first layer.'}")
         raise
     finally:
         random.default_generator.set_state(state)

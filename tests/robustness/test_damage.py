@@ -149,7 +149,8 @@ class CifarFile(Form):
         self.heads = [(0, 1)]
 
     def read(self, path):
-        return cifar10._read_records(path).tobytes()
+        pixels, labels = cifar10._read_binary(path)
+        return labels.astype(np.uint8).tobytes() + pixels.transpose(0, 3, 1, 2).tobytes()
 
     def accepts(self, data, found):
         return found == data and data[0] < 10 and len(data) == 3073

@@ -2,6 +2,7 @@
 
 import configparser
 import gzip
+import hashlib
 import importlib.util
 import os
 import re
@@ -455,7 +456,7 @@ def test_a_file_that_cannot_be_read_is_wrong(folder, monkeypatch):
 
 def test_whole_data_is_well(folder, monkeypatch):
     write_cifar10(folder)
-    digest = cifar10.hashlib.sha256(bytes(RECORDS * cifar10.RECORD)).hexdigest()
+    digest = hashlib.sha256(bytes(RECORDS * cifar10.RECORD)).hexdigest()
     monkeypatch.setattr(cifar10, "SHA256", dict.fromkeys(cifar10.SHA256, digest))
     assert doctor.cifar10_files() == ("CIFAR-10", OK, "30 + 6 images", "")
 
