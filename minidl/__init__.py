@@ -25,9 +25,10 @@ from minidl.ops.comparison import (
 )
 from minidl.ops.conversion import channels_last, contiguous_format, preserve_format
 from minidl.ops.gather import *
-from minidl.ops.extremes import amax, amin, argmax, argmin, max, median, min
 from minidl.ops.linear import matmul
-from minidl.ops.norm import cumsum, logsumexp, norm, prod
+from minidl.ops.other_reductions import (
+    amax, amin, argmax, argmin, cumsum, logsumexp, max, median, min, norm, prod,
+)
 from minidl.ops.pointwise import (
     acos, asin, atan, ceil, cos, cosh, erf, expm1, floor, floor_divide, fmod, log1p, log2, log10, prelu, reciprocal,
     remainder, round, rsqrt, sin, sinh, tan, trunc,

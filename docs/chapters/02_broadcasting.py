@@ -8,7 +8,7 @@ repeated is used several times, so its gradient is a sum, over exactly the axes 
 repeated. The same rule can turn a forgotten axis into a wrong loss without any error.
 
 Explains ``minidl/ops/_operands.py`` (``operands``), ``minidl/ops/shape.py`` (``expand``),
-``minidl/ops/arithmetic.py`` and the check of shapes in ``minidl/ops/_losses.py``.
+``minidl/ops/arithmetic.py`` and the check of shapes in ``minidl/ops/loss.py``.
 
 Sources: C. Harris et al., Array programming with NumPy, Nature 585, 2020, arXiv:2006.10256; A.
 Baydin et al., Automatic differentiation in machine learning: a survey, arXiv:1502.05767, 2018.

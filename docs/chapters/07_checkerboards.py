@@ -7,7 +7,7 @@ do gradient images of strided convolutions. The windows overlap, and where the s
 divide the kernel, some pixels lie in more windows than others. This chapter counts the windows,
 measures the pattern, and removes it.
 
-Explains ``minidl/ops/conv.py`` and ``minidl/ops/upsampling.py``. Related:
+Explains ``minidl/ops/conv.py`` and ``minidl/ops/images.py``. Related:
 ``examples/transposed_convolution.py`` and ``examples/mnist_upsample_autoencoder.py``.
 
 Sources: A. Odena, V. Dumoulin, C. Olah, Deconvolution and checkerboard artifacts, Distill, 2016,

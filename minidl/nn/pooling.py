@@ -11,11 +11,17 @@ from typing import Any
 from minidl.kernels.geometry import Pairlike
 from minidl.nn.layers import pair
 from minidl.nn.module import Module, OfFunction
-from minidl.ops.adaptive import adaptive_avg_pool2d, adaptive_max_pool2d
+from minidl.ops.images import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    channel_shuffle,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 from minidl.ops.pooling import avg_pool2d, max_pool2d, max_unpool2d
 from minidl.ops.shape import pad
 from minidl.ops.unfold import fold, unfold
-from minidl.ops.upsampling import channel_shuffle, interpolate, pixel_shuffle, pixel_unshuffle
 from minidl.tensor import Tensor
 
 _WINDOW = "kernel_size={0.kernel_size}, stride={0.stride}, padding={0.padding}"

@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 from minidl import autograd, hooks
 
 from minidl.ops import (  # isort: skip
-    activation, arithmetic, comparison, conversion, extremes, indexing, inplace, linear, norm, product, reduction,
-    shape,
+    activation, arithmetic, comparison, conversion, gather, inplace, linear, product, reduction, shape,
 )  # fmt: skip
+from minidl.ops import other_reductions as more
 from minidl.ops import pointwise as pw
-from minidl.ops.gather import contains
 from minidl.ops.inplace import in_place
 from minidl.tensor import Tensor
 
@@ -83,7 +82,7 @@ class Methods:
     __iand__, __ior__ = _operator(in_place(comparison.bitwise_and)), _operator(in_place(comparison.bitwise_or))
     __ipow__, __ixor__ = _operator(in_place(arithmetic.pow)), _operator(in_place(comparison.bitwise_xor))
     __neg__, __abs__, __invert__ = arithmetic.neg, arithmetic.abs, comparison.bitwise_not
-    __getitem__, __setitem__, __contains__ = indexing.getitem, inplace.setitem, contains
+    __getitem__, __setitem__, __contains__ = gather.getitem, inplace.setitem, gather.contains
 
     add, sub, mul, div, neg = arithmetic.add, arithmetic.sub, arithmetic.mul, arithmetic.div, arithmetic.neg
     pow, square, sqrt, exp, log = arithmetic.pow, arithmetic.square, arithmetic.sqrt, arithmetic.exp, arithmetic.log
@@ -98,9 +97,9 @@ class Methods:
     erf, floor, ceil, trunc, round, floor_divide = pw.erf, pw.floor, pw.ceil, pw.trunc, pw.round, pw.floor_divide
     remainder, fmod = pw.remainder, pw.fmod
     sum, mean, var, std, all = reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.all
-    any, max, min, argmax, argmin = reduction.any, extremes.max, extremes.min, extremes.argmax, extremes.argmin
-    amax, amin, median, prod, cumsum = extremes.amax, extremes.amin, extremes.median, norm.prod, norm.cumsum
-    logsumexp, norm, mm, bmm, mv = norm.logsumexp, norm.norm, product.mm, product.bmm, product.mv
+    any, max, min, argmax, argmin = reduction.any, more.max, more.min, more.argmax, more.argmin
+    amax, amin, median, prod, cumsum = more.amax, more.amin, more.median, more.prod, more.cumsum
+    logsumexp, norm, mm, bmm, mv = more.logsumexp, more.norm, product.mm, product.bmm, product.mv
     dot, outer = product.dot, product.outer
     relu, sigmoid, tanh, softmax = activation.relu, activation.sigmoid, activation.tanh, activation.softmax
     log_softmax = activation.log_softmax

@@ -80,8 +80,8 @@ def operation(
             if elsewhere:
                 same_device(name, *given)
             if batches and given and given[0].array.ndim == 3:
-                y = _call_changed(body, batches, _as_batch, args, named)
-                return tuple(map(_from_batch, y)) if isinstance(y, tuple) else _from_batch(y)
+                y = _call_changed(body, batches, lambda image: image.unsqueeze(0), args, named)
+                return tuple(x.squeeze(0) for x in y) if isinstance(y, tuple) else y.squeeze(0)
             if wide and half and named.get("dtype") is None:
                 y = _call_changed(body, tensors, _widened, args, named)
                 return to(y, functools.reduce(_promote, [x.dtype for x in given]))
@@ -109,14 +109,6 @@ def _call_changed(
         return change(x) if key in which and isinstance(x, Tensor) else x
 
     return function(*starmap(changed, enumerate(args)), **{p: changed(p, x) for p, x in named.items()})
-
-
-def _as_batch(image: Tensor) -> Tensor:
-    return image.unsqueeze(0)
-
-
-def _from_batch(batch: Tensor) -> Tensor:
-    return batch.squeeze(0)
 
 
 def _widened(x: Tensor) -> Tensor:
@@ -305,6 +297,18 @@ def _converted(x: Any, dtype: DType, device: devices.Device) -> Tensor:
         return Tensor(devices.number(cast(np.asarray(x), dtype), device))
     x = x if x.array.dtype == dtype else to(x, dtype)
     return x if device is devices.CPU else to_device(x, device)
+
+
+def fitting(name: str, value: Any, shape: tuple[int, ...], x: Tensor, drop_ones: bool = False) -> Tensor:
+    """The value as a tensor of this shape and of x's dtype; with `drop_ones`, without superfluous leading 1s."""
+    value = operand(name, value)
+    given = to(value if isinstance(value, Tensor) else number(name, value, x.dtype), x.dtype, device=x.device)
+    while drop_ones and given.ndim > len(shape) and given.shape[0] == 1:
+        given = given.squeeze(0)
+    try:
+        return given.expand(shape)
+    except RuntimeError:
+        raise RuntimeError(f"{name}: a value of shape {given.shape} does not fit in the shape {shape}") from None
 
 
 def common_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:

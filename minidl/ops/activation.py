@@ -10,10 +10,10 @@ Dropout, JMLR 15, 2014.
 from __future__ import annotations
 
 import math
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -39,11 +39,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     return replace("relu", input, y) if inplace else y
 
 
-class _Rule(threading.local):
-    name = "gradient"
-
-
-_rule = _Rule()
+_rule = ContextVar("relu_rule", default="gradient")
 
 
 @contextmanager
@@ -80,18 +76,19 @@ def relu_rule(name: str) -> Iterator[None]:
     """
     if name not in ("gradient", "deconv", "guided"):
         raise ValueError(f"relu_rule: must be 'gradient', 'deconv' or 'guided', not {name!r}")
-    before, _rule.name = _rule.name, name
+    before = _rule.set(name)
     try:
         yield
     finally:
-        _rule.name = before
+        _rule.reset(before)
 
 
 def relu_backward(gy: Tensor, y: Tensor) -> Tensor:
     """gx = 0 where y <= 0, else gy: linear in gy, and piecewise constant in y. See also `relu_rule`."""
-    if _rule.name != "gradient":
+    rule = _rule.get()
+    if rule != "gradient":
         gy = _where_positive(gy, gy)
-    return gy if _rule.name == "deconv" else _where_positive(gy, y)
+    return gy if rule == "deconv" else _where_positive(gy, y)
 
 
 def _where_positive(gy: Tensor, y: Tensor) -> Tensor:

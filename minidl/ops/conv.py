@@ -206,11 +206,8 @@ def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, outputs: int) -> N
     if mixed or dtype.char in "e?":
         found = f"input {x.dtype}, weight {w.dtype}" + (f", bias {b.dtype}" if b is not None else "")
         error = RuntimeError if mixed else NotImplementedError  # as in PyTorch
-        raise error(
-            f"{name}: input, weight and bias must all be float32 or all float64, not {found}; convert with .float()"
-        )
+        rule = "input, weight and bias must all be float32 or all float64"
+        raise error(f"{name}: {rule}, not {found}; convert with .float()")
     if b is not None and b.shape != (outputs,):
-        raise RuntimeError(
-            f"{name}: the bias must have one value for each output channel of the weight {w.shape}: shape "
-            f"({outputs},), not {b.shape}"
-        )
+        wanted = f"one value for each output channel of the weight {w.shape}: shape ({outputs},)"
+        raise RuntimeError(f"{name}: the bias must have {wanted}, not {b.shape}")

@@ -1,14 +1,14 @@
-"""Gathering and scattering: elements read at the positions that an index names, and added or written back there.
+"""Indexing, gathering and scattering: elements read at the positions that an index names, and written back there.
 
 A linear map that only reads, y[i] = x[p(i)], has a matrix with a single 1 in each row. Its transpose therefore adds up:
-x[p(i)] += y[i]. Here such a map is a function of arrays (`read`), and p is what it makes of the positions 0, 1, 2, ...
-The derivatives of these three functions are the same three functions:
+x[p(i)] += y[i]. Here the positions p are an index in two steps, x.array[first][second] (`split_index` says why), below
+written x[p]. The derivatives of these three functions are the same three functions:
 
-    taken(x, read)          y[i] = x[p(i)]                      gx = added(gy)
-    added(y, read, shape)   x[p(i)] += y[i], from x = 0 on      gy = taken(gx)
-    put(x, read, source)    x, but x[p(i)] = source[i]          gx = put(gy, 0), the gradient in source = taken(gy)
+    taken(x, p)          y = x[p]                          gx = added(gy)
+    added(y, p, shape)   x[p] += y, from x = 0 on          gy = taken(gx)
+    put(x, p, source)    x, but x[p] = source              gx = put(gy, 0), the gradient in source = taken(gy)
 
-So `gather`, `index_select`, `flip`, `roll` and others need only say how they read. Sorting is gathering in an order.
+So `x[index]`, `gather`, `index_select` and others need only say where they read. Sorting is gathering in an order.
 All sorts are stable, and NaN counts as the greatest.
 
 Source: J. Claerbout, S. Fomel, Geophysical image estimation by example, 2014, chapter 1, Basic operators and adjoints.
@@ -16,91 +16,167 @@ Source: J. Claerbout, S. Fomel, Geophysical image estimation by example, 2014, c
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels import devices
-from minidl.ops._operands import common_shape, dimension, dimensions, only_tensors, operation, sizes
+from minidl.ops._operands import common_shape, dimension, dimensions, fitting, only_tensors, operation, sizes
 from minidl.ops.arithmetic import add
 from minidl.ops.comparison import where
-from minidl.ops.extremes import Chosen
-from minidl.ops.indexing import getitem
-from minidl.ops.inplace import fitting
-from minidl.ops.shape import cat, contiguous, expand, flatten, listed_tensors, repeat, reshape, transpose
+from minidl.ops.shape import cat, contiguous, expand, flatten, listed_tensors, part_of, repeat, reshape, transpose
 from minidl.tensor import Array, Tensor
 
-Read = Callable[[Array], Array]
 Shape = tuple[int, ...]
+Index = tuple[Any, ...]
 
 
-def taken(name: str, input: Tensor, read: Read) -> Tensor:
-    """y[i] = x[p(i)];  gx[p(i)] += gy[i]."""
-    shape = input.shape
-    return record(name, read(input.array), (input, lambda gy: added(name, gy, read, shape)), view_of=input)
+class Chosen(NamedTuple):
+    """The elements chosen in a dimension, and their indices there."""
+
+    values: Tensor
+    indices: Tensor
 
 
-def added(name: str, values: Tensor, read: Read, shape: Shape) -> Tensor:
+def taken(name: str, input: Tensor, first: Index, second: Index) -> Tensor:
+    """y = x[p];  gx[p] += gy."""
+    y, shape = input.array[first][second], input.shape
+    return record(name, y, (input, lambda gy: added(name, gy, first, second, shape)), view_of=input)
+
+
+def added(name: str, values: Tensor, first: Index, second: Index, shape: Shape) -> Tensor:
     """The adjoint of ``taken`` from a tensor of this shape: zeros, to which each value is added where it was read."""
-    x = np.zeros_like(values.array, shape=shape or (1,), order="C")  # CuPy ignores a shape of ()
-    kernels.add_at(x.reshape(-1), (_positions(read, shape, x),), values.array)
-    return record(f"{name}_backward", x.reshape(shape), (values, lambda gx: taken(name, gx, read)))
+    x = np.zeros_like(values.array, shape=shape or (1,)).reshape(shape)  # CuPy ignores a shape of ()
+    if any(devices.is_array(part) and part.dtype != bool for part in second):
+        kernels.add_at(x[first], second, values.array)  # arrays of ints can name an element twice
+    else:
+        x[first][second] = values.array
+    return record(f"{name}_backward", x, (values, lambda gx: taken(name, gx, first, second)))
 
 
-def put(name: str, input: Tensor, read: Read, source: Any) -> Tensor:
-    """x, but the source (numbers, or one) where `read` reads; where a position is read twice, the last value wins."""
+def put(name: str, input: Tensor, first: Index, second: Index, source: Any) -> Tensor:
+    """x, but x[p] = the source (numbers, or one); where a position is named twice, the last value wins."""
     y = input.array.copy(order="C")
-    positions = _positions(read, input.shape, y)
-    values = _of_dtype(name, input, source, positions.shape)
-    y.reshape(-1)[positions] = values.array
-    return record(name, y, (input, lambda gy: put(name, gy, read, 0)), (values, lambda gy: taken(name, gy, read)))
+    values = _of_dtype(name, input, source, y[first][second].shape)
+    y[first][second] = values.array
+    to_x, to_source = lambda gy: put(name, gy, first, second, 0), lambda gy: taken(name, gy, first, second)
+    return record(name, y, (input, to_x), (values, to_source))
 
 
-def put_added(name: str, input: Tensor, read: Read, source: Any, alpha: float = 1) -> Tensor:
-    """x, and alpha times the source added where `read` reads."""
-    values = _of_dtype(name, input, source, _positions(read, input.shape, input.array).shape)
-    return add(input, added(name, values, read, input.shape), alpha=alpha)
-
-
-def _positions(read: Read, shape: Shape, beside: Array) -> Array:
-    return read(devices.beside(np.arange(math.prod(shape)).reshape(shape), beside))
+def put_added(name: str, input: Tensor, first: Index, second: Index, source: Any, alpha: float = 1) -> Tensor:
+    """x, and alpha times the source added at x[p]."""
+    values = _of_dtype(name, input, source, input.array[first][second].shape)
+    return add(input, added(name, values, first, second, input.shape), alpha=alpha)
 
 
 def _of_dtype(name: str, input: Tensor, source: Any, shape: Shape) -> Tensor:
     if isinstance(source, Tensor) and source.ndim and (source.shape, source.dtype) != (shape, input.dtype):
-        raise RuntimeError(
-            f"{name}: expected {input.dtype} of shape {shape}, not {source.dtype} of shape {source.shape}"
-        )
+        found = f"{source.dtype} of shape {source.shape}"
+        raise RuntimeError(f"{name}: expected {input.dtype} of shape {shape}, not {found}")
     return fitting(name, source, shape, input)
 
 
-def _index(name: str, index: Tensor, size: int, error: type[Exception]) -> Array:
-    """The index's array, copied since the gradient reads what it was; raise if one is not in 0, ... size - 1."""
-    if index.numel() and index.dtype not in (np.int32, np.int64):
-        raise RuntimeError(f"{name}: the index must be of int64 or int32, not {index.dtype}; convert it with .long()")
-    outside = (index.array < 0) | (index.array >= size)
+def _refuse_outside(name: str, index: Array, d: int, least: int, size: int, error: type[Exception]) -> None:
+    """Refuse ints out of bounds, which CuPy would wrap around."""
+    outside = (index < least) | (index >= size)
     if devices.any_true(outside):
-        wrong = index.array.reshape(-1)[int(outside.argmax())].item()
-        raise error(f"{name}: index {wrong} is out of bounds for a dimension of size {size}")
-    return index.array.astype(np.int64)
+        wrong = index.reshape(-1)[int(outside.argmax())].item()
+        raise error(f"{name}: index {wrong} is out of bounds for dimension {d} with size {size}")
+
+
+# --- x[index] -----------------------------------------------------------------------------------------------
+
+
+def getitem(input: Tensor, index: Any) -> Tensor:
+    """x[index], with ints, slices, ``...``, None, and integer or boolean tensors, arrays or lists.
+
+    gx is 0 but for the elements that were read: gx[index] += gy, which sums where an element was read twice.
+    """
+    return taken("getitem", input, *split_index(index, input))
+
+
+def split_index(index: Any, x: Tensor) -> tuple[Index, Index]:
+    """An index in two steps, x.array[first][second]: basic indexing, which gives a view, then indexing by arrays.
+
+    PyTorch applies ints before arrays, so x[0, :, [1, 2]] keeps the order (slice, list); NumPy would treat the 0 as
+    one of the arrays. Both steps end in `...`, which makes even a single element a view, not a number.
+    """
+    parts = [_plain_part(part, x) for part in (index if isinstance(index, tuple) else (index,))]
+    parts = _without_ellipsis(parts, x.ndim)
+    if not any(devices.is_array(part) for part in parts):
+        return (*parts, ...), (...,)
+    first: list[Any] = []
+    for part in parts:
+        d = len(first)  # the dimension of x at which this part of the index begins
+        if devices.is_array(part) and part.dtype != bool and d < x.ndim:
+            _refuse_outside("x[index]", part, d, -x.shape[d], x.shape[d], IndexError)
+        first += [part] if isinstance(part, int) else [slice(None)] * _dimensions_of(part)
+    return (*first, ...), (*[part for part in parts if not isinstance(part, int)], ...)
+
+
+def _dimensions_of(part: Any) -> int:
+    """How many dimensions a part of an index consumes: None consumes none, a mask as many as it has."""
+    mask = devices.is_array(part) and part.dtype == bool
+    return part.ndim if mask else int(part is not None)
+
+
+def _without_ellipsis(parts: list[Any], ndim: int) -> list[Any]:
+    """The `...` as the slices it stands for. To NumPy it separates two arrays even if it stands for none."""
+    positions = [i for i, part in enumerate(parts) if part is Ellipsis]
+    if len(positions) > 1:
+        raise IndexError("x[index]: an index can only have a single ellipsis ('...')")
+    if not positions:
+        return parts
+    before, after = parts[: positions[0]], parts[positions[0] + 1 :]
+    rest = ndim - sum(_dimensions_of(part) for part in before + after)
+    return before + [slice(None)] * rest + after
+
+
+def _plain_part(part: Any, x: Tensor) -> Any:
+    """One part of an index of x as an int, a slice, None, `...` or an array of ints or bools."""
+    if part is None or part is Ellipsis:
+        return part
+    if isinstance(part, slice):
+        if part.step is not None and part.step <= 0:
+            raise ValueError(f"x[index]: the step of a slice must be greater than 0, not {part.step}")
+        return part
+    if isinstance(part, Tensor):
+        part = part.array
+    elif isinstance(part, list | range):
+        part = np.array(part, None if len(part) else np.int64)
+    elif not isinstance(part, bool | int | np.generic) and not devices.is_array(part):
+        error = TypeError if isinstance(part, str) else IndexError  # as PyTorch has it
+        raise error(f"x[index]: expected ints, slices, '...', None, tensors, arrays or lists, not {part!r}")
+    array = part.copy() if devices.is_array(part) else np.array(part)  # the gradient reads what this index was
+    if array.dtype.kind not in "bi":
+        raise IndexError(f"x[index]: arrays in an index must be of bools or signed ints, not {array.dtype}; use int64")
+    return int(array) if array.ndim == 0 and array.dtype.kind == "i" else devices.beside(array, x.array)
 
 
 # --- An index for each element ------------------------------------------------------------------------------
 
 
-def _along(name: str, input: Tensor, dim: int, index: Tensor) -> Read:
-    """Read y[i, j, k] = x[index[i, j, k], j, k] for dim 0, x[i, index[i, j, k], k] for dim 1, and so on."""
+def _index(name: str, index: Tensor, d: int, size: int, error: type[Exception]) -> Array:
+    """The index's array, copied since the gradient reads what it was; raise if one is not in 0, ... size - 1."""
+    if index.numel() and index.dtype not in (np.int32, np.int64):
+        raise RuntimeError(f"{name}: the index must be of int64 or int32, not {index.dtype}; convert it with .long()")
+    _refuse_outside(name, index.array, d, 0, size, error)
+    return index.array.astype(np.int64)
+
+
+def _along(name: str, input: Tensor, dim: int, index: Tensor) -> tuple[Index, Index]:
+    """Where y[i, j, k] = x[index[i, j, k], j, k] for dim 0, x[i, index[i, j, k], k] for dim 1, and so on."""
     d, shape, wanted = dimension(name, dim, input.ndim), input.shape or (1,), index.shape
-    places = _index(name, index.reshape(wanted or (1,)), shape[d], RuntimeError)
-    if len(shape) != places.ndim or any(n > shape[k] for k, n in enumerate(places.shape) if k != d):
+    places = _index(name, index, d, shape[d], RuntimeError)
+    if len(shape) != len(wanted or (1,)) or any(n > shape[k] for k, n in enumerate(wanted) if k != d):
         rule = "it needs as many dimensions, and no greater sizes except"
         raise RuntimeError(f"{name}: an index of shape {wanted} for a tensor of {input.shape}: {rule} in dim {d}")
-    cut = tuple(slice(None if k == d else n) for k, n in enumerate(places.shape))
-    return lambda a: np.take_along_axis(a.reshape(a.shape or (1,))[cut], places, d).reshape(wanted)
+    grids = [devices.beside(grid, places) for grid in np.ogrid[tuple(map(slice, wanted))]]
+    grids[d : d + 1] = [places]
+    return (..., *[None] * (input.ndim == 0)), (*grids, ...)
 
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
@@ -113,7 +189,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     >>> minidl.gather(scores, 1, minidl.tensor([[2], [0]])).tolist()
     [[3.0], [4.0]]
     """
-    return taken("gather", input, _along("gather", input, dim, index))
+    return taken("gather", input, *_along("gather", input, dim, index))
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
@@ -136,35 +212,43 @@ def scatter(
     """
     if reduce not in (None, "add"):
         raise NotImplementedError(f"scatter: reduce must be None or 'add', not {reduce!r}")
-    read, source = _along("scatter", input, dim, index), value if src is None else src
+    places, source = _along("scatter", input, dim, index), value if src is None else src
     if isinstance(source, Tensor) and source.ndim:
         if source.ndim != index.ndim or any(map(int.__lt__, source.shape, index.shape)):
             raise RuntimeError(f"scatter: src of shape {source.shape} does not hold an index's {index.shape} values")
         source = getitem(source, tuple(map(slice, index.shape)))
-    return (put if reduce is None else put_added)("scatter", input, read, source)
+    return (put if reduce is None else put_added)("scatter", input, *places, source)
 
 
 # --- An index for each slice --------------------------------------------------------------------------------
 
 
-def _slices(name: str, input: Tensor, dim: int, index: Tensor, error: Any = IndexError) -> Read:
-    """Read x[index] for dim 0, x[:, index] for dim 1, and so on."""
-    d, shape = dimension(name, dim, input.ndim), input.shape
+def _slices(name: str, input: Tensor, dim: int, index: Tensor, error: Any = IndexError) -> tuple[Index, Index]:
+    """Where y = x[index] for dim 0, x[:, index] for dim 1, and so on."""
+    d = dimension(name, dim, input.ndim)
     if index.ndim > 1:
         raise IndexError(f"{name}: the index must be a vector, not of shape {index.shape}")
-    places = _index(name, index.reshape(-1), (shape or (1,))[d], error)
-    wanted = shape and (*shape[:d], places.size, *shape[d + 1 :])
-    return lambda a: np.take(a.reshape(a.shape or (1,)), places, axis=d).reshape(wanted)
+    places = _index(name, index.reshape(-1), d, (input.shape or (1,))[d], error)
+    if input.ndim == 0:
+        return (None, ...), (places.reshape(()), ...)
+    return (...,), (*[slice(None)] * d, places, ...)
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """y = x[index] for dim 0, x[:, index] for dim 1, and so on;  gx = ``index_add`` of gy to zeros."""
-    return taken("index_select", input, _slices("index_select", input, dim, index))
+    return _selected("index_select", input, *_slices("index_select", input, dim, index))
+
+
+def _selected(name: str, input: Tensor, first: Index, second: Index) -> Tensor:
+    """``taken``, for places of whole slices, with the result in C order."""
+    *before, places, _ = second
+    y, shape = np.take(input.array[first], places, axis=len(before)), input.shape
+    return record(name, y, (input, lambda gy: added(name, gy, first, second, shape)))
 
 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """y = x, and y[index[i]] += alpha source[i] for dim 0, and so on: the adjoint of ``index_select``."""
-    return put_added("index_add", input, _slices("index_add", input, dim, index, RuntimeError), source, alpha)
+    return put_added("index_add", input, *_slices("index_add", input, dim, index, RuntimeError), source, alpha)
 
 
 @operation()
@@ -174,8 +258,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
         raise RuntimeError(f"embedding: the weight must be a matrix, not of shape {weight.shape}")
     if padding_idx is not None and not -len(weight) <= padding_idx < len(weight):
         raise AssertionError(f"embedding: padding_idx {padding_idx} is not the index of one of {len(weight)} rows")
-    rows = getitem(weight, _index("embedding", flatten(input), len(weight), IndexError))
-    rows = rows.reshape(*input.shape, weight.shape[1])
+    rows = taken("embedding", weight, (...,), (_index("embedding", input, 0, len(weight), IndexError), ...))
     return rows if padding_idx is None else where((input == padding_idx % len(weight))[..., None], rows.detach(), rows)
 
 
@@ -264,7 +347,7 @@ def contains(input: Tensor, element: Any) -> bool:
 def flip(input: Tensor, *args: Any, dims: Sequence[int] | None = None) -> Tensor:
     """The elements in reverse order in these dimensions."""
     axes = dimensions("flip", sizes("flip", args, dims), input.ndim)
-    return taken("flip", input, lambda a: np.flip(a, axes).copy())
+    return record("flip", np.flip(input.array, axes).copy(), (input, lambda gy: flip(gy, axes)))
 
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
@@ -280,10 +363,10 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     if len(steps) != len(axes):
         raise RuntimeError(f"roll: shifts {shifts} and dims {dims} must be equally many")
     if dims is None:
-        return taken("roll", input, lambda a: np.roll(a, steps[0]))
+        return reshape(roll(flatten(input), shifts, 0), input.shape)
     _at_least("roll", input, 1, IndexError)
-    places = tuple(dimension("roll", d, input.ndim) for d in axes)
-    return taken("roll", input, lambda a: np.roll(a, steps, places))
+    places, back = tuple(dimension("roll", d, input.ndim) for d in axes), [-n for n in steps]
+    return record("roll", np.roll(input.array, steps, places), (input, lambda gy: roll(gy, back, places)))
 
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
@@ -318,16 +401,12 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     if (isinstance(start, Tensor) and start.dtype.kind == "b") or not 0 <= first <= first + length <= size:
         error = RuntimeError if 0 <= first <= size else IndexError
         raise error(f"narrow: {length} slices from {start} on do not fit in dim {d} of size {size}")
-    return _part(input, d, slice(first, first + length))
+    return part_of(input, d, slice(first, first + length))
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """A view of one slice along a dimension, without that dimension."""
-    return _part(input, dimension("select", dim, input.ndim), index)
-
-
-def _part(input: Tensor, dim: int, part: Any) -> Tensor:
-    return getitem(input, (slice(None),) * dim + (part,))
+    return part_of(input, dimension("select", dim, input.ndim), index)
 
 
 def ravel(input: Tensor) -> Tensor:
@@ -356,7 +435,8 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
     d = dimension("repeat_interleave", -1 if dim is None else dim, x.ndim)
     if np.size(times) not in (1, x.shape[d]):
         raise RuntimeError(f"repeat_interleave: {np.size(times)} repeats for dim {d} of size {x.shape[d]}")
-    return taken("repeat_interleave", x, lambda a: np.repeat(a, times, d))
+    places = devices.beside(np.repeat(np.arange(x.shape[d]), times), x.array)
+    return _selected("repeat_interleave", x, (...,), (*[slice(None)] * d, places, ...))
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:

@@ -14,10 +14,10 @@ import numpy as np
 
 from minidl.autograd import is_grad_enabled, record
 from minidl.kernels import devices
-from minidl.ops._operands import Number, number, only_tensors, operand
+from minidl.ops._operands import Number, fitting, only_tensors
 from minidl.ops.arithmetic import add, div, mul, sub
 from minidl.ops.conversion import to
-from minidl.ops.indexing import Index, split_index
+from minidl.ops.gather import put, split_index
 from minidl.tensor import Tensor
 from minidl.versions import learn_of_own_view, written
 
@@ -107,30 +107,11 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     check_writable("x[index] = value", input, part.requires_grad or input.requires_grad)
     if isinstance(value, Tensor) and devices.same_memory(region, value.array):
         learn_of_own_view(input, value)
-    to_input, to_part = (input, lambda gy: _zeroed_at(gy, first, second)), (part, lambda gy: gy[first][second])
+    to_input, to_part = (input, lambda gy: put("zeroed_at", gy, first, second, 0)), (part, lambda gy: gy[first][second])
     result = record("setitem", input.array, to_input, to_part, view_of=input)
     overlap = np.may_share_memory(region, part.array)  # CuPy would read what it has overwritten
     input.array[first][second] = part.array.copy() if overlap else part.array
     _enter(input, result)
-
-
-def _zeroed_at(gy: Tensor, first: Index, second: Index) -> Tensor:
-    """gy, but 0 where the old values were overwritten: a projection, its own adjoint."""
-    gx = gy.array.copy()
-    gx[first][second] = 0
-    return record("zeroed_at", gx, (gy, lambda ggx: _zeroed_at(ggx, first, second)))
-
-
-def fitting(name: str, value: Any, shape: tuple[int, ...], x: Tensor, drop_ones: bool = False) -> Tensor:
-    """The value as a tensor of this shape and of x's dtype; with `drop_ones`, without superfluous leading 1s."""
-    value = operand(name, value)
-    given = to(value if isinstance(value, Tensor) else number(name, value, x.dtype), x.dtype, device=x.device)
-    while drop_ones and given.ndim > len(shape) and given.shape[0] == 1:
-        given = given.squeeze(0)
-    try:
-        return given.expand(shape)
-    except RuntimeError:
-        raise RuntimeError(f"{name}: a value of shape {given.shape} does not fit in the shape {shape}") from None
 
 
 def replace(name: str, x: Tensor, result: Tensor) -> Tensor:
@@ -159,10 +140,8 @@ def check_writable(name: str, x: Tensor, recorded: bool) -> None:
 def refuse_unwritable(name: str, x: Tensor) -> None:
     """Refuse memory that is read-only, or where several elements share an address."""
     if not devices.writable(x.array):
-        raise RuntimeError(
-            f"{name}: this tensor of shape {x.shape} cannot be written to (an expanded view, whose elements share "
-            "memory, or a read-only array); clone() it first"
-        )
+        why = "an expanded view, whose elements share memory, or a read-only array"
+        raise RuntimeError(f"{name}: this tensor of shape {x.shape} cannot be written to ({why}); clone() it first")
 
 
 def _enter(x: Tensor, result: Tensor) -> None:

@@ -64,10 +64,8 @@ def _check_matmul(a: Any, b: Any) -> None:
         raise RuntimeError(f"matmul: both operands need at least 1 dimension, got shapes {a.shape} and {b.shape}")
     inner_a, inner_b = a.shape[-1], b.shape[-2] if b.ndim > 1 else b.shape[0]
     if inner_a != inner_b:
-        raise RuntimeError(
-            f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied: the left's number of columns, {inner_a}, "
-            f"must be the right's number of rows, {inner_b}"
-        )
+        rule = f"the left's number of columns, {inner_a}, must be the right's number of rows, {inner_b}"
+        raise RuntimeError(f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied: {rule}")
     same_device("matmul", a, b)
     if a.dtype != b.dtype:
         raise RuntimeError(f"matmul: dtypes {a.dtype} and {b.dtype} differ; convert one, for example with .float()")
@@ -103,16 +101,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is not None and bias.dtype != weight.dtype:
         raise RuntimeError(f"linear: weight {weight.dtype} and bias {bias.dtype} must have one dtype")
     if input.dtype != weight.dtype:
-        raise RuntimeError(
-            f"linear: input {input.dtype} and weight {weight.dtype} must have one dtype; convert the input with "
-            f".to(minidl.{weight.dtype})"
-        )
+        cure = f"convert the input with .to(minidl.{weight.dtype})"
+        raise RuntimeError(f"linear: input {input.dtype} and weight {weight.dtype} must have one dtype; {cure}")
     if weight.ndim not in (1, 2) or input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
-        raise RuntimeError(
-            f"linear: input of shape {input.shape} does not fit weight of shape {weight.shape} (out, in): their last "
-            "sizes, the number of features, must be equal"
-        )
-    if weight.ndim == 1 or not _fits(bias, weight):
+        found, rule = f"input of shape {input.shape}", "their last sizes, the number of features, must be equal"
+        raise RuntimeError(f"linear: {found} does not fit weight of shape {weight.shape} (out, in): {rule}")
+    if weight.ndim == 1 or (bias is not None and bias.shape != weight.shape[:1]):
         y = matmul(input, weight.T)
         return y if bias is None else _with_bias(y, weight, bias)
     rows = input.reshape(-1, input.shape[-1]) if input.ndim != 2 else input  # (rows, in): one product, not many
@@ -120,19 +114,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y.reshape(*input.shape[:-1], y.shape[1]) if input.ndim != 2 else y
 
 
-def _fits(bias: Tensor | None, weight: Tensor) -> bool:
-    return bias is None or (bias.shape == weight.shape[:1] and bias.dtype == weight.dtype)
-
-
 def _with_bias(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """y plus a bias of any shape that broadcasts."""
     try:
         return y + bias
     except RuntimeError:
-        raise RuntimeError(
-            f"linear: weight of shape {weight.shape} gives outputs of shape {y.shape}, and the bias has shape "
-            f"{bias.shape}; one of shape {weight.shape[:-1]} would fit"
-        ) from None
+        found = f"weight of shape {weight.shape} gives outputs of shape {y.shape}, and the bias has shape {bias.shape}"
+        raise RuntimeError(f"linear: {found}; one of shape {weight.shape[:-1]} would fit") from None
 
 
 def _product(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:

@@ -10,17 +10,19 @@ Source: C. Bishop, Pattern recognition and machine learning, Springer 2006, sect
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minidl import kernels
 from minidl.autograd import record
 from minidl.kernels import devices
-from minidl.ops._losses import check_reduction, check_shapes, class_losses, known_classes, of_classes, reduce
-from minidl.ops._operands import operands, operation
+from minidl.ops._operands import only_floats, operands, operation
 from minidl.ops.activation import log_softmax, sigmoid, sigmoid_backward, softmax
-from minidl.ops.arithmetic import abs, exp
-from minidl.ops.comparison import clamp
-from minidl.ops.conversion import quiet, to
+from minidl.ops.arithmetic import abs, log, square
+from minidl.ops.comparison import clamp, where
+from minidl.ops.conversion import to
+from minidl.ops.pointwise import expm1, logsigmoid
 from minidl.tensor import Array, Tensor
 
 
@@ -44,14 +46,13 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     -----
     gx = gl 2 (x - t), gt = -gx.
     """
-    check_shapes("mse_loss", input, target)
-    check_reduction("mse_loss", reduction)
+    _check_shapes("mse_loss", input, target)
+    _check_reduction("mse_loss", reduction)
     x, t = operands("mse_loss", input, target)
     if not x.is_floating_point():
         raise NotImplementedError(f"mse_loss: input or target must be floats, not {x.dtype}; convert with .float()")
     if reduction == "none":
-        errors = np.square(x.array - t.array)
-        return record("mse_loss", errors, (x, lambda gy: (x - t) * (gy * 2)), (t, lambda gy: (t - x) * (gy * 2)))
+        return square(x - t)
     # Reduced here, so that the gradient multiplies by one number, not by an array of equal ones.
     share = _share(x.numel(), reduction)
     return record(
@@ -62,14 +63,20 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     )
 
 
-def _scaled_difference(x: Tensor, t: Tensor, scale: Tensor, factor: float) -> Tensor:
-    """factor scale (x - t), where scale is one number."""
+def _scaled_difference(x: Tensor, t: Tensor, scale: Tensor, factor: float, logistic: bool = False) -> Tensor:
+    """factor scale (x - t), where scale is one number; if `logistic`, factor scale (sigmoid(x) - t)."""
+    kernel = kernels.scaled_logistic_difference if logistic else kernels.scaled_difference
+
+    def gradient_x(gy: Tensor) -> Tensor:
+        gp = gy * (scale * factor)
+        return sigmoid_backward(gp, sigmoid(x)) if logistic else gp
+
     return record(
         "scaled_difference",
-        kernels.scaled_difference(x.array, t.array, scale.array, factor),
-        (x, lambda gy: gy * (scale * factor)),
+        kernel(x.array, t.array, scale.array, factor),
+        (x, gradient_x),
         (t, lambda gy: gy * (scale * -factor)),
-        (scale, lambda gy: (gy * (x - t)).sum() * factor),
+        (scale, lambda gy: (gy * ((sigmoid(x) if logistic else x) - t)).sum() * factor),
     )
 
 
@@ -89,8 +96,8 @@ def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor
     ValueError
         If the shapes differ, as for ``mse_loss``.
     """
-    check_shapes("l1_loss", input, target)
-    return reduce("l1_loss", abs(input - target), reduction)
+    _check_shapes("l1_loss", input, target)
+    return _reduce("l1_loss", abs(input - target), reduction)
 
 
 @operation(wide=True)
@@ -119,8 +126,8 @@ def nll_loss(
     ValueError, RuntimeError, IndexError
         As ``cross_entropy``.
     """
-    classes, kept = known_classes("nll_loss", "log-probabilities", input, target, ignore_index)
-    return class_losses("nll_loss", input, classes, kept, weight, reduction, 0)
+    classes, kept = _known_classes("nll_loss", "log-probabilities", input, target, ignore_index)
+    return _class_losses("nll_loss", input, classes, kept, weight, reduction, 0)
 
 
 @operation(wide=True)
@@ -182,18 +189,18 @@ def cross_entropy(
             raise RuntimeError(f"cross_entropy: ignore_index={ignore_index} needs class indices, not probabilities")
         dim = min(1, input.ndim - 1)
         q = target * (1 - label_smoothing) + label_smoothing / input.shape[dim] if label_smoothing else target
-        terms = of_classes("cross_entropy", q, weight) * log_softmax(input, dim)
-        return reduce("cross_entropy", -terms.sum(dim), reduction)
-    classes, kept = known_classes("cross_entropy", "logits", input, target, ignore_index)
+        terms = _of_classes("cross_entropy", q, weight) * log_softmax(input, dim)
+        return _reduce("cross_entropy", -terms.sum(dim), reduction)
+    classes, kept = _known_classes("cross_entropy", "logits", input, target, ignore_index)
     if weight is not None or label_smoothing or kept is not None or input.ndim == 1:
         log_p = log_softmax(input, min(1, input.ndim - 1))
-        return class_losses("cross_entropy", log_p, classes, kept, weight, reduction, label_smoothing)
-    check_reduction("cross_entropy", reduction)
+        return _class_losses("cross_entropy", log_p, classes, kept, weight, reduction, label_smoothing)
+    _check_reduction("cross_entropy", reduction)
     x = input
     y = kernels.cross_entropy(x.array, classes) if x.numel() else np.zeros_like(x.array, shape=classes.shape)
-    share = 1.0
+    share = _share(y.size, reduction)
     if reduction != "none":
-        y, share = _mean_or_sum(y, reduction)
+        y = kernels.total(y[...], share)  # [...] makes an array of NumPy's scalars
     return record("cross_entropy", y, (x, lambda gy: _cross_entropy_backward(gy * share, x, classes)))
 
 
@@ -214,7 +221,7 @@ def _cross_entropy_backward(gy: Tensor, x: Tensor, classes: Array) -> Tensor:
     return record("cross_entropy_backward", gx, (gy, gradient_gy), (x, gradient_x))
 
 
-@operation()
+@operation(errstate=True)
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
 ) -> Tensor:
@@ -241,42 +248,35 @@ def binary_cross_entropy(
     gx = gl (x - t) / max(x (1 - x), 1e-12), gt = gl (ln(1 - x) - ln x). From logits,
     ``binary_cross_entropy_with_logits`` stays exact; here the probability has been rounded already.
     """
-    check_shapes("binary_cross_entropy", input, target)
+    _check_shapes("binary_cross_entropy", input, target)
     if target.dtype != input.dtype or not input.is_floating_point():
         error = NotImplementedError if target.dtype == input.dtype else RuntimeError  # as in PyTorch
-        raise error(
-            f"binary_cross_entropy: input and target must both be float32 or both float64, not {input.dtype} and "
-            f"{target.dtype}; convert them with .float()"
-        )
+        rule = "input and target must both be float32 or both float64"
+        raise error(f"binary_cross_entropy: {rule}, not {input.dtype} and {target.dtype}; convert them with .float()")
     for name, value in (("input", input), ("target", target)):
         if devices.any_true(~((value.array >= 0) & (value.array <= 1))):  # NaN is outside, too
+            found = f"and they range from {value.array.min():g} to {value.array.max():g}"
+            cure = "for logits use binary_cross_entropy_with_logits"
             raise RuntimeError(
-                f"binary_cross_entropy: all elements of {name} must lie between 0 and 1, and they range from "
-                f"{value.array.min():g} to {value.array.max():g}; for logits use binary_cross_entropy_with_logits"
+                f"binary_cross_entropy: all elements of {name} must lie between 0 and 1, {found}; {cure}"
             )
-    losses = _bce(input, target)
-    return reduce("binary_cross_entropy", losses if weight is None else losses * weight, reduction)
-
-
-@quiet
-def _bce(x: Tensor, t: Tensor) -> Tensor:
+    x, t = input, target
     log_x, log_rest = np.maximum(np.log(x.array), -100), np.maximum(np.log1p(-x.array), -100)
-    return record(
+    losses = record(
         "binary_cross_entropy",
         -t.array * log_x - (1 - t.array) * log_rest,
         (x, lambda gy: gy * (x - t) / clamp(x * (1 - x), min=1e-12)),
-        (t, lambda gy: _bce_target(gy, x)),
+        (t, lambda gy: _bce_target(gy, x, log_rest - log_x)),
     )
+    return _reduce("binary_cross_entropy", losses if weight is None else losses * weight, reduction)
 
 
-@quiet
-def _bce_target(gy: Tensor, x: Tensor) -> Tensor:
+def _bce_target(gy: Tensor, x: Tensor, odds: Array) -> Tensor:
     """gt = gy (ln(1 - x) - ln x), each logarithm at least -100 as in the loss."""
-    odds = np.maximum(np.log1p(-x.array), -100) - np.maximum(np.log(x.array), -100)
     return record(
         "binary_cross_entropy_target",
         gy.array * odds,
-        (gy, lambda ggt: _bce_target(ggt, x)),
+        (gy, lambda ggt: _bce_target(ggt, x, odds)),
         (x, lambda ggt: -ggt * gy / clamp(x * (1 - x), min=1e-12)),
     )
 
@@ -316,55 +316,34 @@ def binary_cross_entropy_with_logits(
     -----
     gx = gl (sigmoid(x) - t), gt = -gl x.
     """
-    check_shapes("binary_cross_entropy_with_logits", input, target)
+    _check_shapes("binary_cross_entropy_with_logits", input, target)
     if not target.is_floating_point() or not input.is_floating_point():
-        raise NotImplementedError(
-            f"binary_cross_entropy_with_logits: input and target must be float tensors, not {input.dtype} "
-            f"and {target.dtype}; convert them with .float()"
-        )
-    check_reduction("binary_cross_entropy_with_logits", reduction)
+        found = f"not {input.dtype} and {target.dtype}; convert them with .float()"
+        raise NotImplementedError(f"binary_cross_entropy_with_logits: input and target must be float tensors, {found}")
+    _check_reduction("binary_cross_entropy_with_logits", reduction)
     kind = np.promote_types(input.dtype, target.dtype)
     x, t = to(input, kind), to(target, kind)
     if reduction == "none" or weight is not None or pos_weight is not None:
-        losses = _logistic_loss(x, t)
-        if pos_weight is not None:
-            losses = pos_weight * t * softplus(-x) + (1 - t) * softplus(x)
-        return reduce("binary_cross_entropy_with_logits", losses if weight is None else losses * weight, reduction)
+        if pos_weight is None:
+            losses = record(
+                "binary_cross_entropy_with_logits",
+                np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array))),
+                (x, lambda gy: (sigmoid(x) - t) * gy),
+                (t, lambda gy: -x * gy),
+            )
+        else:
+            losses = -(pos_weight * t * logsigmoid(x) + (1 - t) * logsigmoid(-x))
+        return _reduce("binary_cross_entropy_with_logits", losses if weight is None else losses * weight, reduction)
     share = _share(x.numel(), reduction)
     return record(
         "binary_cross_entropy_with_logits",
         kernels.total_logistic_loss(x.array, t.array, share),
-        (x, lambda gy: _scaled_logistic_difference(x, t, gy, share)),
+        (x, lambda gy: _scaled_difference(x, t, gy, share, logistic=True)),
         (t, lambda gy: x * (gy * -share)),
     )
 
 
-def softplus(x: Tensor) -> Tensor:
-    """ln(1 + e^x), computed as the loss of the target 0."""
-    return _logistic_loss(x, Tensor(np.zeros_like(x.array)))
-
-
-@quiet
-def _logistic_loss(x: Tensor, t: Tensor) -> Tensor:
-    """max(x, 0) - x t + ln(1 + e^-|x|)."""
-    losses = np.maximum(x.array, 0) - x.array * t.array + np.log1p(np.exp(-np.abs(x.array)))
-    return record(
-        "binary_cross_entropy_with_logits", losses, (x, lambda gy: (sigmoid(x) - t) * gy), (t, lambda gy: -x * gy)
-    )
-
-
-def _scaled_logistic_difference(x: Tensor, t: Tensor, scale: Tensor, factor: float) -> Tensor:
-    """factor scale (sigmoid(x) - t), where scale is one number."""
-    return record(
-        "scaled_logistic_difference",
-        kernels.scaled_logistic_difference(x.array, t.array, scale.array, factor),
-        (x, lambda gy: sigmoid_backward(gy * (scale * factor), sigmoid(x))),
-        (t, lambda gy: gy * (scale * -factor)),
-        (scale, lambda gy: (gy * (sigmoid(x) - t)).sum() * factor),
-    )
-
-
-@operation()
+@operation(errstate=True)
 def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Tensor:
     """Kullback-Leibler divergence of normal distributions from the standard normal one, in nats, in closed form.
 
@@ -394,19 +373,75 @@ def gaussian_kl(mean: Tensor, log_var: Tensor, *, reduction: str = "sum") -> Ten
     >>> gaussian_kl(minidl.zeros(3, 2), minidl.zeros(3, 2)).item()
     0.0
     """
-    check_shapes("gaussian_kl", mean, log_var)
-    return reduce("gaussian_kl", (mean * mean + _expm1_minus_x(log_var)) * 0.5, reduction)
+    _check_shapes("gaussian_kl", mean, log_var)
+    x = log_var
+    # e^x - 1 - x, by expm1, which keeps its digits near x = 0, where the unused dimensions of a VAE are
+    distance = record("expm1_minus_x", np.expm1(x.array) - x.array, (x, lambda gy: gy * expm1(x)))
+    return _reduce("gaussian_kl", (mean * mean + distance) * 0.5, reduction)
 
 
-@quiet
-def _expm1_minus_x(x: Tensor) -> Tensor:
-    """e^x - 1 - x, by expm1, which keeps its digits near x = 0, where the unused dimensions of a VAE are."""
-    return record("expm1_minus_x", np.expm1(x.array) - x.array, (x, lambda gy: gy * _expm1(x)))
+# --- Losses composed of recorded operations, which give the gradients that the docstrings state ----------------
 
 
-@quiet
-def _expm1(x: Tensor) -> Tensor:
-    return record("expm1", np.expm1(x.array), (x, lambda gy: gy * exp(x)))
+@operation(wide=True)
+def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """Squared error for small d = x - t, absolute for large: l = d^2 / 2 up to |d| = D, then D (|d| - D / 2).
+
+    D is `delta`. Both are c (d - c / 2), where c is d clamped to [-D, D]. The gradient is c: gx = gl c, gt = -gx.
+
+    Source: P. Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 35, 1964.
+    """
+    if not delta > 0:
+        raise RuntimeError(f"huber_loss: delta must be greater than 0, not {delta}")
+    return _reduce("huber_loss", _huber("huber_loss", input, target, delta), reduction)
+
+
+def _huber(name: str, input: Tensor, target: Tensor, delta: float) -> Tensor:
+    _check_shapes(name, input, target)
+    d = input - target
+    only_floats(name, d, NotImplementedError)
+    c = clamp(d, -delta, delta)
+    return c * (d - c / 2)
+
+
+@operation(wide=True)
+def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """``huber_loss`` with delta = beta, divided by beta: l = d^2 / (2 beta) up to |d| = beta, then |d| - beta / 2.
+
+    gx = gl c / beta, gt = -gx, where c is d = x - t clamped to [-beta, beta]. For beta = 0 it is ``l1_loss``.
+    """
+    if not beta >= 0:
+        raise RuntimeError(f"smooth_l1_loss: beta must be at least 0, not {beta}")
+    if not beta:
+        return l1_loss(input, target, reduction=reduction)
+    return _reduce("smooth_l1_loss", _huber("smooth_l1_loss", input, target, beta) / beta, reduction)
+
+
+@operation(wide=True)
+def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """Kullback-Leibler divergence from the *logarithms* x of probabilities to the probabilities t: l = t (ln t - x).
+
+    Parameters
+    ----------
+    input, target : Tensor
+        Of one shape; the target holds probabilities, or their logarithms with `log_target`: l = e^t (t - x).
+    reduction : {"mean", "batchmean", "sum", "none"}
+        "batchmean", the sum divided by the batch size N, is the divergence; "mean" divides by all elements.
+    log_target : bool
+
+    Notes
+    -----
+    gx = -gl t, gt = gl (ln t + 1 - x). Where t = 0, l = 0 and gt = 0.
+    """
+    _check_shapes("kl_div", input, target)
+    some = Tensor((target.array != 0) | log_target)
+    losses = target.exp() * (target - input) if log_target else target * (log(where(some, target, 1)) - input)
+    if reduction == "batchmean":
+        return where(some, losses, 0).sum() / (input.shape[0] if input.ndim else 1)
+    return _reduce("kl_div", where(some, losses, 0), reduction)
+
+
+# --- What all losses share ----------------------------------------------------------------------------------
 
 
 def _share(count: int, reduction: str) -> float:
@@ -414,7 +449,75 @@ def _share(count: int, reduction: str) -> float:
     return (1 / count if count else np.nan) if reduction == "mean" else 1.0
 
 
-def _mean_or_sum(losses: Array, reduction: str) -> tuple[Array, float]:
-    """The mean or sum of a loss's elements, and each element's share of it."""
-    share = _share(losses.size, reduction)
-    return kernels.total(losses[...], share), share  # [...] makes an array of NumPy's scalars
+def _reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
+    """The mean or sum of a loss's elements, or the elements themselves."""
+    _check_reduction(name, reduction)
+    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _check_reduction(name: str, reduction: str) -> None:
+    """Raise unless it is "mean", "sum" or "none"."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+
+
+def _check_shapes(name: str, input: Tensor, target: Tensor) -> None:
+    """Raise unless both have the same shape."""
+    if input.shape != target.shape:
+        cure = "reshape one of them, since broadcasting would compare each element with several"
+        raise ValueError(f"{name}: shapes {input.shape} and {target.shape} differ; {cure}")
+
+
+def _known_classes(name: str, scores: str, x: Tensor, t: Tensor, ignore_index: int) -> tuple[Array, Array | None]:
+    """The target's classes, and where they count: None for everywhere. Those to be ignored become class 0."""
+    if x.ndim == 0 or not x.is_floating_point():
+        kind = NotImplementedError if x.ndim else RuntimeError  # as in PyTorch
+        raise kind(f"{name}: {scores} must be floats of shape (N, classes, ...), not {x.dtype} of shape {x.shape}")
+    if t.dtype not in ("int64", "uint8"):
+        cure = "convert it with .long(), or one-hot rows with .argmax(1)"
+        raise RuntimeError(f"{name}: the target must hold class indices in int64, not {t.dtype}; {cure}")
+    wanted, most = (x.shape[0], *x.shape[2:]) if x.ndim > 1 else (), x.shape[:2][-1]
+    if t.shape != wanted:
+        error = RuntimeError if t.ndim > len(wanted) else ValueError  # as in PyTorch
+        raise error(f"{name}: {scores} of shape {x.shape} need a target of shape {wanted}, not {t.shape}")
+    classes = t.array.astype(np.int64)
+    wrong = (classes < 0) | (classes >= most)
+    if not 0 <= ignore_index < most and not devices.any_true(wrong):
+        return classes, None
+    kept = classes != ignore_index
+    if devices.any_true(wrong & kept):
+        at = tuple(int(i) for i in np.argwhere(wrong & kept)[0])
+        found = f"target {t.array[at]} at index {at} is out of bounds: {scores} of shape {x.shape}"
+        raise IndexError(f"{name}: {found} have classes 0 to {most - 1}; ignore_index is {ignore_index}")
+    return classes * kept, kept
+
+
+def _of_classes(name: str, x: Tensor, weight: Tensor | None) -> Tensor:
+    """x of shape (N, C, ...) or (C,), times a weight for each class."""
+    if weight is None:
+        return x
+    if weight.shape != x.shape[:2][-1:] or weight.dtype != x.dtype:
+        wanted, given = f"shape {x.shape[:2][-1:]} and {x.dtype}", f"{weight.shape} and {weight.dtype}"
+        raise RuntimeError(f"{name}: a weight for each class must have {wanted}, not {given}")
+    return x * weight.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def _class_losses(
+    name: str, log_p: Tensor, classes: Array, kept: Array | None, weight: Tensor | None, reduction: str, smooth: float
+) -> Tensor:
+    """-w_t ln p_t, from (N, C, ...), with a part `smooth` spread over all C classes; 0 where the target is ignored.
+
+    l = (1 - smooth) w_t (-ln p_t) + smooth / C (sum over c of w_c (-ln p_c)). The mean divides by the sum of the w_t.
+    """
+    at: list[Any] = [*np.ogrid[tuple(slice(n) for n in classes.shape)]]
+    at.insert(1, Tensor(classes))  # (sample, class, pixel), or for one sample (class,)
+    terms = _of_classes(name, log_p, weight)
+    losses = -terms[tuple(at)]
+    if smooth:
+        losses = losses * (1 - smooth) - terms.mean(min(1, terms.ndim - 1)) * smooth
+    if weight is None and kept is None:
+        return _reduce(name, losses, reduction)
+    w = Tensor(np.ones_like(log_p.array, shape=classes.shape)) if weight is None else weight[Tensor(classes)]
+    if kept is not None:
+        losses, w = (where(Tensor(kept), a, 0) for a in (losses, w))
+    return losses.sum() / w.sum() if reduction == "mean" else _reduce(name, losses, reduction)

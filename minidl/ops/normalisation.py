@@ -23,7 +23,6 @@ from minidl import kernels
 from minidl.autograd import grad, is_grad_enabled, record
 from minidl.ops._operands import listed_sizes, only_floats, operation
 from minidl.ops.conv import channel_sums
-from minidl.ops.conversion import quiet
 from minidl.ops.inplace import refuse_unwritable
 from minidl.tensor import Array, Tensor
 from minidl.versions import written
@@ -31,7 +30,6 @@ from minidl.versions import written
 Moments = tuple[Array, Array]  # m and v, each (C,) in float64
 
 
-@quiet
 def _normalised(
     x: Tensor, w: Tensor | None, b: Tensor | None, eps: float, moments: Moments, fixed: bool = False
 ) -> Tensor:
@@ -210,7 +208,5 @@ def _check(name: str, x: Tensor, shape: tuple[int, ...], *vectors: Tensor | None
         raise RuntimeError(f"{name}: expected a shape (N, C, ...), not {x.shape}")
     for key, value in zip(("running_mean", "running_var", "weight", "bias"), vectors, strict=False):
         if value is not None and (value.shape != shape or value.dtype != x.dtype):
-            raise RuntimeError(
-                f"{name}: for an input of shape {x.shape} in {x.dtype}, {key} must have shape {shape} and "
-                f"that dtype, not {value.shape} and {value.dtype}"
-            )
+            rule = f"{key} must have shape {shape} and that dtype, not {value.shape} and {value.dtype}"
+            raise RuntimeError(f"{name}: for an input of shape {x.shape} in {x.dtype}, {rule}")

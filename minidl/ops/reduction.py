@@ -1,7 +1,7 @@
 """Reductions: many elements become one, over some dimensions or all.
 
 The sum is a linear map, and the adjoint of adding up is repeating: its gradient is gy, expanded to x's shape. Mean and
-variance follow by the chain rule. Maxima and medians are in `extremes.py`; products, running sums, norms in `norm.py`.
+variance follow by the chain rule. Maxima and medians, products, running sums and norms are in `other_reductions.py`.
 
 Source: J. Claerbout, S. Fomel, Geophysical image estimation by example, 2014, chapter 1, Basic operators and adjoints.
 """
@@ -93,12 +93,13 @@ def std(
     """y = the square root of ``var``;  its gradient in the variance is gy / (2 y), and 0 where y = 0, as in PyTorch."""
     # In float64, where no square of a float32 over- or underflows.
     x = to(input, np.float64) if input.is_floating_point() else input
-    variance = _variance("std", x, dim, unbiased, keepdim, correction)
+    return to(power(_variance("std", x, dim, unbiased, keepdim, correction), 0.5), input.dtype)
 
-    def gradient(gy: Tensor, y: Tensor) -> Tensor:
-        return where(y == 0, 0, gy / (2 * where(y == 0, 1, y)))
 
-    return to(record("std", np.sqrt(variance.array), (variance, gradient), keep_output=True), input.dtype)
+def power(x: Tensor, p: float) -> Tensor:
+    """x^p for x >= 0, with the gradient 0 at x = 0, as PyTorch has it for roots and norms."""
+    zero = x == 0
+    return where(zero, math.inf if p < 0 else 0.0, where(zero, 1.0, x) ** p)
 
 
 @operation(axis=True)

@@ -237,12 +237,13 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     same_device("cat", *tensors)
     parts = [to(x, dtype) for x in tensors]
     ends = np.cumsum([0] + [x.shape[d] for x in parts]).tolist()
-    edges = [(x, _slice_of(d, ends[i], ends[i + 1])) for i, x in enumerate(parts)]
-    return record("cat", np.concatenate([x.array for x in parts], axis=d), *edges)
+    slices = (functools.partial(part_of, dim=d, part=slice(*pair)) for pair in itertools.pairwise(ends))
+    return record("cat", np.concatenate([x.array for x in parts], axis=d), *zip(parts, slices, strict=True))
 
 
-def _slice_of(dim: int, start: int, stop: int) -> Any:
-    return lambda gy: gy[(slice(None),) * dim + (slice(start, stop),)]
+def part_of(input: Tensor, dim: int, part: Any) -> Tensor:
+    """x[part] for dim 0, x[:, part] for dim 1, and so on."""
+    return input[(slice(None),) * dim + (part,)]
 
 
 @operation()
@@ -260,7 +261,7 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
         if sections[0] < (size > 0):
             raise RuntimeError(f"split: parts of size {sections[0]} cannot make up dim {d}, which has size {size}")
         ends = [*range(0, max(size, 1), max(sections[0], 1)), size]
-    return tuple(_slice_of(d, a, b)(tensor) for a, b in itertools.pairwise(ends))
+    return tuple(part_of(tensor, d, slice(*pair)) for pair in itertools.pairwise(ends))
 
 
 @operation(axis=True)
@@ -279,7 +280,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     if input.ndim == 0:
         raise IndexError("unbind: a 0-d tensor has no dimension to unbind")
     d = dimension("unbind", dim, input.ndim)
-    return tuple(input[(slice(None),) * d + (i,)] for i in range(input.shape[d]))
+    return tuple(part_of(input, d, i) for i in range(input.shape[d]))
 
 
 @operation()

@@ -114,14 +114,13 @@ def test_a_gradient_reads_the_index_that_was_given():
 
 
 def test_the_three_maps_are_closed_under_differentiation():
-    def read(a):
-        return a[::2]
+    at = (slice(None, None, 2),), (...,)
 
     x = minidl.arange(4.0, dtype=minidl.float64).requires_grad_()
     v = minidl.tensor([5.0, 6.0], dtype=minidl.float64, requires_grad=True)
-    assert put("put", x, read, v).tolist() == [5, 1, 6, 3]
-    assert added("take", v, read, (4,)).tolist() == [5, 0, 6, 0]
-    assert minidl.gradgradcheck(lambda x, v: put("put", x, read, v) * taken("take", x, read).sum(), (x, v))
+    assert put("put", x, *at, v).tolist() == [5, 1, 6, 3]
+    assert added("take", v, *at, (4,)).tolist() == [5, 0, 6, 0]
+    assert minidl.gradgradcheck(lambda x, v: put("put", x, *at, v) * taken("take", x, *at).sum(), (x, v))
 
 
 def test_order_of_equal_values_and_nan():
