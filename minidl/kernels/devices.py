@@ -93,17 +93,13 @@ def moved(array: Array, device: Device) -> Array:
         return cupy().asnumpy(array)
     if capturing() and device_of(array) == CPU:
         return sent(lambda: array, array.shape, array.dtype, device)
-    arrived = _written(array) if on_gpu(array) else None
-    with cupy().cuda.Device(device.number):
-        if arrived is not None:
-            cupy().cuda.get_current_stream().wait_event(arrived)
+    cuda = cupy().cuda
+    with cuda.Device(device.number):
+        if on_gpu(array):
+            with array.device:
+                written = cuda.get_current_stream().record()  # reached when that GPU has done its work so far
+            cuda.get_current_stream().wait_event(written)
         return cupy().array(array, order="C")
-
-
-def _written(array: Array) -> Any:
-    """An event on the array's GPU, reached when the work it was given so far is done."""
-    with array.device:
-        return cupy().cuda.get_current_stream().record()
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
@@ -151,12 +147,6 @@ def owns(array: Array) -> bool:
 ALIGNMENT = 256  # bytes, of an array within a transfer
 
 
-@functools.cache
-def uploads(device: Device) -> Uploads:
-    """One per GPU: its stream reuses the memory of earlier transfers."""
-    return Uploads(device)
-
-
 class Uploads:
     """Copies groups of arrays to a GPU while it computes, each group in one transfer."""
 
@@ -190,6 +180,9 @@ class Uploads:
             return [there[start : start + a.nbytes].view(a.dtype).reshape(a.shape) for start, a in parts]
 
         return arrived
+
+
+uploads = functools.cache(Uploads)  # one per GPU: its stream reuses the memory of earlier transfers
 
 
 # --- Capturing a CUDA graph ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import functools
 import math
 import numbers
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -111,12 +111,8 @@ class ConvGeometry(Windows):
         _check_groups(op, groups, o, "channels of the output")
         if c != wc * groups:
             each = f" in each of {groups} groups" if groups > 1 else ""
-            raise RuntimeError(
-                f"{op}: the number of channels is {c} in input {tuple(x)}, but {wc}{each} in weight "
-                f"{tuple(w)}; a weight of shape {(o, c // groups, *kernel)} or an input of shape "
-                f"{(n, wc * groups, *image)} would fit",
-            )
-        _positive(op, "input", x, image, o, kernel)
+            _refuse_channels(op, x, w, f"{wc}{each}", (o, c // groups, *kernel), (n, wc * groups, *image))
+        _positive(op, x, image, o, kernel)
         size = [_map_length(op, *along) for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True)]
         return cls(n, c, pair(image), o, pair(size), pair(kernel), steps, pads, dilations, groups)
 
@@ -149,26 +145,16 @@ class ConvGeometry(Windows):
         n, o, *size = four(op, "input", x_shape, "(N, C_in, H, W)")
         wo, c, *kernel = four(op, "weight", w_shape, "(C_in, C_out, KH, KW)")
         if o != wo:
-            raise RuntimeError(
-                f"{op}: the number of channels is {o} in input {tuple(x_shape)}, but {wo}, the first size, "
-                f"in weight {tuple(w_shape)}; a weight of shape {(o, c, *kernel)} "
-                f"or an input of shape {(n, wo, *size)} would fit",
-            )
+            _refuse_channels(op, x_shape, w_shape, f"{wo}, the first size,", (o, c, *kernel), (n, wo, *size))
         _check_groups(op, groups, o, "channels of the input")
-        _positive(op, "input", x_shape, size, c, kernel)
+        _positive(op, x_shape, size, c, kernel)
         along = zip(AXES, size, kernel, steps, pads, extra, dilations, strict=True)
         image = [_image_length(op, *sizes) for sizes in along]
         return cls(n, c * groups, pair(image), o, pair(size), pair(kernel), steps, pads, dilations, groups)
 
     @classmethod
     def of_unfold(
-        cls,
-        x_shape: Sequence[int],
-        kernel_size: Pairlike,
-        dilation: Pairlike = 1,
-        padding: Pairlike = 0,
-        stride: Pairlike = 1,
-        op: str = "unfold",
+        cls, x: Shape, kernel: Pairlike, dilation: Pairlike, padding: Pairlike, stride: Pairlike, op: str = "unfold"
     ) -> "ConvGeometry":
         """The geometry of unfold(x), with x (N, C, H, W): that of a convolution with one output channel.
 
@@ -180,30 +166,23 @@ class ConvGeometry(Windows):
             If the sizes do not fit together.
         """
         steps, pads, dilations = _step_sizes(op, stride, padding, dilation)
-        kernel = ints(op, "kernel_size", kernel_size, 1)
-        n, c, *image = four(op, "input", x_shape, "(N, C, H, W)")
-        if min(c, *image) < 1:
-            raise RuntimeError(f"{op}: input of shape {tuple(x_shape)} has no pixels; only the batch may be empty")
+        kernel = ints(op, "kernel_size", kernel, 1)
+        n, c, *image = four(op, "input", x, "(N, C, H, W)")
+        _positive(op, x, (c, *image), 1, kernel)
         size = [_map_length(op, *along) for along in zip(AXES, image, kernel, steps, pads, dilations, strict=True)]
         return cls(n, c, pair(image), 1, pair(size), kernel, steps, pads, dilations)
 
     @classmethod
     def of_fold(
-        cls,
-        columns_shape: Sequence[int],
-        output_size: Pairlike,
-        kernel_size: Pairlike,
-        dilation: Pairlike = 1,
-        padding: Pairlike = 0,
-        stride: Pairlike = 1,
+        cls, x: Shape, size: Pairlike, kernel: Pairlike, dilation: Pairlike, padding: Pairlike, stride: Pairlike
     ) -> "ConvGeometry":
-        """The geometry of fold(columns), with columns (N, C*KH*KW, OH*OW): that of the unfold whose adjoint it is."""
-        op, shape = "fold", tuple(columns_shape)
+        """The geometry of fold(x), with x (N, C*KH*KW, OH*OW): that of the unfold whose adjoint it is."""
+        op, shape = "fold", tuple(x)
         if len(shape) != 3 or min(shape[1:]) < 1:
             raise RuntimeError(
                 f"fold: input must be (N, C*KH*KW, OH*OW), or without N for one image, and only N may be 0, got {shape}"
             )
-        kernel, image = ints(op, "kernel_size", kernel_size, 1), ints(op, "output_size", output_size, 1)
+        kernel, image = ints(op, "kernel_size", kernel, 1), ints(op, "output_size", size, 1)
         (n, taps, pixels), (kh, kw) = shape, kernel
         if taps % (kh * kw):
             raise RuntimeError(
@@ -251,16 +230,23 @@ def four(op: str, name: str, shape: Shape, letters: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def _refuse_channels(op: str, x: Shape, w: Shape, found: str, fitting_w: Shape, fitting_x: Shape) -> None:
+    raise RuntimeError(
+        f"{op}: the number of channels is {x[1]} in input {tuple(x)}, but {found} in weight {tuple(w)}; "
+        f"a weight of shape {fitting_w} or an input of shape {fitting_x} would fit",
+    )
+
+
 def _check_groups(op: str, groups: int, channels: int, which: str) -> None:
     if not is_int(groups) or groups < 1 or channels % groups:
         error = RuntimeError if is_int(groups) else TypeError
         raise error(f"{op}: groups={groups!r} must be an int of at least 1 and divide the {channels} {which}")
 
 
-def _positive(op: str, name: str, shape: Shape, size: Shape, channels: int, kernel: Shape) -> None:
+def _positive(op: str, shape: Shape, size: Shape, channels: int, kernel: Shape) -> None:
     """Only the batch and the input's channels may be empty."""
     if min(size) < 1:
-        raise RuntimeError(f"{op}: {name} of shape {tuple(shape)} has no pixels; only the batch may be empty")
+        raise RuntimeError(f"{op}: input of shape {tuple(shape)} has no pixels; only the batch may be empty")
     if min(kernel) < 1 or channels < 1:
         raise RuntimeError(
             f"{op}: weight needs at least one output channel and a kernel of 1x1, got {channels} and {tuple(kernel)}",
@@ -297,7 +283,7 @@ def _image_length(op: str, axis: str, length: int, kernel: int, s: int, p: int, 
     return result
 
 
-def chosen_size(op: str, output_size: Shape, least: Sequence[int], most: Sequence[int], whole: int = 4) -> list[int]:
+def chosen_size(op: str, output_size: Shape, least: Iterable[int], most: Iterable[int], whole: int = 4) -> list[int]:
     """H and W of `output_size`, (H, W) or the `whole` shape, of so many sizes, if an input can lead to them.
 
     Raises

@@ -43,8 +43,9 @@ class PoolGeometry(Windows):
         padding: Pairlike = 0,
         dilation: Pairlike = 1,
         ceil_mode: bool = False,
+        op: str = "max_pool2d",
     ) -> "PoolGeometry":
-        """The geometry of max_pool2d(x).
+        """The geometry of max_pool2d(x) with x (N, C, H, W), or of another pooling `op`.
 
         Raises
         ------
@@ -53,32 +54,28 @@ class PoolGeometry(Windows):
         RuntimeError
             If the sizes do not fit together, or a window lies wholly in the padding.
         """
-        op = "max_pool2d"
-        g = cls._of_pooling(op, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
+        kernel, steps, pads = _window(op, kernel_size, stride, padding)
+        dilations = ints(op, "dilation", dilation, 1)
+        if not isinstance(ceil_mode, bool):
+            raise TypeError(f"{op}: ceil_mode must be a bool, not {ceil_mode!r}")
+        n, c, *image = _sizes_of(op, x_shape)
+        along = zip(AXES, image, kernel, steps, pads, dilations, strict=True)
+        size = [_map_length(op, ceil_mode, *sizes) for sizes in along]
+        g = cls(n, c, pair(image), c, pair(size), kernel, steps, pads, dilations)
         for axis in (0, 1):
             _refuse_empty_window(op, g, axis)
         return g
 
     @classmethod
     def of_avg_pool2d(
-        cls,
-        x_shape: Shape,
-        kernel_size: Pairlike,
-        stride: Stride = None,
-        padding: Pairlike = 0,
-        ceil_mode: bool = False,
+        cls, x: Shape, kernel_size: Pairlike, stride: Stride, padding: Pairlike, ceil_mode: bool
     ) -> "PoolGeometry":
-        """The geometry of avg_pool2d(x). Raises what `of_max_pool2d` raises."""
-        return cls._of_pooling("avg_pool2d", x_shape, kernel_size, stride, padding, 1, ceil_mode)
+        """The geometry of avg_pool2d(x): that of a max-pool without dilation, with its errors."""
+        return cls.of_max_pool2d(x, kernel_size, stride, padding, 1, ceil_mode, "avg_pool2d")
 
     @classmethod
     def of_max_unpool2d(
-        cls,
-        y_shape: Shape,
-        kernel_size: Pairlike,
-        stride: Stride = None,
-        padding: Pairlike = 0,
-        output_size: Shape | None = None,
+        cls, y: Shape, kernel_size: Pairlike, stride: Stride, padding: Pairlike, output_size: Shape | None
     ) -> "PoolGeometry":
         """The geometry of max_unpool2d(y): y (N, C, OH, OW) is the map, the output is the image.
 
@@ -95,39 +92,18 @@ class PoolGeometry(Windows):
         """
         op = "max_unpool2d"
         kernel, steps, pads = _window(op, kernel_size, stride, padding)
-        n, c, *size = _sizes_of(op, y_shape)
+        n, c, *size = _sizes_of(op, y)
         usual = [(m - 1) * s + k - 2 * p for m, s, k, p in zip(size, steps, kernel, pads, strict=True)]
         image = usual
         if output_size is not None:
-            reach = [s - 1 for s in steps]  # by as many pixels may a size differ
-            least, most = ([m + sign * r for m, r in zip(usual, reach, strict=True)] for sign in (-1, 1))
-            image = chosen_size(op, output_size, least, most)
+            reach = np.subtract(steps, 1)  # by as many pixels may a size differ
+            image = chosen_size(op, output_size, usual - reach, usual + reach)
         for name, length, m, s, k, p in zip(AXES, image, size, steps, kernel, pads, strict=True):
             if length < 1:
                 raise RuntimeError(
                     f"{op}: padding {p} leaves nothing of the output's {name}: ({m} - 1)*{s} + {k} - 2*{p} = {length}",
                 )
         return cls(n, c, pair(image), c, pair(size), kernel, steps, pads, (1, 1))
-
-    @classmethod
-    def _of_pooling(
-        cls,
-        op: str,
-        x_shape: Shape,
-        kernel_size: Pairlike,
-        stride: Stride,
-        padding: Pairlike,
-        dilation: Pairlike,
-        ceil_mode: bool,
-    ) -> "PoolGeometry":
-        kernel, steps, pads = _window(op, kernel_size, stride, padding)
-        dilations = ints(op, "dilation", dilation, 1)
-        if not isinstance(ceil_mode, bool):
-            raise TypeError(f"{op}: ceil_mode must be a bool, not {ceil_mode!r}")
-        n, c, *image = _sizes_of(op, x_shape)
-        along = zip(AXES, image, kernel, steps, pads, dilations, strict=True)
-        size = [_map_length(op, ceil_mode, *sizes) for sizes in along]
-        return cls(n, c, pair(image), c, pair(size), kernel, steps, pads, dilations)
 
     def windows(self, axis: int) -> Array:
         """For each window along an axis, the first tap inside the image and the number of taps inside. (OH, 2)"""

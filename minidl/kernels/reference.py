@@ -54,7 +54,8 @@ def im2col(x: Array, geometry: ConvGeometry) -> Array:
     -------
     (N, C*KH*KW, OH*OW) array
     """
-    padded = _padded(x, geometry)
+    ph, pw = geometry.padding
+    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
     columns = np.stack([padded[window] for window in _taps(geometry)], axis=2)  # (N, C, KH*KW, OH, OW)
     return columns.reshape(_columns_shape(geometry))
 
@@ -170,11 +171,6 @@ def _grouped(channels: Array, geometry: ConvGeometry) -> Array:
 def _columns_shape(geometry: ConvGeometry) -> tuple[int, int, int]:
     taps = geometry.image_channels * math.prod(geometry.kernel)
     return geometry.batch, taps, math.prod(geometry.map_size)
-
-
-def _padded(x: Array, geometry: ConvGeometry) -> Array:
-    ph, pw = geometry.padding
-    return np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
 
 
 def _taps(geometry: ConvGeometry | PoolGeometry) -> Iterator[tuple[slice, ...]]:

@@ -162,14 +162,12 @@ class Optimizer:
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
         groups, parameters = state_dict["param_groups"], self._parameters()
-        if isinstance(groups, list | tuple) and len(groups) != len(self.param_groups):
-            sizes = f"{len(groups)} in the state, {len(self.param_groups)} in the optimizer"
-            raise ValueError(f"load_state_dict: parameter groups: {sizes}")
         if not isinstance(groups, list | tuple) or not all(isinstance(group, Mapping) for group in groups):
             raise TypeError(f"load_state_dict: param_groups must be a list of dicts, not {groups!r}")
         given, own = ([len(g["params"]) for g in of] for of in (groups, self.param_groups))
-        if given != own:
-            raise ValueError(f"load_state_dict: parameters in each group: {given} in the state, {own} in the optimizer")
+        for what, a, b in (("parameter groups", len(given), len(own)), ("parameters in each group", given, own)):
+            if a != b:
+                raise ValueError(f"load_state_dict: {what}: {a} in the state, {b} in the optimizer")
         for group in groups:
             _refuse_variants(group)
         positions = [i for group in groups for i in group["params"]]
@@ -209,12 +207,7 @@ class Rule(Settings, Optimizer):
         super().__init__(settings.pop("params"), settings)
 
     def _update(self, params: list[Tensor], grads: list[Array], states: list[State], group: dict[str, Any]) -> None:
-        def count_step() -> float:
-            for state in states:
-                state["step"] = state.get("step", 0) + 1
-            return float(group["lr"])
-
-        lr = once_per_step(count_step, (), params[0])
+        lr = once_per_step(lambda: next_step(states, group), (), params[0])
         decay = group.get("weight_decay")
         for p, g, state in zip(params, grads, states, strict=True):
             g = g + decay * p.array if decay else g
@@ -230,6 +223,13 @@ def buffer(p: Tensor, state: State, name: str) -> Array:
     if state.get(name) is None:
         state[name] = Tensor(np.zeros_like(p.array))
     return state[name].array
+
+
+def next_step(states: list[State], group: dict[str, Any]) -> float:
+    """Count a step of these parameters; the learning rate of their group."""
+    for state in states:
+        state["step"] = state.get("step", 0) + 1
+    return float(group["lr"])
 
 
 def in_dtype(number: Any, p: Tensor) -> Any:

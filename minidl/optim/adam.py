@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.optim._optimizer import Rule, State, buffer, decayed, in_dtype, once_per_step
+from minidl.optim._optimizer import Rule, State, buffer, decayed, in_dtype, next_step, once_per_step
 from minidl.tensor import Array, Tensor
 
 
@@ -51,15 +51,13 @@ class Adam(
         """The formula's four lines run in one pass over memory: `kernels.adam_step`."""
         for p, state in zip(params, states, strict=True):
             if not state:
-                state.update(step=0, exp_avg=Tensor(np.zeros_like(p.array)), exp_avg_sq=Tensor(np.zeros_like(p.array)))
+                state.update(exp_avg=Tensor(np.zeros_like(p.array)), exp_avg_sq=Tensor(np.zeros_like(p.array)))
         ms, vs = ([state[name].array for state in states] for name in ("exp_avg", "exp_avg_sq"))
         beta1, beta2 = group["betas"]
         eps, decay = group["eps"], group["weight_decay"]
 
         def count_step() -> tuple[float, float, float]:  # the step's (rate, root), and what p keeps of itself
-            for state in states:
-                state["step"] += 1
-            lr = float(group["lr"])
+            lr = next_step(states, group)
             return *bias_corrected(lr, beta1, beta2, states[0]["step"]), 1 - lr * group["weight_decay"]
 
         numbers = once_per_step(count_step, (3,), params[0])

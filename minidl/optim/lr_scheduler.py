@@ -213,14 +213,13 @@ class OneCycleLR(
     def _prepare(self, groups: Groups) -> None:
         if self.cycle_momentum and not all("momentum" in group or "betas" in group for group in groups):
             raise ValueError("OneCycleLR: cycle_momentum=True needs an optimizer with momentum or betas")
-        total, epochs, steps = (vars(self)[name] for name in ("total_steps", "epochs", "steps_per_epoch"))
-        if not total and not (epochs and steps):
+        if not self.total_steps and not (self.epochs and self.steps_per_epoch):
             raise ValueError("OneCycleLR: give total_steps, or epochs and steps_per_epoch")
         if not 0 <= self.pct_start <= 1:
             raise ValueError(f"OneCycleLR: pct_start is a share of the steps, from 0 to 1, not {self.pct_start}")
         for momenta in (self.base_momentum, self.max_momentum):
             self._each("momenta", momenta)  # which raises
-        self.total_steps: int = total or epochs * steps
+        self.total_steps: int = self.total_steps or self.epochs * self.steps_per_epoch
         if self.last_epoch == -1:
             for group, lr in zip(groups, self._each("values of max_lr", self.max_lr), strict=True):
                 group["initial_lr"] = lr / self.div_factor
@@ -301,10 +300,7 @@ class ReduceLROnPlateau(
         self.num_bad_epochs = 0 if better or cooling else self.num_bad_epochs + 1
         self.cooldown_counter -= cooling
         if self.num_bad_epochs > self.patience:
-            self._reduce()
+            rates = [(lr, max(lr * self.factor, least)) for lr, least in zip(self._last_lr, self.min_lrs, strict=True)]
+            self._write([new if old - new > self.eps else old for old, new in rates])
             self.num_bad_epochs, self.cooldown_counter = 0, self.cooldown
         self._last_lr = _rates(self.optimizer)
-
-    def _reduce(self) -> None:
-        rates = [(lr, max(lr * self.factor, least)) for lr, least in zip(self._last_lr, self.min_lrs, strict=True)]
-        self._write([new if old - new > self.eps else old for old, new in rates])

@@ -5,10 +5,8 @@ Letters: p a parameter, g its gradient, b the momentum buffer, a running sum of 
 
 from typing import Any
 
-import numpy as np
-
 from minidl import kernels
-from minidl.optim._optimizer import Rule, State, once_per_step
+from minidl.optim._optimizer import Rule, State, buffer, once_per_step
 from minidl.tensor import Array, Tensor
 
 
@@ -52,10 +50,7 @@ class SGD(Rule, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False
     def _update(self, params: list[Tensor], grads: list[Array], states: list[State], group: dict[str, Any]) -> None:
         """The formula's three lines run in one pass over memory: `kernels.sgd_step`."""
         momentum, first = group["momentum"], states[0].get("momentum_buffer") is None
-        if momentum and first:
-            for p, state in zip(params, states, strict=True):
-                state["momentum_buffer"] = Tensor(np.zeros_like(p.array))
-        bs = [state["momentum_buffer"].array for state in states] if momentum else None
+        bs = [buffer(p, s, "momentum_buffer") for p, s in zip(params, states, strict=True)] if momentum else None
         dampening = 0 if first else group["dampening"]  # from b = 0 this is b = g
         lr = once_per_step(lambda: float(group["lr"]), (), params[0])
         settings = lr, momentum, dampening, group["nesterov"], group["weight_decay"]

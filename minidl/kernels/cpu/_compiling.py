@@ -38,17 +38,13 @@ def compiled(**options: Any) -> Callable[[Function], Function]:
         if _numbas.DISABLE_JIT:
             return np.errstate(all="ignore")(function)  # as compiled code emits no warnings
         kernel = numba.njit(**options)(function)
-        kernel._cache = _cache_for(function)  # as njit(cache=True) does, with Numba's own cache
+        try:
+            kernel._cache = _Cache(function)  # as njit(cache=True) does, with Numba's own cache
+        except (RuntimeError, OSError):  # "cannot cache function: no locator available"
+            kernel._cache = _NoCache()
         return kernel
 
     return decorate
-
-
-def _cache_for(function: Function) -> "_Cache | _NoCache":
-    try:
-        return _Cache(function)
-    except (RuntimeError, OSError):  # "cannot cache function: no locator available"
-        return _NoCache()
 
 
 class _Files(IndexDataCacheFile):

@@ -7,7 +7,6 @@ log1p.
 import functools
 import math
 import operator
-from typing import Any
 
 import numba
 import numpy as np
@@ -21,11 +20,13 @@ SERIES = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
 
 
 @compiled(fastmath={"contract"})
-def exp_minus(a, most, kind):
+def exp_minus(a):
     """e^-a for a >= 0: 2^-n e^r with a whole n and |r| <= ln(2) / 2, where the Taylor series needs 13 powers.
 
     Beyond `most`, the type's largest exponent, e^-a is 0 to all its digits.
     """
+    kind = type(a)
+    most = kind(-np.finfo(kind).minexp)
     a = most if a > most else a
     n = np.floor(a * kind(1 / math.log(2)) + kind(0.5))
     r = (n * kind(LOG_2[0]) - a) + n * kind(LOG_2[1])
@@ -56,15 +57,11 @@ ODD = tuple(2 / k for k in range(31, 0, -2))
 
 
 @compiled(fastmath={"contract"})
-def log_1_plus(z, kind):
+def log_1_plus(z):
     """ln(1 + z) for 0 <= z <= 1: 2 (s + s^3 / 3 + s^5 / 5 + ...) with s = z / (2 + z), at most a third."""
+    kind = type(z)
     s = z / (kind(2) + z)
     power = kind(0)
     for k in range(16):
         power = power * (s * s) + kind(ODD[k])
     return power * s
-
-
-def largest_exponent(x: np.ndarray) -> Any:
-    """What `exp_minus` calls `most`, for the type of x."""
-    return x.dtype.type(-np.finfo(x.dtype).minexp)

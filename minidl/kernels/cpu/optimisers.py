@@ -16,6 +16,7 @@ from minidl.kernels.cpu._compiling import compiled
 from minidl.kernels.cpu._threads import parallel_region
 
 Array = np.ndarray
+Arrays = list[Array]
 
 TINY = {kind: np.finfo(kind).tiny for kind in "fd"}  # the smallest normal numbers
 
@@ -31,18 +32,9 @@ def _in_place(name: str, loop: Callable[..., None], written: tuple[Array, ...], 
             array[...] = like(written[0], vector)
 
 
-def adam_step(
-    ps: list[Array],
-    gs: list[Array],
-    ms: list[Array],
-    vs: list[Array],
-    rate_and_root: tuple[float, float] | Array,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-) -> None:
+def adam_step(ps: Arrays, gs: Arrays, ms: Arrays, vs: Arrays, rate_and_root: Any, *settings: float) -> None:
     """One step of Adam in one pass over memory. Defined in reference.py."""
+    beta1, beta2, eps, weight_decay = settings
     rate, root = map(float, rate_and_root)
     for p, g, m, v in zip(ps, gs, ms, vs, strict=True):
         scalars = rate, root, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, TINY[p.dtype.char]
@@ -62,17 +54,9 @@ def _adam(p, m, v, g, rate, root, rate1, beta2, rate2, eps, decay, tiny):
         p[i] -= rate * mi / (np.sqrt(vi) / root + eps)
 
 
-def sgd_step(
-    ps: list[Array],
-    gs: list[Array],
-    bufs: list[Array] | None,
-    lr: float | Array,
-    momentum: float,
-    dampening: float,
-    nesterov: bool,
-    weight_decay: float,
-) -> None:
+def sgd_step(ps: Arrays, gs: Arrays, bufs: Arrays | None, lr: float | Array, *settings: float) -> None:
     """One step of SGD in one pass over memory. Defined in reference.py."""
+    momentum, dampening, nesterov, weight_decay = settings
     sums: list[Any] = [None] * len(ps) if bufs is None else bufs
     for p, g, buf in zip(ps, gs, sums, strict=True):
         if buf is None:

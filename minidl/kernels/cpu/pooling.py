@@ -6,6 +6,8 @@ each access. `prange` runs only over what an iteration owns alone, and one itera
 fixed order, so the bits do not depend on the threads.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import prange
@@ -17,6 +19,7 @@ from minidl.kernels.cpu._arrays import channels_last
 from minidl.kernels.cpu._compiling import by_hand, compiled
 from minidl.kernels.cpu._threads import parallel_region
 from minidl.kernels.cpu._vectors import I64, Vectors
+from minidl.kernels.geometry import Pair
 from minidl.kernels.pool_geometry import PoolGeometry, refuse_bad_index
 from minidl.kernels.resampling import Axis
 
@@ -52,18 +55,14 @@ def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
 @compiled(parallel=True)
 def _max_pool(x, rows, columns, dilation, y, indices, N, C, H, W):
     for task in prange(N * len(rows)):  # owns one row of the map
-        _max_pool_row(x, rows, columns, dilation, y, indices, C, H, W, task // len(rows), task % len(rows))
-
-
-@compiled()
-def _max_pool_row(x, rows, columns, dilation, y, indices, C, H, W, n, i):
-    (h0, tall), (down, right) = rows[i], dilation
-    for j in range(len(columns)):
-        w0, wide = columns[j]
-        first, out = h0 * W + w0, ((n * len(rows) + i) * len(columns) + j) * C
-        for c in range(0, C, LANES):
-            at = (n * H * W + first) * C + c
-            _max_of_window(x, at, first, tall, wide, down * W, right, C, y, indices, out + c, C - c)
+        n, i = np.int64(task // len(rows)), np.int64(task % len(rows))
+        (h0, tall), (down, right) = rows[i], dilation
+        for j in range(len(columns)):
+            w0, wide = columns[j]
+            first, out = h0 * W + w0, ((n * len(rows) + i) * len(columns) + j) * C
+            for c in range(0, C, LANES):
+                at = (n * H * W + first) * C + c
+                _max_of_window(x, at, first, tall, wide, down * W, right, C, y, indices, out + c, C - c)
 
 
 def _emit_max_of_window(builder, element, x, at, first, tall, wide, down, right, C, y, indices, out, count) -> None:
@@ -71,10 +70,7 @@ def _emit_max_of_window(builder, element, x, at, first, tall, wide, down, right,
     inside = values.below(count)
     best = cgutils.alloca_once_value(builder, ir.Constant(values.kind, [float("-inf")] * LANES))
     index = cgutils.alloca_once_value(builder, numbers.splat(first))
-    with (
-        cgutils.for_range(builder, tall) as rows,
-        cgutils.for_range(builder, wide) as columns,
-    ):
+    with cgutils.for_range(builder, tall) as rows, cgutils.for_range(builder, wide) as columns:
         step = builder.add(builder.mul(rows.index, down), builder.mul(columns.index, right))
         value = values.load(inside, x, at, builder.mul(step, C))
         greater = builder.fcmp_ordered(">", value, builder.load(best))
@@ -110,67 +106,55 @@ def _max_of_window(x, at, first, tall, wide, down, right, C, y, indices, out, co
 
 def pick(x: Array, indices: Array) -> Array:
     """x at the indices: (N, C, H, W), (N, C, OH, OW) -> (N, C, OH, OW). Defined in reference.py."""
-    _arguments.same_float("pick", x)
     _arguments.indices_of("pick", indices, x.shape[:2])
-    (n, c), size, pixels = x.shape[:2], indices.shape[2:], x.shape[2] * x.shape[3]
-    y = _empty(n, c, size, x.dtype)
-    if y.size:
+    return _by_indices("pick", _pick, x, indices, indices.shape[2:], x.shape[2:])
+
+
+def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
+    """Sums of y at the indices: (N, C, OH, OW) twice -> (N, C, H, W). Defined in reference.py."""
+    _arguments.indices_of("put", indices, y.shape)
+    return _by_indices("put", _put, y, indices, size, size)
+
+
+def _by_indices(name: str, loop: Callable[..., None], given: Array, indices: Array, size: Pair, plane: Pair) -> Array:
+    """Run a loop that fills (N, C, *size) from `given`; the indices count the pixels of planes of this size."""
+    _arguments.same_float(name, given)
+    n, c = given.shape[:2]
+    result = _empty(n, c, size, given.dtype)
+    if result.size:
         bad = np.zeros(n, np.bool_)
-        with parallel_region(x.size):
-            _pick(channels_last(x), channels_last(indices), y.reshape(-1), bad, c, pixels)
+        with parallel_region(max(given.size, result.size)):
+            loop(channels_last(given), channels_last(indices), result.reshape(-1), bad, c, plane[0] * plane[1])
         if bad.any():
-            refuse_bad_index("pick", indices, x.shape[2:])
-    return _channels_second(y)
+            refuse_bad_index(name, indices, plane)
+    return _channels_second(result)
 
 
 @compiled(parallel=True)
 def _pick(x, indices, y, bad, C, pixels):
     for n in prange(len(bad)):  # owns one image
-        _pick_image(x, indices, y, bad, C, pixels, n, len(y) // len(bad))
-
-
-@compiled()
-def _pick_image(x, indices, y, bad, C, pixels, n, size):
-    for q in range(n * size, (n + 1) * size, C):
-        for c in range(U(C)):
-            k = indices[U(q) + c]
-            if U(k) < U(pixels):
-                y[U(q) + c] = x[U((n * pixels + k) * C) + c]
-            else:
-                bad[n] = True
-
-
-def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
-    """Sums of y at the indices: (N, C, OH, OW) twice -> (N, C, H, W). Defined in reference.py."""
-    _arguments.same_float("put", y)
-    _arguments.indices_of("put", indices, y.shape)
-    n, c = y.shape[:2]
-    x = _empty(n, c, size, y.dtype)
-    if x.size:
-        bad = np.zeros(n, np.bool_)
-        with parallel_region(x.size):
-            _put(channels_last(y), channels_last(indices), x.reshape(-1), bad, c, size[0] * size[1])
-        if bad.any():
-            refuse_bad_index("put", indices, size)
-    return _channels_second(x)
+        first, size = np.int64(n) * pixels, len(y) // len(bad)
+        for q in range(np.int64(n) * size, np.int64(n + 1) * size, C):
+            for c in range(U(C)):
+                k = indices[U(q) + c]
+                if U(k) < U(pixels):
+                    y[U(q) + c] = x[U((first + k) * C) + c]
+                else:
+                    bad[n] = True
 
 
 @compiled(parallel=True)
 def _put(y, indices, x, bad, C, pixels):
     for n in prange(len(bad)):  # owns one image
-        _put_image(y, indices, x, bad, C, pixels, n, len(y) // len(bad))
-
-
-@compiled()
-def _put_image(y, indices, x, bad, C, pixels, n, size):
-    x[n * pixels * C : (n + 1) * pixels * C] = 0
-    for q in range(n * size, (n + 1) * size, C):
-        for c in range(U(C)):
-            k = indices[U(q) + c]
-            if U(k) < U(pixels):
-                x[U((n * pixels + k) * C) + c] += y[U(q) + c]
-            else:
-                bad[n] = True
+        first, size = np.int64(n) * pixels, len(y) // len(bad)
+        x[first * C : (first + pixels) * C] = 0
+        for q in range(np.int64(n) * size, np.int64(n + 1) * size, C):
+            for c in range(U(C)):
+                k = indices[U(q) + c]
+                if U(k) < U(pixels):
+                    x[U((first + k) * C) + c] += y[U(q) + c]
+                else:
+                    bad[n] = True
 
 
 # --- Sums and interpolation ---------------------------------------------------------------------------------
@@ -190,19 +174,13 @@ def resample(x: Array, rows: Axis, columns: Axis) -> Array:
 
 @compiled(parallel=True)
 def _resample(x, rstarts, rsources, rweights, cstarts, csources, cweights, y, N, C, H, W):
-    OH = len(rstarts) - 1
-    for task in prange(N * OH):  # owns one row of the result
-        n, i = task // OH, task % OH
-        _resample_row(x, rstarts, rsources, rweights, cstarts, csources, cweights, y, C, H, W, n, i)
-
-
-@compiled()
-def _resample_row(x, rstarts, rsources, rweights, cstarts, csources, cweights, y, C, H, W, n, i):
     """Why it is fast: rows are added up first, in one long loop, then columns, from a line that is still in cache."""
-    OH, OW, line = len(rstarts) - 1, len(cstarts) - 1, W * C
-    total = np.empty(line, x.dtype)
-    _sums(total, 0, x, n * H * line, rstarts[i : i + 2], rsources, rweights, line)
-    _sums(y, (n * OH + i) * OW * C, total, 0, cstarts, csources, cweights, C)
+    OH, OW = len(rstarts) - 1, len(cstarts) - 1
+    for task in prange(N * OH):  # owns one row of the result
+        n, i = np.int64(task // OH), np.int64(task % OH)
+        total = np.empty(W * C, x.dtype)
+        _sums(total, 0, x, n * H * W * C, rstarts[i : i + 2], rsources, rweights, W * C)
+        _sums(y, (n * OH + i) * OW * C, total, 0, cstarts, csources, cweights, C)
 
 
 @compiled()

@@ -2,8 +2,9 @@
 
 Convolution is im2col written down, the textbook form: `im2col` in CUDA C makes the matrix, and the rest is a matrix
 product (reference.py). Products are computed by cuBLAS; every other loop is CUDA C, in the *.cu files beside this one,
-by the rules that common.cu states. Source of im2col: K. Chellapilla, S. Puri, P. Simard, High performance convolutional
-neural networks for document processing, 2006.
+by the rules that common.cu states. `add` and the normalisation's kernels are the definitions, which run on CuPy's
+operations. Source of im2col: K. Chellapilla, S. Puri, P. Simard, High performance convolutional neural networks for
+document processing, 2006.
 
 All arrays are C-contiguous here; arguments that are not are copied. The sizes of a launch depend on the shapes alone,
 and each sum has a fixed order, so two runs give the same bits. CuPy compiles for speed with -ftz=true: float32 numbers
@@ -16,7 +17,7 @@ Letters: as in reference.py. Q pixels of all maps, N*OH*OW; K taps under a windo
 import functools
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from minidl.kernels import _arguments, reference
 from minidl.kernels.geometry import ConvGeometry
 from minidl.kernels.gpu import _cublas
 from minidl.kernels.pool_geometry import PoolGeometry
+from minidl.kernels.reference import add, moments, normalise, normalise_backward, normalise_sums  # noqa: F401
 from minidl.kernels.resampling import Axis
 
 Array = Any  # cupy.ndarray
+Arrays = list[Array]
 
 BLOCK = 256  # threads of a block
 SUMMING_THREADS = 256  # threads of a block that sums: THREADS in sums.cu
@@ -51,18 +54,9 @@ LIST_OF_PARAMETERS = np.dtype(
 SOURCES = Path(__file__).parent
 FOR_NUMBERS = "common", "pooling", "indexing"
 FOR_FLOATS = *FOR_NUMBERS, "convolution", "resampling", "sums", "elementwise", "cross_entropy", "optimisers"
-C_NAMES = {
-    "float32": "float",
-    "float64": "double",
-    "int8": "signed char",
-    "int16": "short",
-    "int32": "int",
-    "int64": "long long",
-    "uint8": "unsigned char",
-    "uint16": "unsigned short",
-    "uint32": "unsigned int",
-    "uint64": "unsigned long long",
-}
+C_NAMES = {"float32": "float", "float64": "double"}
+for bits, integer in ((8, "char"), (16, "short"), (32, "int"), (64, "long long")):
+    C_NAMES |= {f"int{bits}": f"signed {integer}", f"uint{bits}": f"unsigned {integer}"}
 
 
 # --- Launches -----------------------------------------------------------------------------------------------
@@ -159,16 +153,15 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
     _arguments.of_convolution(geometry, y=y, w=w)
     _arguments.bias_of("conv2d_input", bias, geometry.image_channels, y.dtype)
     x = cupy.empty(geometry.image_shape, y.dtype)
-    y, matrix = _plain(y), _rows(w)
+    y, matrix, direct = _plain(y), _rows(w), _is_columns(geometry)
     for part in _parts(geometry):
-        images = x[part]
-        columns = _as_columns(images, geometry) if _is_columns(geometry) else _empty_columns(images, geometry)
-        pixels = _pixels(y[part])
+        images, pixels = x[part], _pixels(y[part])
+        columns = _as_columns(images, geometry) if direct else _empty_columns(images, geometry)
         for o, k in _groups(geometry):
             _multiply_each(matrix[o].T, pixels[:, o], columns[:, k])
-        if not _is_columns(geometry):
+        if not direct:
             _add_columns(columns, bias, images, geometry)
-    if _is_columns(geometry):
+    if direct:
         _add_bias(x, bias)
     return x
 
@@ -317,17 +310,11 @@ def put(y: Array, indices: Array, size: tuple[int, int]) -> Array:
     _arguments.indices_of("put", indices, y.shape)
     x = cupy.empty((*y.shape[:2], *size), y.dtype)
     planes, pixels = math.prod(y.shape[:2]), math.prod(size)
-    shares = _shares(planes)
+    least, most = SHARES  # few threads share a plane where there are many planes: each reads all indices
+    shares = min(max(least, 2 ** max(0, (MANY // max(1, planes)).bit_length() - 1)), most)
     sizes = planes, pixels, math.prod(y.shape[2:]), shares
     _launch("put", planes * shares, y.dtype, _plain(y), _plain(indices), x, *sizes)
     return x
-
-
-def _shares(planes: int) -> int:
-    """How many threads share a plane in `put`: few if there are many planes, since each thread reads all indices."""
-    least, most = SHARES
-    wanted = MANY // max(1, planes)
-    return min(max(least, 2 ** max(0, wanted.bit_length() - 1)), most)
 
 
 def _same_number(name: str, x: Array) -> None:
@@ -365,68 +352,47 @@ def channel_sums(y: Array) -> Array:
     if not _floating(y):
         return reference.channel_sums(y)
     n, c, *size = y.shape
-    return _sums(_plain(y), n, c, math.prod(size))
+    return _sums("sum_parts", [y], n, c, math.prod(size))
 
 
 def total(x: Array, scale: float = 1.0) -> Array:
     """The sum of all elements, times `scale`, as a 0-d array."""
     _arguments.same_float("total", x)
-    return _sums(_plain(x), 1, 1, x.size, scale).reshape(())
+    return _sums("sum_parts", [x], 1, 1, x.size, scale).reshape(())
 
 
 def total_squared_error(x: Array, t: Array, scale: float = 1.0) -> Array:
     """The sum of (x - t)^2 over all elements, times `scale`, as a 0-d array."""
-    return _total_loss("total_squared_error", "sum_squared_errors", x, t, scale)
+    _arguments.alike("total_squared_error", x, t)
+    return _sums("sum_squared_errors", [x, t], 1, 1, x.size, scale).reshape(())
 
 
 def total_logistic_loss(x: Array, t: Array, scale: float = 1.0) -> Array:
     """The sum of max(x, 0) - x t + ln(1 + e^-|x|) over all elements, times `scale`, as a 0-d array."""
-    return _total_loss("total_logistic_loss", "sum_logistic_losses", x, t, scale)
+    _arguments.alike("total_logistic_loss", x, t)
+    return _sums("sum_logistic_losses", [x, t], 1, 1, x.size, scale).reshape(())
 
 
-def _total_loss(name: str, kernel: str, x: Array, t: Array, scale: float) -> Array:
-    """The sum of what a kernel computes from each pair of elements, times `scale`."""
-    _arguments.alike(name, x, t)
-    if not x.size:
-        return cupy.full((), 0 * scale, x.dtype)
-    parts = _parts_of_a_sum(x.size, 1)
-    partial = cupy.empty((1, parts), np.float64)
-    _launch_blocks(kernel, parts, x.dtype, _plain(x), _plain(t), partial, x.size, parts)
-    return _joined(partial, x.dtype, scale).reshape(())
+def _sums(kernel: str, arrays: list[Array], n: int, c: int, size: int, scale: float = 1.0) -> Array:
+    """The sums of what a kernel computes from each element of (N, C, size) over its channel, times `scale`.
 
-
-def _sums(y: Array, n: int, c: int, size: int, scale: float = 1.0) -> Array:
-    """The sums of the channels of y (N, C, size), times `scale`: in one launch, or in two if there are many values."""
-    if not y.size:
-        return cupy.full(c, 0 * scale, y.dtype)
+    Several blocks share each sum, enough to fill a GPU, each with enough work; a second launch adds up what they found.
+    Few values need one launch, if it is the elements themselves that are summed.
+    """
+    dtype = arrays[0].dtype
+    if not arrays[0].size:
+        return cupy.full(c, 0 * scale, dtype)
     width = WARP if size < SECTOR else 1  # channels of a block
-    blocks, parts = -(-c // width), _parts_of_a_sum(n * size * width, -(-c // width))
-    if parts == 1:
-        sums = cupy.empty(c, y.dtype)
-        _launch_blocks("sum_channels", blocks, y.dtype, y, sums, n, c, size, width, float(scale))
+    blocks = -(-c // width)
+    parts = max(1, min(-(-n * size * width // VALUES), SUMMING_BLOCKS // blocks))
+    given, sums = [_plain(a) for a in arrays], cupy.empty(c, dtype)
+    if kernel == "sum_parts" and parts == 1:
+        _launch_blocks("sum_channels", blocks, dtype, *given, sums, n, c, size, width, float(scale))
         return sums
     partial = cupy.empty((c, parts), np.float64)
-    _launch_blocks("sum_parts", blocks * parts, y.dtype, y, partial, n, c, size, parts, width)
-    return _joined(partial, y.dtype, scale)
-
-
-def _parts_of_a_sum(values: int, sums: int) -> int:
-    """How many blocks share each sum: enough to fill a GPU, each with enough work."""
-    return max(1, min(-(-values // VALUES), SUMMING_BLOCKS // sums))
-
-
-def _joined(partial: Array, dtype: np.dtype, scale: float) -> Array:
-    """The sums of the rows of (C, parts), times `scale`."""
-    c, parts = partial.shape
-    sums = cupy.empty(c, dtype)
+    _launch_blocks(kernel, blocks * parts, dtype, *given, partial, n, c, size, parts, width)
     _launch_blocks("join_parts", c, dtype, partial, sums, c, parts, float(scale))
     return sums
-
-
-# Composed of CuPy's operations.
-add = reference.add
-moments, normalise_sums = reference.moments, reference.normalise_sums
-normalise, normalise_backward = reference.normalise, reference.normalise_backward
 
 
 def add_at(y: Array, index: tuple[Any, ...], values: Array) -> None:
@@ -462,26 +428,12 @@ def _elementwise(name: str, *arrays: Array, numbers: tuple[Any, ...] = ()) -> Ar
     return out
 
 
-def _kernel_of(definition: Callable[..., Array]) -> Callable[..., Array]:
-    """The kernel of this definition's name, for those that take arrays of one shape alone."""
-
-    @functools.wraps(definition)
-    def kernel(*arrays: Array) -> Array:
-        return _elementwise(definition.__name__, *arrays)
-
-    return kernel
-
-
-relu = _kernel_of(reference.relu)
-relu_backward = _kernel_of(reference.relu_backward)
-sigmoid = _kernel_of(reference.sigmoid)
-sigmoid_backward = _kernel_of(reference.sigmoid_backward)
-tanh_backward = _kernel_of(reference.tanh_backward)
-
-
-def erf(x: Array) -> Array:
-    """The error function. (The name of CUDA's own function is taken.)"""
-    return _elementwise("erf_kernel", x)
+relu = functools.partial(_elementwise, "relu")
+relu_backward = functools.partial(_elementwise, "relu_backward")
+sigmoid = functools.partial(_elementwise, "sigmoid")
+sigmoid_backward = functools.partial(_elementwise, "sigmoid_backward")
+tanh_backward = functools.partial(_elementwise, "tanh_backward")
+erf = functools.partial(_elementwise, "erf_kernel")  # the name of CUDA's own function is taken
 
 
 def scaled_difference(x: Array, t: Array, scale: Array, factor: float) -> Array:
@@ -523,66 +475,37 @@ def _samples(x: Array) -> tuple[int, int, int]:
 # --- Optimisers ---------------------------------------------------------------------------------------------
 
 
-def adam_step(
-    ps: list[Array],
-    gs: list[Array],
-    ms: list[Array],
-    vs: list[Array],
-    rate_and_root: tuple[float, float] | Array,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-) -> None:
-    """One step of Adam for all parameters in one pass over memory. Defined in reference.py.
-
-    A captured graph reads a buffer `rate_and_root` anew at each replay.
-    """
-    buffer, rate, root = (rate_and_root, 0, 0) if _is_buffer(rate_and_root) else (None, *rate_and_root)
-    scalars = rate, root, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, np.finfo(ps[0].dtype).tiny
-    _in_place("adam_step", "adam", (ps, gs, ms, vs), buffer, scalars)
+def adam_step(ps: Arrays, gs: Arrays, ms: Arrays, vs: Arrays, rate_and_root: Any, *settings: float) -> None:
+    """One step of Adam for all parameters in one pass over memory. Defined in reference.py."""
+    beta1, beta2, eps, weight_decay = settings
+    scalars = 1 - beta1, beta2, 1 - beta2, eps, weight_decay, np.finfo(ps[0].dtype).tiny
+    _in_place("adam_step", "adam", (ps, gs, ms, vs), rate_and_root, scalars)
 
 
-def sgd_step(
-    ps: list[Array],
-    gs: list[Array],
-    bufs: list[Array] | None,
-    lr: float | Array,
-    momentum: float,
-    dampening: float,
-    nesterov: bool,
-    weight_decay: float,
-) -> None:
-    """One step of SGD for all parameters in one pass over memory. Defined in reference.py.
-
-    A captured graph reads a buffer `lr` anew at each replay.
-    """
-    buffer, rate = (lr, 0) if _is_buffer(lr) else (None, lr)
+def sgd_step(ps: Arrays, gs: Arrays, bufs: Arrays | None, lr: float | Array, *settings: float) -> None:
+    """One step of SGD for all parameters in one pass over memory. Defined in reference.py."""
+    momentum, dampening, nesterov, weight_decay = settings
     if bufs is None:
-        _in_place("sgd_step", "sgd", (ps, gs), buffer, (rate, weight_decay))
+        _in_place("sgd_step", "sgd", (ps, gs), lr, (weight_decay,))
         return
-    scalars = rate, momentum, 1 - dampening, bool(nesterov), weight_decay, np.finfo(ps[0].dtype).tiny
-    _in_place("sgd_step", "sgd_momentum", (ps, gs, bufs), buffer, scalars)
+    scalars = momentum, 1 - dampening, bool(nesterov), weight_decay, np.finfo(ps[0].dtype).tiny
+    _in_place("sgd_step", "sgd_momentum", (ps, gs, bufs), lr, scalars)
 
 
-def _is_buffer(numbers: Any) -> bool:
-    return isinstance(numbers, cupy.ndarray)
-
-
-def _in_place(
-    name: str, kernel: str, lists: tuple[list[Array], ...], buffer: Array | None, scalars: tuple[Any, ...]
-) -> None:
+def _in_place(name: str, kernel: str, lists: tuple[Arrays, ...], changing: Any, scalars: tuple[Any, ...]) -> None:
     """Run a step on lists of arrays, parameters and gradients first, and write back those that had to be copied.
 
-    A buffer holds what changes from step to step, in place of the first scalars.
+    `changing` holds the numbers that change from step to step: floats, or a buffer, which a captured graph reads anew
+    at each replay.
     """
+    buffer, first = (changing, np.zeros(changing.size)) if isinstance(changing, cupy.ndarray) else (None, changing)
     for arrays in zip(*lists, strict=True):
         _arguments.alike(name, *arrays)
     _arguments.same_float(name, *lists[0])
     if buffer is not None and buffer.dtype != np.float64:
         raise RuntimeError(f"{name}: a buffer of learning rates must be float64, not {buffer.dtype}")
     dtype = lists[0][0].dtype
-    numbers = [int(s) if type(s) is bool else dtype.type(s) for s in scalars]
+    numbers = [int(s) if type(s) is bool else dtype.type(s) for s in (*np.ravel(first), *scalars)]
     for start in range(0, len(lists[0]), PARAMETERS):
         given = [arrays[start : start + PARAMETERS] for arrays in lists]
         work = [[_plain(a) for a in arrays] for arrays in given]
@@ -594,7 +517,7 @@ def _in_place(
                     array[...] = copy
 
 
-def _parameters(lists: list[list[Array]]) -> Any:
+def _parameters(lists: list[Arrays]) -> Any:
     """The struct Parameters of optimisers.cu, as CuPy passes a struct by value: an array of one element."""
     table = np.zeros(1, LIST_OF_PARAMETERS)
     table["count"] = len(lists[0])

@@ -80,18 +80,18 @@ sum_parts(const real *__restrict__ y, double *__restrict__ partial, int64 N, int
     sum_up(Values{y}, partial, N, C, size, P, W, 1);
 }
 
-// partial[p] = the part of block p in the sum of (x - t)^2 over n elements.
+// partial[c, p] = the part of block p in the sum of (x - t)^2 over channel c.
 extern "C" __global__ void __launch_bounds__(THREADS)
-sum_squared_errors(const real *__restrict__ x, const real *__restrict__ t, double *__restrict__ partial, int64 n,
-                   int64 P) {
-    sum_up(SquaredErrors{x, t}, partial, 1, 1, n, P, 1, 1);
+sum_squared_errors(const real *__restrict__ x, const real *__restrict__ t, double *__restrict__ partial, int64 N,
+                   int64 C, int64 size, int64 P, int64 W) {
+    sum_up(SquaredErrors{x, t}, partial, N, C, size, P, W, 1);
 }
 
-// partial[p] = the part of block p in the sum of max(x, 0) - x t + ln(1 + e^-|x|) over n elements.
+// partial[c, p] = the part of block p in the sum of max(x, 0) - x t + ln(1 + e^-|x|) over channel c.
 extern "C" __global__ void __launch_bounds__(THREADS)
-sum_logistic_losses(const real *__restrict__ x, const real *__restrict__ t, double *__restrict__ partial, int64 n,
-                    int64 P) {
-    sum_up(LogisticLosses{x, t}, partial, 1, 1, n, P, 1, 1);
+sum_logistic_losses(const real *__restrict__ x, const real *__restrict__ t, double *__restrict__ partial, int64 N,
+                    int64 C, int64 size, int64 P, int64 W) {
+    sum_up(LogisticLosses{x, t}, partial, N, C, size, P, W, 1);
 }
 
 // sums[c] = scale * sum over p of partial[c, p]
