@@ -53,15 +53,18 @@ def _power_of_two_in_bits(n):
     return lambda n: np.int64(np.int64(n + 1023.0) << np.int64(52)).view(np.float64)
 
 
-ODD = tuple(2 / k for k in range(31, 0, -2))
+ODD = tuple(2 / k for k in range(29, 0, -2))
 
 
 @compiled(fastmath={"contract"})
 def log_1_plus(z):
-    """ln(1 + z) for 0 <= z <= 1: 2 (s + s^3 / 3 + s^5 / 5 + ...) with s = z / (2 + z), at most a third."""
+    """ln(1 + z) for 0 <= z <= 1: 2 (s + s^3 / 3 + s^5 / 5 + ...) with s = z / (2 + z), at most a third.
+
+    15 terms leave an error of 3e-16; a loop over 16 would be compiled without vector instructions.
+    """
     kind = type(z)
     s = z / (kind(2) + z)
     power = kind(0)
-    for k in range(16):
+    for k in range(15):
         power = power * (s * s) + kind(ODD[k])
     return power * s
