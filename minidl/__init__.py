@@ -59,7 +59,7 @@ def _missing(owner: str, name: str) -> None:
     raise AttributeError(f"{owner} has no attribute {name!r}; {hint}")
 
 
-for _module in (nn, nn.functional, optim):
+for _module in (nn, nn.functional, nn.init, optim, optim.lr_scheduler):
     vars(_module)["__getattr__"] = _partial(_missing, _module.__name__)
 globals()["__getattr__"] = _partial(_missing, __name__)  # type checkers still report such a name
 Tensor.__getattr__ = staticmethod(_partial(_missing, "Tensor"))  # type: ignore[attr-defined]

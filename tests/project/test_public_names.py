@@ -67,7 +67,15 @@ def test_every_listed_module_is_there():
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(minidl, "compile"), (nn, "LSTM"), (nn.functional, "lstm"), (minidl.optim, "SparseAdam"), (minidl.ones(2), "svd")],
+    [
+        (minidl, "compile"),
+        (nn, "LSTM"),
+        (nn.functional, "lstm"),
+        (nn.init, "sparse_"),
+        (minidl.optim, "SparseAdam"),
+        (minidl.optim.lr_scheduler, "CyclicLR"),
+        (minidl.ones(2), "svd"),
+    ],
 )
 def test_a_missing_name_says_where_to_find_what_to_write_instead(owner, name):
     with pytest.raises(AttributeError, match=rf" has no attribute '{name}'; `python -m minidl run --check script.py`"):
