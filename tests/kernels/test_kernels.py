@@ -126,6 +126,7 @@ LAYERS = {
     "groups that overlap": ((4, 3, 12, 11), (8, 3, 5, 5), 1, 2),
     "two channels out": ((2, 7, 9, 8), (2, 7, 2, 3), 1, 0),
     "ragged vectors": ((2, 37, 9, 11), (41, 37, 3, 2), 1, 1),
+    "many pixels": ((19, 2, 30, 30), (3, 2, 3, 3), 1, 1),
     "many taps": ((1, 50, 12, 12), (20, 50, 5, 5), (1, 2), 2),
     "groups of channels": ((2, 36, 9, 8), (24, 12, 3, 3), 1, 1, 1, 3),
     "groups with few channels out": ((2, 12, 9, 8), (6, 4, 3, 3), 2, 1, 1, 3),
@@ -244,16 +245,6 @@ def test_kernels_may_be_called_from_several_threads():
     assert len(results) == 60
     for result in results:
         np.testing.assert_array_equal(result, expected)
-
-
-def test_a_padded_copy_too_large_to_keep_is_not_kept(monkeypatch: pytest.MonkeyPatch):
-    geometry = ConvGeometry.of_conv2d((2, 3, 7, 6), (4, 3, 3, 2), 1, 1)
-    a = draw_arrays(geometry, 0)
-    expected = convolution.conv2d(a["x"], a["w"], geometry)
-    monkeypatch.setattr(convolution, "LARGEST_KEPT", 0)
-    monkeypatch.setattr(convolution, "_buffers", convolution._Buffers())
-    np.testing.assert_array_equal(convolution.conv2d(a["x"], a["w"], geometry), expected)
-    assert convolution._buffers.by_key == {}
 
 
 def test_convolution_checks_shapes_and_types():

@@ -24,8 +24,8 @@ order, so the number of threads changes no bit of a result. `prange` runs only o
 
 # ruff: noqa: E741
 
+import dataclasses
 import functools
-import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -45,8 +45,8 @@ from minidl.kernels.geometry import ConvGeometry, Pair
 Array = np.ndarray
 Shape = tuple[int, int, int]
 
-CHUNK_ROWS = 20 * TILE_ROWS  # rows of A for one task of a parallel loop
-LARGEST_KEPT = 2**23  # elements of a buffer that is kept from call to call
+CHUNK_ROWS = 512  # rows of A for one task of a parallel loop, which share a padded copy of their windows
+MOST_PARTS = 16  # partial sums of a weight gradient
 
 
 def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
@@ -65,28 +65,29 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
             if groups.size > 1:
                 shared = wt[groups.taps] * groups.shares.astype(x.dtype)  # (groups, size, O)
                 wt = np.ascontiguousarray(shared.transpose(0, 2, 1))
-            sizes = (n, geometry.groups, w.shape[1], o, _padded_elements(geometry), groups.size)
-            _conv2d(_padded(x, geometry), tables.pixels, groups.offsets, wt.reshape(-1), start, y.reshape(-1), *sizes)
+            sizes = (n, geometry.groups, w.shape[1], o, groups.size, tables.taps[-1], *_lines(geometry))
+            _conv2d(channels_last(x), tables.pixels, groups.offsets, wt.reshape(-1), start, y.reshape(-1), *sizes)
     return y.transpose(0, 3, 1, 2)
 
 
 @compiled(parallel=True)
-def _conv2d(x, pixels, groups, w, bias, y, N, G, C, O, image, group):
+def _conv2d(x, pixels, groups, w, bias, y, N, G, C, O, group, reach, H, line, top, left):
     """Why it is fast: the matrix im2col(x) is never written; a pixel's window is read where it lies, and the only copy
-    made, the padded image, is hardly larger than the image itself."""
+    made, a padded one, is of the lines that the task works on, and stays in a cache."""
     chunk = _chunk_rows(N * len(pixels))
     for task in prange((N * len(pixels) + chunk - 1) // chunk):  # owns `chunk` pixels of the map
-        _conv2d_rows(x, pixels, groups, w, bias, y, N, G, C, O, image, group, task * chunk, chunk)
+        start, stop = task * chunk, min((task + 1) * chunk, N * len(pixels))
+        _conv2d_rows(x, pixels, groups, w, bias, y, G, C, O, group, reach, H, line, top, left, start, stop)
 
 
 @compiled()
-def _conv2d_rows(x, pixels, groups, w, bias, y, N, G, C, O, image, group, start, chunk):
-    stop, each = min(start + chunk, N * len(pixels)), O // G
-    rows, crows = _pixel_rows(pixels, image, start, stop), np.arange(start, stop) * O
+def _conv2d_rows(x, pixels, groups, w, bias, y, G, C, O, group, reach, H, line, top, left, start, stop):
+    padded, rows = _padded_windows(x, pixels, reach, H, line, top, left, start, stop)
+    crows, each = np.arange(start, stop) * O, O // G
     wrows = np.arange(len(groups)) * (O * group)
     for g in range(G):
         o = g * each
-        xg, wg, yg, begins = x[g * C :], w[o * group :], y[o:], bias[o : o + each]
+        xg, wg, yg, begins = padded[g * C :], w[o * group :], y[o:], bias[o : o + each]
         if group > 1:
             multiply_groups(xg, rows, groups, wg, wrows, each, yg, crows, begins, group)
         else:
@@ -97,7 +98,10 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
     """Transposed convolution (N, O, OH, OW), (O, C, KH, KW), (G*C,) -> (N, G*C, H, W). Defined in reference.py."""
     _arguments.of_convolution(geometry, y=y, w=w)
     (n, c, h, width), o = geometry.image_shape, geometry.map_channels
-    x, start = empty((n, h, width, c), y.dtype), start_of("conv2d_input", bias, c, y.dtype)
+    start = start_of("conv2d_input", bias, c, y.dtype)
+    if geometry.map_size == geometry.image_size and geometry.stride == (1, 1) and geometry.groups == 1:
+        return conv2d(y, w[:, :, ::-1, ::-1].swapaxes(0, 1), _exchanged(geometry), bias)
+    x = empty((n, h, width, c), y.dtype)
     if geometry.is_depthwise:
         depthwise.fill(geometry, start, x=x, y=channels_last(y), w=plain(w.reshape(o, -1).T))
     elif x.size:
@@ -108,6 +112,17 @@ def conv2d_input(y: Array, w: Array, geometry: ConvGeometry, bias: Array | None 
             sizes = (n, geometry.groups, w.shape[1], o, _padded_elements(geometry), *_lines(geometry))
             _conv2d_input(yf, wt.reshape(-1), start, x.reshape(-1), pixels, taps, run, *sizes)
     return x.transpose(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=256)
+def _exchanged(geometry: ConvGeometry) -> ConvGeometry:
+    """The convolution from the map to the image whose tap (u, v) is the other one's tap (KH-1-u, KW-1-v).
+
+    If both are of one size at stride 1, it is the transposed convolution: pixel h of the image is in the windows that
+    begin at h - d*u, and 2p = d*(KH-1). It writes each pixel once. It reads zeros beside the map, so a weight that is
+    not finite spreads NaN to where no window lies.
+    """
+    return dataclasses.replace(geometry, image_channels=geometry.map_channels, map_channels=geometry.image_channels)
 
 
 @compiled(parallel=True)
@@ -160,14 +175,18 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
         w[...] = each.sum(axis=0).T.reshape(w.shape)
     elif w.size and n:
         parts = _weight_parts(n * len(tables.pixels), w.size)
-        partial = _scratch("partial", parts * len(tables.taps) * o, x.dtype)
+        partial = empty((parts * len(tables.taps) * o,), x.dtype)
         by_map = _by_map(len(tables.taps), tables.run, o // geometry.groups, VECTOR_BYTES // x.itemsize)
         with parallel_region(elements(geometry.multiply_adds)):
             yf = channels_last(y)
-            sizes = (parts, n, geometry.groups, w.shape[1], o, _padded_elements(geometry))
-            _conv2d_weight(_padded(x, geometry), tables.pixels, tables.taps, tables.run, yf, partial, by_map, *sizes)
-            tap, channel = (1, len(tables.taps)) if by_map else (o, 1)
-            _sum_parts(partial, parts, tap, channel, w.reshape(*w.shape[:2], -1))
+            sizes = (parts, n, geometry.groups, w.shape[1], o, *_lines(geometry))
+            _conv2d_weight(channels_last(x), tables.pixels, tables.taps, tables.run, yf, partial, by_map, *sizes)
+        with np.errstate(all="ignore"):
+            total = partial.reshape(parts, -1).sum(axis=0)
+        if by_map:
+            w[...] = total.reshape(o, *geometry.kernel, -1).transpose(0, 3, 1, 2)
+        else:
+            w[...] = total.reshape(*geometry.kernel, -1, o).transpose(3, 2, 0, 1)
     return w
 
 
@@ -175,55 +194,45 @@ def _by_map(taps: int, run: int, o: int, lanes: int) -> bool:
     """Whether the map's channels are the rows of the product, not its columns: whichever takes fewer vectors of
     multiply-adds, idle lanes included."""
 
-    def cost(rows: int, columns: int) -> int:
-        tall = TALL_ROWS if columns <= lanes else TILE_ROWS
-        return -(-rows // tall) * tall * -(-columns // lanes)
+    def cost(rows: int, columns: int) -> float:
+        tall, vectors = TALL_ROWS if columns <= lanes else TILE_ROWS, -(-columns // lanes)
+        return -(-rows // tall) * tall * (vectors + vectors % 2 / 4)  # one vector alone takes a quarter longer
 
     return taps // run * cost(o, run) < cost(taps, o)
 
 
 @compiled(parallel=True)
-def _conv2d_weight(x, pixels, taps, run, y, partial, by_map, parts, N, G, C, O, image):
-    """Why it is fast: like conv2d with the tables of pixels and taps exchanged. The sum runs over the pixels, a block
+def _conv2d_weight(x, pixels, taps, run, y, partial, by_map, parts, N, G, C, O, H, line, top, left):
+    """Why it is fast: like conv2d with the tables of pixels and taps exchanged. The sum runs over the pixels, a chunk
     of which stays in cache for all taps."""
-    T = len(taps)
-    block = run if by_map else CHUNK_ROWS
-    blocks = (T + block - 1) // block
+    rows, unit = N * len(pixels), run if by_map else TILE_ROWS
+    units = (len(taps) + unit - 1) // unit
+    blocks, chunks = max(1, min(MOST_PARTS // parts, units)), max(1, rows // parts // CHUNK_ROWS)
+    pieces = parts * chunks
     for task in prange(parts * blocks):  # owns a block of taps in one of the partial sums
-        part, t0 = task // blocks, task % blocks * block
-        t1 = min(t0 + block, T)
-        _weight_block(x, pixels, taps, y, partial, by_map, parts, N, G, C, O, image, part, t0, t1)
+        part, block = task // blocks, task % blocks
+        t0, t1 = block * units // blocks * unit, min((block + 1) * units // blocks * unit, len(taps))
+        for chunk in range(chunks):
+            start, stop = (part * chunks + chunk) * rows // pieces, (part * chunks + chunk + 1) * rows // pieces
+            padded, windows = _padded_windows(x, pixels, taps[-1], H, line, top, left, start, stop)
+            _add_chunk(padded, windows, taps, run, y, partial, by_map, G, C, O, part, t0, t1, start, chunk > 0)
 
 
 @compiled()
-def _weight_block(x, pixels, taps, y, partial, by_map, parts, N, G, C, O, image, part, t0, t1):
+def _add_chunk(x, windows, taps, run, y, partial, by_map, G, C, O, part, t0, t1, start, more):
     """The rows of the product are taps and its columns the map's channels, or (by_map) the other way round."""
-    total, T, each, none = N * len(pixels), len(taps), O // G, partial[:0]
-    start, stop = part * total // parts, (part + 1) * total // parts
-    windows, values = _pixel_rows(pixels, image, start, stop), np.arange(start, stop) * O
+    T, each, none = len(taps), O // G, partial[:0]
+    values = np.arange(start, start + len(windows)) * O
     for g in range(G):
         xg, yg = x[g * C :], y[g * each :]
         if by_map:
             channels = np.arange(each)
-            crows = (part * O + g * each + channels) * T + t0
-            multiply(yg, channels, values, xg, windows + taps[t0], t1 - t0, partial, crows, False, none)
+            for t in range(t0, t1, run):
+                crows = (part * O + g * each + channels) * T + t
+                multiply(yg, channels, values, xg, windows + taps[t], run, partial, crows, more, none)
         else:
             crows = (part * T + np.arange(t0, t1)) * O + g * each
-            multiply(xg, taps[t0:t1], windows, yg, values, each, partial, crows, False, none)
-
-
-@compiled(parallel=True)
-def _sum_parts(partial, parts, tap, channel, w):
-    """`tap` and `channel`: how far apart the sums of neighbouring taps and of neighbouring channels lie."""
-    O, C, T = w.shape
-    for c in prange(C):  # owns one channel of the weight
-        for t in range(T):
-            for o in range(O):
-                at = (t * C + c) * tap + o * channel
-                total = partial[at]
-                for part in range(1, parts):
-                    total += partial[part * (O * C * T) + at]
-                w[o, c, t] = total
+            multiply(xg, taps[t0:t1], windows, yg, values, each, partial, crows, more, none)
 
 
 @compiled()
@@ -242,18 +251,18 @@ def _pixel_rows(pixels, image, start, stop):
 @compiled()
 def _chunk_rows(rows):
     """Rows of a task: enough to be worth a task, few enough to give work to many cores; whole tiles."""
-    return max(1, min(CHUNK_ROWS, rows // 8) // TILE_ROWS) * TILE_ROWS
+    return max(1, min(CHUNK_ROWS, rows // 16) // TILE_ROWS) * TILE_ROWS
 
 
 @compiled()
 def _images_of_task(N, P):
-    """Likewise, counted in images."""
-    return max(1, min(_chunk_rows(N * P), CHUNK_ROWS) // P)
+    """Likewise, counted in images, and fewer of them: conv2d_input reads and writes their windows again and again."""
+    return max(1, min(_chunk_rows(N * P), CHUNK_ROWS // 4) // P)
 
 
 def _weight_parts(rows: int, size: int) -> int:
     """Into how many partial sums the weight gradient is split: many for many pixels, few for a large weight."""
-    return max(1, min(16, rows // 512, 2**18 // size))
+    return max(1, min(MOST_PARTS, rows // 512, 2**19 // size))
 
 
 class _Tables(NamedTuple):
@@ -313,52 +322,26 @@ def _padded_elements(geometry: ConvGeometry) -> int:
     return height * width * geometry.image_channels
 
 
-def _padded(x: Array, geometry: ConvGeometry) -> Array:
-    """x as a vector of padded channels-last images, valid until this thread's next call."""
-    if geometry.padding == (0, 0):
-        return channels_last(x)
-    padded = _scratch("padded", geometry.batch * _padded_elements(geometry), x.dtype)
-    _pad(channels_last(x), padded, geometry.batch, *_lines(geometry))
-    return padded
-
-
-class _Buffers(threading.local):
-    def __init__(self) -> None:
-        self.by_key: dict[tuple[str, np.dtype], Array] = {}
-
-
-_buffers = _Buffers()
-
-
-def _scratch(name: str, size: int, dtype: np.dtype) -> Array:
-    """A vector for use within one call, kept for the next one: new memory costs a page fault for every 4 KB."""
-    if size > LARGEST_KEPT:
-        return np.empty(size, dtype)
-    key = name, dtype
-    if key not in _buffers.by_key or _buffers.by_key[key].size < size:
-        _buffers.by_key[key] = np.empty(size, dtype)
-    return _buffers.by_key[key][:size]
-
-
 def _lines(geometry: ConvGeometry) -> tuple[int, int, int, int]:
     """An image as lines of W*C values: their number and length, and the padding above them and to their left."""
     (h, width), (ph, pw), c = geometry.image_size, geometry.padding, geometry.image_channels
     return h, width * c, ph, pw * c
 
 
-@compiled(parallel=True)
-def _pad(x, padded, N, H, line, top, left):
-    for n in prange(N):  # owns one image
-        _pad_image(x, padded, n, H, line, top, left)
-
-
 @compiled()
-def _pad_image(x, padded, n, H, line, top, left):
-    wide = line + 2 * left
-    start = n * (H + 2 * top) * wide
-    padded[start : start + (H + 2 * top) * wide] = 0
-    for h in range(H):
-        copy(padded, start + (top + h) * wide + left, x, (n * H + h) * line, line)
+def _padded_windows(x, pixels, reach, H, line, top, left, start, stop):
+    """The padded lines that the windows of pixels start to stop meet, and where in them each window begins."""
+    high, wide = H + 2 * top, line + 2 * left
+    windows = _pixel_rows(pixels, high * wide, start, stop)
+    if top == left == 0:
+        return x, windows
+    first, last = windows[0] // wide, (windows[-1] + reach) // wide
+    padded = np.zeros((last + 1 - first) * wide, x.dtype)
+    for q in range(first, last + 1):  # a line, counted through the batch of padded images
+        n, h = q // high, q % high - top
+        if 0 <= h < H:
+            copy(padded, (q - first) * wide + left, x, (n * H + h) * line, line)
+    return padded, windows - first * wide
 
 
 @compiled()

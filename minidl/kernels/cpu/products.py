@@ -25,7 +25,7 @@ from minidl.kernels.cpu.tile import TALL_ROWS, TILE_ROWS, tile_1, tile_2, tile_o
 
 Array = np.ndarray
 
-BLOCK_K = 256  # so many rows of two vectors of B stay in the first-level cache while all rows of A pass by
+BLOCK_K = 128  # about so many rows of two vectors of B stay in the first-level cache while all rows of A pass by
 MATMUL_ROWS = 256  # rows of A for one task of matmul: with fewer, packing B would not pay
 PANEL = 64  # columns of B for one task of matmul
 
@@ -37,8 +37,10 @@ def multiply(a, rows, cols, b, brows, n, c, crows, add, bias):
     Without `add`, C begins at the bias, or at 0 if that is empty.
     """
     lanes = VECTOR_BYTES // a.itemsize
-    for k0 in range(0, len(cols), BLOCK_K):
-        k1, more, biased = min(k0 + BLOCK_K, len(cols)), add or k0 > 0, len(bias) > 0
+    blocks = max(1, (len(cols) + BLOCK_K // 2) // BLOCK_K)
+    for block in range(blocks):
+        k0, k1 = block * len(cols) // blocks, (block + 1) * len(cols) // blocks
+        more, biased = add or k0 > 0, len(bias) > 0
         for j in range(0, n, 2 * lanes):
             if n - j > lanes:
                 for i in range(0, len(rows), TILE_ROWS):

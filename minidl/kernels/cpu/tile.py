@@ -1,16 +1,16 @@
 """The inner tile: the loop in which all matrix products and convolutions spend their time.
 
 This is the hardest text of the project, and the one where the machine shows through most. A tile is a small block of a
-matrix product, C = A B, that stays in registers while it is summed over k. Step k of the loop, for 6 rows i0 + r of C
-and two vectors of its columns from j0 on:
+matrix product, C = A B, that stays in registers while it is summed over k. Step k of the loop, for 8 rows i0 + r of C
+and two vectors of its columns from j0 on (6 rows where there are 16 registers for vectors, not 32):
 
     b0, b1 = B[k, j0 : j0 + lanes], B[k, j0 + lanes : j0 + 2 * lanes]      two loads, used by all rows
-    for r in range(6):
+    for r in range(8):
         ar = A[i0 + r, k], repeated in every lane                          one load, used by all columns
         sums[r, 0] += ar * b0                                              one fused multiply-add each
         sums[r, 1] += ar * b1
 
-Nothing is written to memory before the loop ends, and the 12 sums do not depend on each other: the processor starts two
+Nothing is written to memory before the loop ends, and the 16 sums do not depend on each other: the processor starts two
 multiply-adds in each cycle without waiting for earlier ones. The definition of a tile in NumPy is the function `tile`
 below. It runs where nothing is compiled, and the tests compare the two.
 
@@ -37,7 +37,7 @@ from numba.core import cgutils
 from minidl.kernels.cpu._compiling import by_hand
 from minidl.kernels.cpu._vectors import BYTES, I64, VECTOR_BYTES, Vectors
 
-TILE_ROWS = 6  # times two vectors of columns: with more, the addresses of the rows no longer fit in registers
+TILE_ROWS = 8 if VECTOR_BYTES == 64 else 6  # times two vectors of columns: more sums would not fit in registers
 TALL_ROWS = 8  # times one vector: fewer sums would leave the processor waiting for the last ones
 ROWS = {1: TALL_ROWS, 2: TILE_ROWS}  # of a tile of so many vectors
 
