@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +29,17 @@ except ImportError as error:
     raise SystemExit(f'The examples need {error.name}: python -m pip install -e ".[examples]"') from None
 
 import minidl
-from minidl import Tensor, nn, optim
-from minidl.data import CIFAR10, MNIST, DataLoader, Dataset, Subset, SyntheticDigits, SyntheticShapes
+from minidl import Tensor, distributed, nn, optim
+from minidl.data import (
+    CIFAR10,
+    MNIST,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    Subset,
+    SyntheticDigits,
+    SyntheticShapes,
+)
 
 try:
     import fcntl
@@ -38,6 +47,7 @@ except ImportError:  # not on Unix: there, nothing prevents two runs from sharin
     fcntl = None  # type: ignore[assignment]
 
 CHECKPOINT, METRICS = "checkpoint.npz", "metrics.json"
+NOT_SETTINGS = "out", "resume", "epochs", "data_dir", "distributed"  # which may differ when a run is resumed
 
 
 # -- options -----------------------------------------------------------------------------------------------------
@@ -148,19 +158,24 @@ def start(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace],
         options.set_defaults(**args.full)  # options given on the command line take precedence
         args = options.parse_args()
     vars(args).pop("full", None)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        options.error(f"argument --out: {args.out}: {error.strerror}")
-    if not os.access(args.out, os.W_OK):
-        options.error(f"argument --out: no permission to write to {args.out}")
+    if getattr(args, "distributed", False):
+        _join(args)
+    if rank() == 0:
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            options.error(f"argument --out: {args.out}: {error.strerror}")
+        if not os.access(args.out, os.W_OK):
+            options.error(f"argument --out: no permission to write to {args.out}")
     go_on = "--resume continues after the last finished epoch, if there is one." if "resume" in args else ""
     minidl.manual_seed(args.seed)
-    with _alone_in(args.out), _signals_stop():
+    with _alone_in(args.out) if rank() == 0 else contextlib.nullcontext(), _signals_stop():
         try:
+            _wait_for_rank_0()
             main(args)
         except KeyboardInterrupt:
-            print(f"\nStopped. {go_on}".rstrip(), file=sys.stderr)
+            if rank() == 0:
+                print(f"\nStopped. {go_on}".rstrip(), file=sys.stderr)
             sys.exit(128 + (_signals[0] if _signals else signal.SIGINT))  # a shell's status for death by this signal
         except BrokenPipeError:  # from stdout
             raise
@@ -215,6 +230,74 @@ def _signals_stop() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+# -- several ranks -----------------------------------------------------------------------------------------------
+
+
+def add_distributed(options: argparse.ArgumentParser) -> None:
+    """The option --distributed, for examples that train on several ranks."""
+    what = "train on all ranks that mpiexec -n N python -m mpi4py has started; --batch-size is that of all together"
+    options.add_argument("--distributed", action="store_true", help=what)
+
+
+def _join(args: argparse.Namespace) -> None:
+    """Join the process group. Only rank 0 prints."""
+    distributed.init_process_group()
+    if rank() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
+    if args.batch_size % ranks():
+        message = f"--batch-size {args.batch_size} cannot be shared equally by {ranks()} ranks"
+        raise SystemExit(message if rank() == 0 else 1)
+
+
+def rank() -> int:
+    """The number of this process, 0 if it trains alone."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def ranks() -> int:
+    """The number of processes that train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def _wait_for_rank_0() -> None:
+    """Go on when rank 0 does; if it has ended instead, it has said why."""
+    if distributed.is_initialized():
+        try:
+            distributed.barrier()
+        except RuntimeError:
+            sys.exit(1)
+
+
+def train_loader(dataset: Dataset, args: argparse.Namespace) -> DataLoader:
+    """The training images in random order, or this rank's share in each batch of them."""
+    if not distributed.is_initialized():
+        return DataLoader(dataset, args.batch_size, shuffle=True, device=args.device)
+    sampler = DistributedSampler(dataset, seed=args.seed, drop_last=True)
+    return DataLoader(dataset, args.batch_size // ranks(), sampler=sampler, device=args.device)
+
+
+def share(dataset: Any) -> Any:
+    """Every N-th item from this rank's number on, so that the ranks together see each item once."""
+    return Subset(dataset, range(rank(), len(dataset), ranks())) if ranks() > 1 else dataset
+
+
+def joined(rows: Tensor, count: int) -> Tensor:
+    """The rows that the ranks have computed of their shares, in the data set's order."""
+    whole = minidl.zeros(count, *rows.shape[1:])
+    whole[rank() :: ranks()] = rows
+    if distributed.is_initialized():
+        distributed.all_reduce(whole)
+    return whole
+
+
+def averaged(values: Sequence[float]) -> list[float]:
+    """Each value's average over the ranks."""
+    whole = minidl.tensor(values, dtype=minidl.float64)
+    if distributed.is_initialized():
+        distributed.all_reduce(whole, distributed.ReduceOp.AVG)
+    return whole.tolist()
+
+
 # -- data --------------------------------------------------------------------------------------------------------
 
 
@@ -239,6 +322,19 @@ def load(args: argparse.Namespace, data: str = "mnist") -> tuple[Any, Any]:
     Sets args.data to the one that was used.
     """
     source = SETS[data]
+    if rank() > 0:
+        _wait_for_rank_0()  # which downloads
+    try:
+        sets = _load(args, source, data)
+    finally:
+        if rank() == 0:
+            _wait_for_rank_0()
+    if averaged([args.data == "synthetic"])[0] not in (0, 1):
+        raise SystemExit(f"--data auto: not all ranks found {source.name}. Use --data {data} or --data synthetic.")
+    return sets
+
+
+def _load(args: argparse.Namespace, source: Source, data: str) -> tuple[Any, Any]:
     if args.data != "synthetic":
         try:
             train, test = (source.real(args.data_dir, train=part, download=True) for part in (True, False))
@@ -292,23 +388,29 @@ class Run:
         checkpoint.
     results : dict
         The results after training, for metrics.json; ``report`` adds to it.
+    parallel : Module
+        The model to train: on several ranks, one that averages their gradients. Only rank 0 writes files.
     """
 
     def __init__(self, args: argparse.Namespace, model: nn.Module, optimizer: optim.Optimizer) -> None:
         self.out, self.last = args.out, args.epochs
-        self.settings = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "epochs", "data_dir")}
+        self.settings = {k: v for k, v in vars(args).items() if k not in NOT_SETTINGS}
         self.model, self.optimizer = model, optimizer
         self.epochs: list[dict[str, Any]] = []
         self.kept: dict[str, Any] = {}
         self.pictures: list[str] = []
         self.results: dict[str, Any] = {}
         self.fresh = True  # nothing in the folder belongs to this run yet
-        for stale in self.out.glob(f".{CHECKPOINT}.*.tmp"):  # left by minidl.save in a run that was killed
-            stale.unlink()
+        if rank() == 0:
+            for stale in self.out.glob(f".{CHECKPOINT}.*.tmp"):  # left by minidl.save in a run that was killed
+                stale.unlink()
         if args.resume and (self.out / CHECKPOINT).exists():
             self._restore()
         elif args.resume:
             print(f"No checkpoint to resume from in {self.out}: starting at epoch 1.")
+        if averaged([len(self.epochs)])[0] != len(self.epochs):
+            raise SystemExit("--resume: the ranks found different checkpoints: --out must be a folder that all share.")
+        self.parallel = nn.parallel.DistributedDataParallel(model) if distributed.is_initialized() else model
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the remaining epochs, and time each."""
@@ -316,11 +418,16 @@ class Run:
             print(f"Nothing left to train: epoch {len(self.epochs)} is done, and --epochs is {self.last}.")
         for epoch in range(len(self.epochs) + 1, self.last + 1):
             self.started = time.perf_counter()
+            if rank() > 0:  # other noise and dropout than on rank 0, whose generator is in the checkpoint
+                minidl.manual_seed((self.settings["seed"] << 32) + epoch * ranks() + rank())
             yield epoch
 
-    def progress(self, batches: Iterable[Any], epoch: int) -> Iterator[Any]:
+    def progress(self, batches: DataLoader, epoch: int) -> Iterator[Any]:
         """Iterate over the batches, with a progress bar if the output is a terminal."""
-        for batch in tqdm(batches, desc=f"epoch {epoch}/{self.last}", unit="batch", leave=False, disable=None):
+        if distributed.is_initialized():
+            batches.sampler.set_epoch(epoch)
+        hidden = True if rank() > 0 else None  # None: unless the output is a terminal
+        for batch in tqdm(batches, desc=f"epoch {epoch}/{self.last}", unit="batch", leave=False, disable=hidden):
             if _signals:  # KeyboardInterrupt was lost: it was raised in a __del__, where Python ignores exceptions
                 raise KeyboardInterrupt
             yield batch
@@ -333,7 +440,8 @@ class Run:
         seconds = round(time.perf_counter() - self.started, 3)
         self.epochs.append({"epoch": len(self.epochs) + 1, **metrics, "seconds": seconds})
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in metrics.items())
-        minidl.save(self._state(), self.out / CHECKPOINT)
+        if rank() == 0:
+            minidl.save(self._state(), self.out / CHECKPOINT)
         self._write_metrics()
         print(f"epoch {len(self.epochs):3d}/{self.last}  {shown}  {unit}  {seconds:.1f} s", flush=True)
 
@@ -392,7 +500,7 @@ class Run:
 
         metrics.json is moved last, since it lists the pictures: an interrupted move is completed by the next run.
         """
-        names = [*self._known_pictures(), CHECKPOINT, METRICS] if self.fresh else []
+        names = [*self._known_pictures(), CHECKPOINT, METRICS] if self.fresh and rank() == 0 else []
         found = [self.out / name for name in names if (self.out / name).exists()]
         if found:
             number = 1
@@ -412,6 +520,8 @@ class Run:
         return []
 
     def _write_metrics(self) -> None:
+        if rank() > 0:
+            return
         self._set_earlier_run_aside()
         versions = {"minidl": minidl.__version__, "numpy": np.__version__}
         with contextlib.suppress(metadata.PackageNotFoundError):  # the reference kernels run without Numba

@@ -8,7 +8,8 @@ train on the 50,000 images of CIFAR-10 for 10 epochs, the published setting, to 
 Each run prints the layers and draws a confusion matrix and some correct and wrong predictions in its own folder; the
 training curves of both models share one picture. The perceptron uses dropout, the convolutional network does not: with
 --dropout 0.25 it reaches about 0.60. --nesterov uses Nesterov momentum. Without network access they train on synthetic
-shapes, and learn more slowly.
+shapes, and learn more slowly. mpiexec -n 2 python -m mpi4py before the command, and --distributed behind it, train on
+two processes.
 """
 
 import argparse
@@ -57,8 +58,8 @@ def cnn(dropout: float) -> nn.Sequential:
 
 def main(args: argparse.Namespace) -> None:
     train_set, test_set = _common.load(args, "cifar10")
-    train_loader = DataLoader(train_set, args.batch_size, shuffle=True, device=args.device)
-    test_loader = DataLoader(test_set, 500, device=args.device)
+    train_loader = _common.train_loader(train_set, args)
+    test_loader = DataLoader(_common.share(test_set), 500, device=args.device)
     if args.dropout is None:
         args.dropout = {"mlp": 0.25, "cnn": 0.0}[args.model]
     model = {"mlp": mlp, "cnn": cnn}[args.model](args.dropout).to(args.device)
@@ -70,23 +71,27 @@ def main(args: argparse.Namespace) -> None:
     run = _common.Run(args, model, optimizer)
 
     for epoch in run:
-        train_loss = Meter("per image")
+        train_loss, steps = Meter("per image"), []
         for images, labels in run.progress(train_loader, epoch):
-            logits = model(images)  # (N, 10)
+            logits = run.parallel(images)  # (N, 10)
             loss = criterion(logits, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             train_loss.update(loss.item(), len(images))
             accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
-            for key, value in (("loss", loss.item()), ("accuracy", accuracy)):
-                run.kept.setdefault(f"train {key}", []).append(value)  # per step, for the curves
-        test_loss, probabilities = evaluate(model, criterion, test_loader)
+            steps.append((loss.item(), accuracy))
+        for key, values in zip(("loss", "accuracy"), zip(*steps, strict=True), strict=True):
+            run.kept.setdefault(f"train {key}", []).extend(_common.averaged(values))  # per step, for the curves
+        train_loss.all_reduce()
+        test_loss, probabilities = evaluate(model, criterion, test_loader, len(test_set))
         accuracy = float((probabilities.argmax(axis=1) == test_set.labels).mean())
         losses = {"train_loss": train_loss.average, "test_loss": test_loss.average}
         run.finish_epoch("(loss: nats per image)", **losses, test_accuracy=accuracy)
 
-    test_loss, probabilities = evaluate(model, criterion, test_loader)
+    test_loss, probabilities = evaluate(model, criterion, test_loader, len(test_set))
+    if _common.rank() > 0:
+        return
     confusion = np.zeros((10, 10), np.int64)
     np.add.at(confusion, (test_set.labels, probabilities.argmax(axis=1)), 1)
     accuracy = float(np.trace(confusion) / confusion.sum())
@@ -117,16 +122,17 @@ def print_layers(model: nn.Sequential, image: Tensor) -> int:
 
 
 @minidl.no_grad()
-def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader) -> tuple[Meter, np.ndarray]:
-    """The mean loss over a data set and each image's class probabilities (n, 10), without dropout."""
+def evaluate(model: nn.Module, criterion: nn.Module, loader: DataLoader, count: int) -> tuple[Meter, np.ndarray]:
+    """The mean loss over a data set of so many images and their class probabilities (n, 10), without dropout."""
     model.eval()
     loss, probabilities = Meter("per image"), []
     for images, labels in loader:
         logits = model(images)
         loss.update(criterion(logits, labels).item(), len(images))
-        probabilities.append(minidl.softmax(logits, dim=1).cpu().numpy())
+        probabilities.append(minidl.softmax(logits, dim=1).cpu())
     model.train()
-    return loss, np.concatenate(probabilities)
+    loss.all_reduce()
+    return loss, _common.joined(minidl.cat(probabilities), count).numpy()
 
 
 if __name__ == "__main__":
@@ -141,4 +147,5 @@ if __name__ == "__main__":
     )
     add("--nesterov", action="store_true", help="use Nesterov momentum: the gradient at the look-ahead point")
     add("--dropout", type=_common.between(0, 1), help="fraction of values to drop (default: mlp 0.25, cnn 0)")
+    _common.add_distributed(options)
     _common.start(options, main)

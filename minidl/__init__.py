@@ -4,7 +4,7 @@ from functools import partial as _partial
 
 import numpy as _np
 
-from minidl import autograd, cuda, data, function, nn, ops, optim, plot, random, utils
+from minidl import autograd, cuda, data, distributed, function, nn, ops, optim, plot, random, utils
 from minidl.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.creation import (
     arange, as_tensor, bernoulli, empty, empty_like, eye, from_dlpack, from_numpy, full, full_like, linspace,
@@ -26,9 +26,7 @@ from minidl.ops.comparison import (
 from minidl.ops.conversion import channels_last, contiguous_format, preserve_format
 from minidl.ops.gather import *
 from minidl.ops.linear import matmul
-from minidl.ops.other_reductions import (
-    amax, amin, argmax, argmin, cumsum, logsumexp, max, median, min, norm, prod,
-)
+from minidl.ops.other_reductions import amax, amin, argmax, argmin, cumsum, logsumexp, max, median, min, norm, prod
 from minidl.ops.pointwise import (
     acos, asin, atan, ceil, cos, cosh, erf, expm1, floor, floor_divide, fmod, log1p, log2, log10, prelu, reciprocal,
     remainder, round, rsqrt, sin, sinh, tan, trunc,
@@ -74,16 +72,16 @@ __all__ = [
     "Generator", "GradcheckError", "Meter", "Tensor", "__version__", "abs", "acos", "add", "all", "allclose", "amax",
     "amin", "any", "arange", "argmax", "argmin", "as_tensor", "asin", "atan", "autograd", "bernoulli", "bmm", "bool",
     "cat", "ceil", "channels_last", "check_adjoint", "chunk", "clamp", "clip", "clone", "contiguous_format", "conv2d",
-    "conv_transpose2d", "cos", "cosh", "cuda", "cumsum", "data", "device", "div", "dot", "double", "dropout", "einsum",
-    "empty", "empty_like", "enable_grad", "eq", "equal", "erf", "exp", "explain", "expm1", "eye", "flatten", "float",
-    "float16", "float32", "float64", "floor", "floor_divide", "fmod", "from_dlpack", "from_numpy", "full", "full_like",
-    "ge", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "gt", "int", "int8", "int16", "int32", "int64",
-    "is_grad_enabled", "is_tensor", "isfinite", "isinf", "isnan", "le", "linspace", "load", "log", "log1p", "log2",
-    "log10", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "long", "lt",
-    "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean", "median", "min", "minimum", "mm", "mul",
-    "multinomial", "mv", "ne", "neg", "nn", "no_grad", "nonzero", "norm", "normal", "numel", "ones", "ones_like", "ops",
-    "optim", "outer", "permute", "plot", "pow", "prelu", "preserve_format", "prod", "rand", "rand_like", "randint",
-    "randn", "randn_like", "random", "randperm", "reciprocal", "relu", "relu_rule", "remainder", "reshape",
+    "conv_transpose2d", "cos", "cosh", "cuda", "cumsum", "data", "device", "distributed", "div", "dot", "double",
+    "dropout", "einsum", "empty", "empty_like", "enable_grad", "eq", "equal", "erf", "exp", "explain", "expm1", "eye",
+    "flatten", "float", "float16", "float32", "float64", "floor", "floor_divide", "fmod", "from_dlpack", "from_numpy",
+    "full", "full_like", "ge", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "gt", "int", "int8", "int16",
+    "int32", "int64", "is_grad_enabled", "is_tensor", "isfinite", "isinf", "isnan", "le", "linspace", "load", "log",
+    "log1p", "log2", "log10", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp",
+    "long", "lt", "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean", "median", "min", "minimum", "mm",
+    "mul", "multinomial", "mv", "ne", "neg", "nn", "no_grad", "nonzero", "norm", "normal", "numel", "ones", "ones_like",
+    "ops", "optim", "outer", "permute", "plot", "pow", "prelu", "preserve_format", "prod", "rand", "rand_like",
+    "randint", "randn", "randn_like", "random", "randperm", "reciprocal", "relu", "relu_rule", "remainder", "reshape",
     "result_type", "round", "rsqrt", "save", "set_grad_enabled", "set_num_threads", "show_graph", "sigmoid", "sign",
     "sin", "sinh", "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum", "tan", "tanh",
     "tensor", "transpose", "trunc", "uint8", "unbind", "unsqueeze", "use_reference_kernels", "utils", "var", "where",

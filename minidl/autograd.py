@@ -201,10 +201,13 @@ def backward(
     for x in [] if inputs is None else _listed("backward", "inputs", inputs):
         x.retain_grad()
     handed_out = set(map(id, map(_ARRAY, seeds.values())))
+    calls = hooks.at_end.begin()
     accumulate = partial(_accumulate, create_graph=create_graph, handed_out=handed_out)
     for leaf, g in _propagate(seeds, retain_graph, create_graph, targets, accumulate).items():
         if isinstance(leaf, Tensor):
             accumulate(leaf, g)
+    for call in calls:
+        call()
 
 
 def grad(

@@ -8,6 +8,7 @@ to be visited (`last_uses`). Where no leaf has hooks, that look-up costs nothing
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import finalize, ref
@@ -48,6 +49,20 @@ class RemovableHandle:
 
 RETAIN = "retain_grad"  # the key of a hook that keeps a result's gradient: always the last to run
 of_leaves: dict[int, tuple[Hooks, Hooks]] = {}  # by id: those before and after its gradient is added to `grad`
+
+
+class _AtEnd(threading.local):
+    """What is to be called when this thread's current ``backward()`` ends: hooks append to it."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> list[Callable[[], None]]:
+        self.calls: list[Callable[[], None]] = []
+        return self.calls
+
+
+at_end = _AtEnd()
 
 
 def _of_leaf(leaf: Tensor) -> tuple[Hooks, Hooks]:

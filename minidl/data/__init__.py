@@ -9,15 +9,16 @@ from minidl.data.download import DownloadError
 from minidl.data.loader import DataLoader, get_worker_info
 from minidl.data.mnist import MNIST, FashionMNIST, read_idx
 from minidl.data.sampler import (
-    BatchSampler, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler,
+    BatchSampler, DistributedSampler, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler,
+    WeightedRandomSampler,
 )
 from minidl.data.shapes import SyntheticShapes
 from minidl.data.synthetic import SyntheticDigits
 from minidl.data.transforms import add_noise, normalize
 
 __all__ = [
-    "CIFAR10", "MNIST", "BatchSampler", "ConcatDataset", "DataLoader", "Dataset", "DownloadError", "FashionMNIST",
-    "IterableDataset", "PixelDataset", "RandomSampler", "Sampler", "SequentialSampler", "Subset", "SubsetRandomSampler",
-    "SyntheticDigits", "SyntheticShapes", "TensorDataset", "WeightedRandomSampler", "add_noise", "default_collate",
-    "default_convert", "get_worker_info", "normalize", "random_split", "read_idx",
+    "CIFAR10", "MNIST", "BatchSampler", "ConcatDataset", "DataLoader", "Dataset", "DistributedSampler", "DownloadError",
+    "FashionMNIST", "IterableDataset", "PixelDataset", "RandomSampler", "Sampler", "SequentialSampler", "Subset",
+    "SubsetRandomSampler", "SyntheticDigits", "SyntheticShapes", "TensorDataset", "WeightedRandomSampler", "add_noise",
+    "default_collate", "default_convert", "get_worker_info", "normalize", "random_split", "read_idx",
 ]

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from minidl import distributed
 from minidl.creation import as_tensor
 from minidl.random import Generator, rng_of
 from minidl.tensor import Array, Tensor
@@ -224,6 +225,71 @@ class WeightedRandomSampler(_DrawnAtOnce):
         weights = self.weights.array
         rng = rng_of(self.generator)
         return rng.choice(len(weights), self.num_samples, self.replacement, weights / weights.sum())
+
+
+class DistributedSampler(_DrawnAtOnce):
+    """The share of one rank in the items: indices r, r + N, r + 2N, ... of an order that all N ranks agree on.
+
+    So batch k of every rank, taken together, is batch k of one process with N times the batch size.
+
+    Parameters
+    ----------
+    dataset : data set
+    num_replicas, rank : int, optional
+        N and r, by default those of the process group (`minidl.distributed`).
+    shuffle : bool
+        A random order, the permutation of a `Generator` seeded with `seed` + epoch; False for that of the data set.
+    seed : int
+        The same on all ranks.
+    drop_last : bool
+        All ranks get equally many items: the last n mod N items of the order are left out, or else, by default, its
+        first items are repeated at the end.
+
+    Attributes
+    ----------
+    num_samples, total_size : int
+        Items of one rank, and of all.
+
+    Raises
+    ------
+    ValueError
+        If `rank` is not in 0 to N - 1, or there is no process group to ask.
+
+    Examples
+    --------
+    >>> [list(DistributedSampler("abcde", num_replicas=2, rank=r, shuffle=False)) for r in range(2)]
+    [[0, 2, 4], [1, 3, 0]]
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        self.num_replicas = distributed.get_world_size() if num_replicas is None else num_replicas
+        self.rank = distributed.get_rank() if rank is None else rank
+        if not 0 <= self.rank < self.num_replicas:
+            raise ValueError(f"rank should be in the interval [0, {self.num_replicas - 1}], but got rank={self.rank}")
+        self.dataset, self.shuffle, self.seed, self.drop_last, self.epoch = dataset, shuffle, seed, drop_last, 0
+        n = len(dataset)
+        self.num_samples = n // self.num_replicas if drop_last else -(-n // self.num_replicas)
+        self.total_size = self.num_samples * self.num_replicas
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw another order from now on. Without it every epoch has the same."""
+        self.epoch = epoch
+
+    def _order(self) -> Array:
+        n = len(self.dataset)
+        order = Generator().manual_seed(self.seed + self.epoch).rng.permutation(n) if self.shuffle else np.arange(n)
+        return np.resize(order, self.total_size)[self.rank :: self.num_replicas]  # repeats the order where it is short
 
 
 class BatchSampler(Sampler[list[Any]]):

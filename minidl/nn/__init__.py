@@ -1,6 +1,6 @@
 """Layers, losses and modules, under the names of ``torch.nn``."""
 
-from minidl.nn import functional, init, utils
+from minidl.nn import functional, init, parallel, utils
 from minidl.nn.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from minidl.nn.layers import (
     ELU, GELU, SELU, Conv2d, ConvTranspose2d, Dropout, Dropout2d, Embedding, Flatten, Hardtanh, Identity, LeakyReLU,
@@ -27,5 +27,5 @@ __all__ = [
     "ModuleList", "NLLLoss", "PReLU", "Parameter", "ParameterDict", "ParameterList", "PixelShuffle", "PixelUnshuffle",
     "ReLU", "ReLU6", "ReflectionPad1d", "ReflectionPad2d", "RegularisedLoss", "ReplicationPad1d", "ReplicationPad2d",
     "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softplus", "Tanh", "Unflatten", "Unfold", "Upsample",
-    "UpsamplingBilinear2d", "UpsamplingNearest2d", "ZeroPad2d", "functional", "init", "utils",
+    "UpsamplingBilinear2d", "UpsamplingNearest2d", "ZeroPad2d", "functional", "init", "parallel", "utils",
 ]

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+
+from minidl import distributed
+from minidl.creation import tensor
+
 Unit = Literal["per pixel", "per image", "per batch"]
 
 
@@ -44,6 +49,13 @@ class Meter:
         weight = 1 if self.unit == "per batch" else n
         self._sum += float(value) * weight
         self._count += weight
+
+    def all_reduce(self) -> None:
+        """Add up over all ranks: the average of all samples, each counted once. Without a process group, nothing."""
+        if distributed.is_initialized():
+            total = tensor([self._sum, self._count], dtype=np.float64)
+            distributed.all_reduce(total)
+            self._sum, self._count = total.tolist()
 
     @property
     def average(self) -> float:

@@ -227,7 +227,10 @@ def test_what_cannot_be_read_has_status_2(tmp_path, monkeypatch, capsys, name, t
         ("torch.optim.LBFGS", "an optimiser of PyTorch; minidl does not have it"),
         ("torch.Tensor.cauchy_", "a method of PyTorch; minidl does not have it"),
         ("torch.fx", "a module of PyTorch for compiling and exporting models; minidl does not have it: use the model"),
-        ("torch.distributed.init_process_group", "a function of PyTorch for training in several processes; minidl"),
+        (
+            "torch.distributed.scatter",
+            "a function of PyTorch for training in several processes; minidl does not have it: ",
+        ),
         ("torch.complex64", "a dtype of PyTorch for complex numbers; minidl does not have it: keep the real"),
         ("torchvision.models.resnet18", "a model of torchvision for ready-made models; minidl does not have it: write"),
         ("torch.rfft", "an old name, which PyTorch itself has dropped; minidl does not have it: use numpy.fft"),

@@ -310,7 +310,7 @@ def test_missing_names_are_described(torch):
 def test_missing_modules_are_described():
     from minidl.compat._missing import MissingModules
 
-    for name in ("torch.fx", "torch.distributed", "torch.utils.data.distributed", "torchvision.models"):
+    for name in ("torch.fx", "torch.distributed.fsdp", "torchvision.models"):
         with pytest.raises(ModuleNotFoundError, match=name) as error:
             MissingModules.find_spec(name)
         assert error.value.name == name

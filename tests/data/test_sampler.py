@@ -12,6 +12,7 @@ import minidl
 from minidl.data import (
     BatchSampler,
     DataLoader,
+    DistributedSampler,
     RandomSampler,
     Sampler,
     SequentialSampler,
@@ -272,3 +273,40 @@ def test_what_a_loader_is_made_of_cannot_be_exchanged(name):
     assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
     loader.pin_memory = True
     assert loader.pin_memory
+
+
+@given(n=st.integers(1, 30), ranks=st.integers(1, 5), batch=st.integers(1, 4), shuffle=st.booleans())
+def test_the_ranks_share_one_order(n, ranks, batch, shuffle):
+    def batches(drop_last, size, ranks):
+        samplers = [DistributedSampler(range(n), ranks, r, shuffle, seed=2, drop_last=drop_last) for r in range(ranks)]
+        assert {len(list(sampler)) for sampler in samplers} == {len(samplers[0])} == {samplers[0].num_samples}
+        return [list(BatchSampler(sampler, size, drop_last=True)) for sampler in samplers]
+
+    whole = list(DistributedSampler(range(n), 1, 0, shuffle, seed=2))
+    shares = [flat(rank) for rank in batches(False, 1, ranks)]
+    assert sorted(set(flat(shares))) == list(range(n))  # padded with a second use of the first
+    assert flat(zip(*shares, strict=True)) == (whole * ranks)[: -(-n // ranks) * ranks]
+    shares = [flat(rank) for rank in batches(True, 1, ranks)]
+    assert flat(zip(*shares, strict=True)) == whole[: n // ranks * ranks]
+    for k, (joined, *parts) in enumerate(
+        zip(*batches(True, batch * ranks, 1), *batches(True, batch, ranks), strict=True)
+    ):
+        assert sorted(joined) == sorted(flat(parts)), k
+
+
+def test_each_epoch_has_an_order_of_its_own_that_can_be_had_again():
+    sampler = DistributedSampler(range(50), 2, 1, seed=1)
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    assert orders[0] == orders[2] != orders[1]
+    assert list(DistributedSampler(range(50), 2, 1, seed=2)) == orders[1]  # seed + epoch
+    assert [x.tolist() for (x,) in DataLoader(TensorDataset(minidl.arange(50)), 25, sampler=sampler)] == [orders[0]]
+
+
+def test_a_rank_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"rank should be in the interval \[0, 1\], but got rank=2"):
+        DistributedSampler(range(3), 2, 2)
+    with pytest.raises(ValueError, match=r"call init_process_group\(\) first"):
+        DistributedSampler(range(3))

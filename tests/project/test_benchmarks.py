@@ -18,6 +18,7 @@ import pytest
 import minidl
 from minidl import kernels
 from tests.helpers import cuda_on_cpu, cupy_stand_in
+from tests.helpers.ranks import needs_mpi
 
 ROOT = Path(__file__).parents[2]
 GFLOP = {"mnist_ae": 0.27, "pool_ae": 0.05, "mlp": 0.42, "cnn": 0.57, "cifar_ae": 0.53, "resnet20": 15.62}
@@ -171,6 +172,17 @@ def test_scaling(tmp_path):
     (row,) = figures["threads"]
     assert (row["library"], row["threads"], row["speed_up"]) == ("minidl", 1, [1, 1, 1])
     assert "| mlp " in printed
+
+
+@pytest.mark.slow
+@needs_mpi
+def test_distributed(tmp_path):
+    options = ("--libs", "minidl", "--only", "pool_ae", "--batches", "20,40", *SHORT)
+    printed, figures = benchmark("distributed", tmp_path, *options)
+    assert [row["batch"] for row in figures["rows"]] == [20, 40]
+    assert all(row[f"{key}_ms"] > 0 for row in figures["rows"] for key in ("process", "ranks", "still", "reduction"))
+    assert all(row["minidl"] > 0 for row in figures["reductions"])
+    assert "| pool_ae  | 20    | minidl  |" in printed
 
 
 @pytest.mark.slow

@@ -88,6 +88,13 @@ def test_the_caught_bug():
     assert [line for line in shown(README).splitlines() if line not in message] == []
 
 
+def test_the_table_of_images_a_rank_is_what_the_code_above_it_prints(capsys):
+    page = ROOT / "docs/distributed.md"
+    exec(code_blocks(page)[0], {})
+    rows = re.findall(r"^\| (\S+) \| (\d+ Gbit/s) \| (\S+) \| (\S+) \| (\S+) \|$", page.read_text(), re.MULTILINE)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [" ".join(row).split() for row in rows]
+
+
 def test_the_readme_is_short():
     assert len(README.read_text().splitlines()) <= 160
 

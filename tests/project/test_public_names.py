@@ -13,8 +13,9 @@ from minidl import nn
 
 LIST = Path(__file__).parents[1] / "helpers/public_names.txt"
 MODULES = (
-    "minidl minidl.autograd minidl.compat minidl.cuda minidl.data minidl.nn minidl.nn.functional minidl.nn.init "
-    "minidl.nn.utils minidl.optim minidl.optim.lr_scheduler minidl.plot minidl.testing minidl.utils.data"
+    "minidl minidl.autograd minidl.compat minidl.cuda minidl.data minidl.distributed minidl.nn minidl.nn.functional "
+    "minidl.nn.init minidl.nn.parallel minidl.nn.utils minidl.optim minidl.optim.lr_scheduler minidl.plot "
+    "minidl.testing minidl.utils.data minidl.utils.data.distributed"
 ).split()
 
 

@@ -2,7 +2,7 @@
 
 from minidl.nn import *
 
-del functional, init, utils  # noqa: F821  minidl's own
+del functional, init, parallel, utils  # noqa: F821  minidl's own
 
 from . import functional, init, parallel, parameter, utils
 from ._old_arguments import MODULES

@@ -1,6 +1,7 @@
-"""``torch.nn.parallel``: DataParallel on one device."""
+"""``torch.nn.parallel``: minidl's DistributedDataParallel, and DataParallel on one device."""
 
 from minidl.nn import Module
+from minidl.nn.parallel import DistributedDataParallel
 
 
 class DataParallel(Module):

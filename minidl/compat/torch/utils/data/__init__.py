@@ -2,5 +2,5 @@
 
 from minidl.utils.data import *
 
-from . import dataloader, dataset, sampler
+from . import dataloader, dataset, distributed, sampler
 from .dataloader import DataLoader
