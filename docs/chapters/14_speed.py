@@ -148,9 +148,8 @@ for R, V in ((1, 1), (2, 1), (4, 2), (6, 2), (8, 2)):
 # registers for the sums, for the row of B, and for one element of A. A typical processor starts as
 # many multiply-adds as loads in a cycle, so there should be at least one for each load; and it
 # needs about ten sums that do not wait for one another. 6 x 2 has both within 16 registers, the
-# number that x86 processors without AVX-512 have, and is minidl's tile there; with AVX-512, which
-# has 32, it is 8 x 2. The two functions above are in essence ``minidl/kernels/cpu/tile.py`` and
-# ``multiply`` in ``products.py``.
+# number that x86 processors without AVX-512 have, and is minidl's tile there; it is 8 x 2 with 32.
+# The two functions above are in essence ``tile.py`` and ``multiply`` in ``products.py``.
 #
 # A convolution reads its matrix through two tables
 # -------------------------------------------------
