@@ -162,12 +162,14 @@ class Optimizer:
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a dict from state_dict(), not {type(state_dict).__name__}")
         groups, parameters = state_dict["param_groups"], self._parameters()
+        if isinstance(groups, list | tuple) and len(groups) != len(self.param_groups):
+            sizes = f"{len(groups)} in the state, {len(self.param_groups)} in the optimizer"
+            raise ValueError(f"load_state_dict: parameter groups: {sizes}")
         if not isinstance(groups, list | tuple) or not all(isinstance(group, Mapping) for group in groups):
             raise TypeError(f"load_state_dict: param_groups must be a list of dicts, not {groups!r}")
         given, own = ([len(g["params"]) for g in of] for of in (groups, self.param_groups))
-        for what, a, b in (("parameter groups", len(given), len(own)), ("parameters in each group", given, own)):
-            if a != b:
-                raise ValueError(f"load_state_dict: {what}: {a} in the state, {b} in the optimizer")
+        if given != own:
+            raise ValueError(f"load_state_dict: parameters in each group: {given} in the state, {own} in the optimizer")
         for group in groups:
             _refuse_variants(group)
         positions = [i for group in groups for i in group["params"]]

