@@ -181,12 +181,8 @@ def conv2d_weight(x: Array, y: Array, geometry: ConvGeometry) -> Array:
             yf = channels_last(y)
             sizes = (parts, n, geometry.groups, w.shape[1], o, *_lines(geometry))
             _conv2d_weight(channels_last(x), tables.pixels, tables.taps, tables.run, yf, partial, by_map, *sizes)
-        with np.errstate(all="ignore"):
-            total = partial.reshape(parts, -1).sum(axis=0)
-        if by_map:
-            w[...] = total.reshape(o, *geometry.kernel, -1).transpose(0, 3, 1, 2)
-        else:
-            w[...] = total.reshape(*geometry.kernel, -1, o).transpose(3, 2, 0, 1)
+            tap, channel = (1, len(tables.taps)) if by_map else (o, 1)
+            _sum_parts(partial, parts, tap, channel, w.reshape(*w.shape[:2], -1))
     return w
 
 
@@ -233,6 +229,20 @@ def _add_chunk(x, windows, taps, run, y, partial, by_map, G, C, O, part, t0, t1,
         else:
             crows = (part * T + np.arange(t0, t1)) * O + g * each
             multiply(xg, taps[t0:t1], windows, yg, values, each, partial, crows, more, none)
+
+
+@compiled(parallel=True)
+def _sum_parts(partial, parts, tap, channel, w):
+    """`tap` and `channel`: how far apart the sums of neighbouring taps and of neighbouring channels lie."""
+    O, C, T = w.shape
+    for c in prange(C):  # owns one channel of the weight
+        for t in range(T):
+            for o in range(O):
+                at = (t * C + c) * tap + o * channel
+                total = partial[at]
+                for part in range(1, parts):
+                    total += partial[part * (O * C * T) + at]
+                w[o, c, t] = total
 
 
 @compiled()
