@@ -228,6 +228,21 @@ def init_process_group(
     global _group
     if _group is not None:
         raise RuntimeError("init_process_group: the process group is initialized already")
+    _check_backend(backend)
+    group = Group(_mpi(), backend or "mpi")
+    set_environment()
+    _check_place(group, world_size, rank)
+    here = group.comm.Split_type(group.mpi.COMM_TYPE_SHARED)
+    os.environ |= {"RANK": str(group.rank), "WORLD_SIZE": str(group.size), "LOCAL_RANK": str(here.rank)}
+    shared = _share_cores(here)
+    if group.rank == 0:
+        means = "" if group.backend == "mpi" else f', which backend="{group.backend}" means here'
+        print(f"minidl: {_plural(group.size, 'rank')} on MPI{means}; {shared}", file=sys.stderr)
+    _group = group
+    atexit.register(destroy_process_group)
+
+
+def _check_backend(backend: str | None) -> None:
     if backend == "nccl":
         raise NotImplementedError(
             'init_process_group: minidl has no backend "nccl"; write backend="mpi", which averages the gradients of '
@@ -235,28 +250,24 @@ def init_process_group(
         )
     if backend not in (None, "mpi", "gloo"):
         raise ValueError(f'init_process_group: backend must be "mpi" or "gloo", which means MPI too, not {backend!r}')
-    group = Group(_mpi(), backend or "mpi")
-    set_environment()
+
+
+def _check_place(group: Group, world_size: int, rank: int) -> None:
+    """Raise unless the script and the environment mean the ranks that MPI has started."""
     wanted = world_size if world_size != -1 else int(os.environ.get("WORLD_SIZE", group.size))
     if (wanted, rank) not in ((group.size, group.rank), (group.size, -1)):
         raise RuntimeError(
             f"init_process_group: this should be rank {rank if rank != -1 else '?'} of {wanted}, but to MPI it is rank "
             f"{group.rank} of {group.size}: start the ranks with mpiexec -n {wanted} python -m mpi4py script.py"
         )
-    here = group.comm.Split_type(group.mpi.COMM_TYPE_SHARED)
-    os.environ |= {"RANK": str(group.rank), "WORLD_SIZE": str(group.size), "LOCAL_RANK": str(here.rank)}
+
+
+def _share_cores(here: Any) -> str:
+    """Give each rank of this machine its share of the cores' threads; a line that says so."""
     cores = len(set().union(*here.allgather(_cores())))
     threads = min(kernels.get_num_threads(), max(1, cores // here.size))
     kernels.set_num_threads(threads)
-    if group.rank == 0:
-        means = "" if group.backend == "mpi" else f', which backend="{group.backend}" means here'
-        print(
-            f"minidl: {_plural(group.size, 'rank')} on MPI{means}; on this machine {here.size} with "
-            f"{_plural(threads, 'thread')} each, for {_plural(cores, 'core')}",
-            file=sys.stderr,
-        )
-    _group = group
-    atexit.register(destroy_process_group)
+    return f"on this machine {here.size} with {_plural(threads, 'thread')} each, for {_plural(cores, 'core')}"
 
 
 def _plural(n: int, what: str) -> str:
